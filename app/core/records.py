@@ -1,0 +1,138 @@
+"""The rows of the bill: what a request leaves behind.
+
+An admitted request leaves one ``Record``; every attempt leaves one primary ``Entry``. Corrections are
+further entries of kind ``adjust``. Neither is updated once written.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from app.core.usage import NOTHING_USED, Usage
+
+EntryKind = Literal["charge", "estimate", "void", "adjust"]
+Outcome = Literal["completed", "failed", "incomplete", "cancelled", "disconnected", "interrupted"]
+CacheResult = Literal["hit", "miss", "joined", "bypass"]
+
+
+class Bound(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What an attempt may use and cost, computed before it is sent. ``None`` where it has no price."""
+
+    input_tokens_lower: int = 0
+    input_tokens_upper: int = 0
+    output_tokens_upper: int = 0
+    cost_lower_nanousd: int | None = None
+    cost_upper_nanousd: int | None = None
+    price_source: str | None = None
+    price_version: str | None = None
+
+
+class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One call upstream. Its id is ``<request id>.<number>``, carried upstream as ``x-client-request-id``."""
+
+    number: int
+    upstream: str
+    model: str
+    bound: Bound
+
+
+class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that another process needs to write a request's rows if this one dies.
+
+    Times are milliseconds since 1970 UTC. ``quarter_ms`` is fixed here, at admission, and never
+    computed again.
+    """
+
+    request_id: str
+    admitted_at_ms: int
+    quarter_ms: int
+    team_id: str
+    key_id: str
+    secret_id: str
+    endpoint: str
+    stream: bool
+    model_requested: str
+    attempt: Attempt
+    end_user: str | None = None
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    cache: CacheResult = "bypass"
+    decision: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Units and money of one attempt, or a correction of them.
+
+    Key: (``attempt_id``, ``reason``, ``number``); a primary entry (every kind but ``adjust``) has the
+    reason ``""`` and number 0, so that a second writer of the same attempt does nothing.
+    ``cost_nanousd`` is None where the model had no price.
+    """
+
+    attempt_id: str
+    kind: EntryKind
+    upstream: str
+    model: str
+    usage: Usage = NOTHING_USED
+    cost_nanousd: int | None = 0
+    cost_lower_nanousd: int | None = None
+    cost_upper_nanousd: int | None = None
+    price_source: str | None = None
+    price_version: str | None = None
+    service_tier: str | None = None
+    reason: str = ""
+    number: int = 0
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One admitted request, written once when it closes; ``entries`` are its attempts' primary entries.
+
+    ``usage_raw`` (JSON text, at most 4 KiB) keeps the numbers as the upstream gave them;
+    ``decision`` (at most 2 KiB as JSON) says what was checked and chosen.
+    """
+
+    request_id: str
+    admitted_at_ms: int
+    quarter_ms: int
+    ended_at_ms: int
+    team_id: str
+    key_id: str
+    secret_id: str
+    endpoint: str
+    stream: bool
+    model_requested: str
+    upstream: str
+    model: str
+    outcome: Outcome
+    entries: tuple[Entry, ...]
+    attempts: int = 1
+    first_byte_at_ms: int | None = None
+    response_id: str | None = None
+    end_user: str | None = None
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    model_served: str | None = None
+    service_tier: str | None = None
+    status: int | None = None
+    error_code: str | None = None
+    cache: CacheResult = "bypass"
+    tool_usage: str | None = None
+    usage_raw: str | None = None
+    saved_nanousd: int = 0
+    suspect: bool = False
+    decision: dict[str, object] = msgspec.field(default_factory=dict)
+
+
+class OwnedObject(msgspec.Struct, frozen=True):
+    """An object that a team's request created upstream: only that team may name it again."""
+
+    object_id: str
+    upstream: str
+    team_id: str
+    kind: str
+    request_id: str
+    created_at_ms: int
+
+
+def attempt_id_of(request_id: str, number: int) -> str:
+    """The id of the ``number``-th call upstream for a request."""
+    return f"{request_id}.{number}"
