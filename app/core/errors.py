@@ -240,9 +240,7 @@ class UpstreamInvalidResponse(UpstreamError):
 
 class UpstreamAuthFailed(UpstreamError):
     code = "upstream_auth_failed"
-    default_message = (
-        "The upstream refused the gateway's credentials. Your key is fine; the operator must act."
-    )
+    default_message = "The upstream refused the gateway's credentials. Your key is fine; the operator must act."
     should_retry = False
 
 

@@ -14,7 +14,7 @@ class LimitSettings(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Principal(msgspec.Struct, frozen=True, eq=False):
-    """One secret of a live key, with all that its requests need. Compared by identity: a change makes a new one.
+    """One secret of a live key, with all that its requests need. Compared by identity.
 
     ``models`` and ``endpoints`` are None where everything (that is on by default) is allowed.
     """

@@ -1,0 +1,30 @@
+# The project's habits. Each is one command, and CI runs the same ones.
+PYTHON ?= python
+
+.PHONY: run test test-long lint format bench lock
+
+run:            ## the gateway, with the simulator upstream
+	$(PYTHON) -m app serve
+
+test:           ## all tests but the long batteries
+	$(PYTHON) -m pytest
+
+test-long:      ## the long batteries too
+	$(PYTHON) -m pytest -m ''
+
+lint:           ## what CI checks beside the tests
+	$(PYTHON) -m ruff check app tests
+	$(PYTHON) -m ruff format --check app tests
+	$(PYTHON) -m mypy app
+	lint-imports
+
+format:
+	$(PYTHON) -m ruff format app tests
+	$(PYTHON) -m ruff check --fix app tests
+
+bench:          ## CPU per request and event, memory per stream; prints a table
+	$(PYTHON) -m tests.bench
+
+lock:           ## requirements.lock from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra postgres --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate -o requirements.lock

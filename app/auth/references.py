@@ -1,0 +1,101 @@
+"""Where a request names an object that the provider stores.
+
+All teams share one account upstream, so a foreign id in a body would reach another team's data. Only
+``previous_response_id`` is checked against its owner so far; any other reference is refused as not
+found, wherever it stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from app.core.codec import JSONObject
+from app.core.errors import InvalidJSON, NotFound
+from app.core.exchange import Family
+
+# Cheap to look for in the raw bytes; a body without any of them (and without escaped letters, which
+# could spell them) names nothing.
+HINTS = (
+    b'"conversation"',
+    b'"prompt"',
+    b'"file_id"',
+    b'"file_ids"',
+    b'"vector_store_ids"',
+    b'"vector_store_id"',
+    b'"item_reference"',
+    b'"container"',
+    b'"container_id"',
+    b'"skill_id"',
+    b'"response_id"',
+    b'"batch_id"',
+    b'"audio"',
+    b"\\u00",
+)
+ID_FIELDS = frozenset(
+    "file_id file_ids vector_store_id vector_store_ids container_id skill_id response_id batch_id".split()
+)
+# A client's own schemas, names and labels: the words in there are not the API's.
+OPAQUE_FIELDS = frozenset("parameters schema input_schema metadata arguments json_schema headers".split())
+DEPTH_MAX = 128
+
+
+def refuse_stored_objects(family: Family, body: JSONObject) -> None:
+    """Raise NotFound, with the field as ``param``, where ``body`` names a stored object."""
+    source = body.body
+    if not any(hint in source for hint in HINTS) and b'"id"' not in source:
+        return
+    try:
+        document = msgspec.json.decode(source)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidJSON from error
+    if family == "responses":
+        for field in ("conversation", "prompt"):
+            if document.get(field) is not None:
+                raise _unknown(field)
+        _check_items(document.get("input"))
+        _check_tools(document.get("tools"))
+    for name, value in document.items():
+        if name not in OPAQUE_FIELDS:
+            _walk(name, value, DEPTH_MAX)
+
+
+def _check_items(items: Any) -> None:
+    if not isinstance(items, list):
+        return
+    for item in items:
+        if not isinstance(item, dict):
+            continue
+        kind = item.get("type")
+        is_bare = item.get("id") is not None and kind is None and "role" not in item
+        if kind == "item_reference" or is_bare:
+            raise _unknown("input")
+
+
+def _check_tools(tools: Any) -> None:
+    if not isinstance(tools, list):
+        return
+    for tool in tools:
+        if isinstance(tool, dict) and isinstance(tool.get("container"), str):
+            raise _unknown("tools")
+
+
+def _walk(name: str, value: Any, depth: int) -> None:
+    if not depth:
+        raise InvalidJSON("The body is nested too deeply.")
+    if isinstance(value, dict):
+        if isinstance(value.get("audio"), dict) and value.get("role") == "assistant" and value["audio"].get("id"):
+            raise _unknown("audio")
+        for inner, member in value.items():
+            if inner in ID_FIELDS and member not in (None, [], ""):
+                raise _unknown(inner)
+            if inner not in OPAQUE_FIELDS:
+                _walk(inner, member, depth - 1)
+    elif isinstance(value, list):
+        for member in value:
+            _walk(name, member, depth - 1)
+
+
+def _unknown(field: str) -> NotFound:
+    return NotFound(f"The object named in {field} was not found.", param=field)

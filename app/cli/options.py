@@ -1,0 +1,142 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import UNSET, UnsetType
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.edge.endpoints import FAMILIES
+from app.settings import Environment
+from app.store.database import Database
+from app.store.migrate import upgrade
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the ledger is. [default: ./data]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RequestsPerMinute = Annotated[
+    str | None, typer.Option("--requests-per-minute", metavar="N", help="A number, or none to take the limit away.")
+]
+TokensPerMinute = Annotated[
+    str | None, typer.Option("--tokens-per-minute", metavar="N", help="A number, or none to take the limit away.")
+]
+Concurrency = Annotated[
+    str | None, typer.Option("--concurrency", metavar="N", help="A number, or none to take the limit away.")
+]
+Models = Annotated[
+    str | None, typer.Option("--models", metavar="PATTERN,…", help="What the key may ask for; all for everything.")
+]
+Endpoints = Annotated[
+    str | None, typer.Option("--endpoints", metavar="FAMILY,…", help=f"{', '.join(FAMILIES)}; all for every one.")
+]
+Expires = Annotated[
+    str | None, typer.Option("--expires", metavar="DATE|30d", help="A date (UTC), a time, or days from now; or never.")
+]
+
+LIMIT_MAX = 10**15
+NAME_CHARS_MAX = 128
+_DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdw])\Z")
+_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+@asynccontextmanager
+async def ledger(data_dir: Path | None) -> AsyncIterator[Database]:
+    """The ledger's database, with the schema of this version."""
+    environment = Environment.read(data_dir=data_dir)
+    if environment.database_url is None:
+        environment.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database = await Database.open(environment.database)
+    try:
+        await upgrade(database)
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def writing(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
+    """One transaction on the ledger."""
+    async with ledger(data_dir) as database, database.transaction() as connection:
+        yield connection
+
+
+@asynccontextmanager
+async def reading(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
+    """One snapshot of the ledger."""
+    async with ledger(data_dir) as database, database.read() as connection:
+        yield connection
+
+
+def name_of(text: str) -> str:
+    """A name that people will read. Raises BadParameter."""
+    text = text.strip()
+    if not text or len(text) > NAME_CHARS_MAX or not text.isprintable():
+        raise typer.BadParameter(f"a name has 1 to {NAME_CHARS_MAX} printable characters")
+    return text
+
+
+def limit_of(text: str | None) -> int | UnsetType | None:
+    """A limit: UNSET where the option was not given, None for ``none``. Raises BadParameter."""
+    if text is None:
+        return UNSET
+    if text.lower() == "none":
+        return None
+    if not text.isdecimal() or not 0 < int(text) <= LIMIT_MAX:
+        raise typer.BadParameter(f"{text!r} is not a whole number above zero, nor none")
+    return int(text)
+
+
+def patterns_of(text: str | None, known: tuple[str, ...] | None = None) -> tuple[str, ...] | UnsetType | None:
+    """A list of patterns: UNSET where it was not given, None for ``all``. Raises BadParameter."""
+    if text is None:
+        return UNSET
+    if text.strip().lower() == "all":
+        return None
+    patterns = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not patterns:
+        raise typer.BadParameter("the list is empty")
+    for pattern in patterns:
+        if known is not None and pattern not in known:
+            raise typer.BadParameter(f"{pattern!r} is none of {', '.join(known)}")
+    return patterns
+
+
+def expiry_of(text: str | None, now_ms: int) -> int | UnsetType | None:
+    """When a key ends, in milliseconds: UNSET where it was not given, None for ``never``. Raises BadParameter."""
+    if text is None:
+        return UNSET
+    if text.lower() == "never":
+        return None
+    if (found := _DURATION.match(text)) is not None:
+        return now_ms + int(int(found.group(1)) * _UNITS[found.group(2)].total_seconds() * 1000)
+    at_ms = moment_of(text, end_of_day=False)
+    if at_ms <= now_ms:
+        raise typer.BadParameter(f"{text!r} is in the past")
+    return at_ms
+
+
+def moment_of(text: str, *, end_of_day: bool) -> int:
+    """A date or a time as milliseconds; without a zone it is UTC. ``end_of_day``: a date means its last moment."""
+    try:
+        if len(text) == len("2026-01-31"):
+            day = date.fromisoformat(text) + timedelta(days=1 if end_of_day else 0)
+            at = datetime(day.year, day.month, day.day, tzinfo=UTC)
+        else:
+            at = datetime.fromisoformat(text)
+            at = at if at.tzinfo is not None else at.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is not a date (2026-01-31) or a time (2026-01-31T12:00Z)") from error
+    return int(at.timestamp() * 1000)
+
+
+def moment_text(at_ms: int | None) -> str | None:
+    """Milliseconds as people write a time."""
+    if at_ms is None:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

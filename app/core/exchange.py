@@ -1,0 +1,95 @@
+"""One request and its answer, as every stage sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Literal, Protocol
+
+import msgspec
+
+from app.core.errors import Headers
+
+Family = Literal["responses", "chat", "embeddings", "models"]
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One row of the endpoint table: what the gateway knows of a path.
+
+    ``path`` is the upstream's, below its base URL. ``metered``: a request leaves a record.
+    """
+
+    family: Family
+    method: str
+    path: str
+    metered: bool
+
+
+class Connection(Protocol):
+    """The client's side of an exchange, as the server gives it.
+
+    ``respond``, or ``start``, any number of ``write`` and ``finish``. None of them waits: whoever
+    writes a lot asks ``write_paused`` and waits for ``drained``.
+    """
+
+    disconnected: bool
+    response_started: bool
+
+    @property
+    def write_paused(self) -> bool: ...
+
+    def on_disconnect(self, callback: Callable[[], None]) -> None: ...
+    def abort(self) -> None: ...
+    async def drained(self, timeout_s: float) -> bool: ...
+    def respond(self, status: int, headers: Headers, body: bytes) -> None: ...
+    def start(self, status: int, headers: Headers) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def finish(self, last: bytes = b"") -> None: ...
+
+
+class Exchange:
+    """A request on its way through the pipeline. ``started_s`` is of the monotonic clock."""
+
+    __slots__ = (
+        "connection",
+        "credential",
+        "endpoint",
+        "headers",
+        "peer",
+        "query",
+        "read_body",
+        "received_ms",
+        "request_id",
+        "started_s",
+    )
+
+    def __init__(
+        self,
+        *,
+        request_id: str,
+        received_ms: int,
+        started_s: float,
+        endpoint: Endpoint,
+        query: bytes,
+        headers: Headers,
+        credential: str | None,
+        peer: str,
+        connection: Connection,
+        read_body: Callable[[], Awaitable[bytes]],
+    ) -> None:
+        self.request_id = request_id
+        self.received_ms = received_ms
+        self.started_s = started_s
+        self.endpoint = endpoint
+        self.query = query
+        self.headers = headers
+        self.credential = credential
+        self.peer = peer
+        self.connection = connection
+        self.read_body = read_body
+
+    def __repr__(self) -> str:
+        return f"Exchange(request_id={self.request_id!r}, endpoint={self.endpoint.family!r})"
+
+
+class ClientGone(Exception):
+    """The client left before its request was complete: nothing to answer, nothing to account."""

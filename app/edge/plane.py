@@ -1,0 +1,136 @@
+"""One ASGI callable for everything: requests under ``/v1/`` go to the pipeline, the rest to the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from app.core.clock import Clock
+from app.core.errors import Draining, GatewayError, Headers, render
+from app.core.exchange import ClientGone, Connection, Exchange
+from app.core.ids import new_request_id
+from app.edge.body import BodyBudget, BodyReader, check_media
+from app.edge.endpoints import is_data_plane, match
+from app.edge.health import HEALTH_PATHS, Readiness, answer_health
+from app.edge.peers import Peers
+from app.pipeline import Pipeline
+from app.settings import ServerSettings
+from app.telemetry.logs import LogWriter
+from app.telemetry.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+
+CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+
+
+class Gateway:
+    """Tells the planes apart, and turns every refusal into an answer of the API's shape."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        control_plane: ASGIApp,
+        *,
+        settings: ServerSettings,
+        readiness: Readiness,
+        clock: Clock,
+        metrics: Metrics,
+        log: LogWriter,
+    ) -> None:
+        self._pipeline = pipeline
+        self._control_plane = control_plane
+        self._settings = settings
+        self._readiness = readiness
+        self._clock = clock
+        self._metrics = metrics
+        self._log = log
+        self._bodies = BodyBudget(settings.body_bytes_in_flight_max)
+        self._peers = Peers(settings.trusted_proxies)
+        self.closed = False
+        """Set when the listener has closed: requests on connections that are kept are sent elsewhere."""
+
+    def __repr__(self) -> str:
+        return f"Gateway(pipeline={self._pipeline!r}, closed={self.closed})"
+
+    async def __call__(
+        self,
+        scope: Scope,
+        receive: Callable[[], Awaitable[Message]],
+        send: Callable[[Message], Awaitable[None]],
+    ) -> None:
+        if scope["type"] != "http":
+            await self._control_plane(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if path in HEALTH_PATHS:
+            answer_health(scope["headgate.connection"], path, scope["method"], self._readiness)
+        elif is_data_plane(path):
+            await self._serve(scope, receive)
+        else:
+            await self._control_plane(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Callable[[], Awaitable[Message]]) -> None:
+        connection: Connection = scope["headgate.connection"]
+        received_ms = self._clock.now_ms()
+        request_id = new_request_id(received_ms)
+        scope["headgate.connection"].request_id = request_id
+        body = BodyReader(receive, self._bodies, self._settings.body_bytes_max)
+        try:
+            await self._pipeline.serve(self._exchange(scope, connection, request_id, received_ms, body))
+        except GatewayError as error:
+            self._refuse(connection, error, request_id)
+        except ClientGone:
+            self._metrics.disconnects.labels("request").inc()
+        finally:
+            body.close()
+
+    def _exchange(
+        self, scope: Scope, connection: Connection, request_id: str, received_ms: int, body: BodyReader
+    ) -> Exchange:
+        if self.closed:
+            raise Draining
+        headers: Headers = scope["headers"]
+        endpoint = match(scope["method"], scope["raw_path"], wants_websocket=_wants_websocket(headers))
+        if endpoint.method == "POST":
+            check_media(headers)
+        return Exchange(
+            request_id=request_id,
+            received_ms=received_ms,
+            started_s=self._clock.monotonic_s(),
+            endpoint=endpoint,
+            query=scope["query_string"],
+            headers=headers,
+            credential=_credential(headers),
+            peer=self._peers.address(scope["client"], headers),
+            connection=connection,
+            read_body=body.read,
+        )
+
+    def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:
+        self._metrics.refused.labels(error.code).inc()
+        level = self._log.error if error.status >= 500 else self._log.info
+        level("refused", request_id=request_id, status=error.status, code=error.code, param=error.param)
+        if connection.response_started:
+            # After the first byte an error is never rendered into the answer as if it were one.
+            connection.abort()
+        else:
+            connection.respond(*render(error, request_id))
+
+
+def _credential(headers: Headers) -> str | None:
+    """The key of a request: a bearer token, or one of the two headers that other SDKs use."""
+    found: bytes | None = None
+    for name, value in headers:
+        if name not in CREDENTIAL_HEADERS:
+            continue
+        if name == b"authorization":
+            scheme, _, token = value.partition(b" ")
+            return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
+        found = value
+    return None if found is None else found.strip().decode("latin-1")
+
+
+def _wants_websocket(headers: Headers) -> bool:
+    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)

@@ -1,0 +1,403 @@
+"""The HTTP server: uvicorn's httptools protocol, hardened.
+
+Stock uvicorn 0.54 reads a head of any size for any time, merges trailers into the headers and serves
+HTTP/0.9. Here a connection reads one request at a time: the bytes of the next one wait, unparsed and
+bounded, until the last is answered. One sweep over all connections ends what is overdue, in place of
+timers for each request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import struct
+import time
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.core.errors import GatewayError, Overloaded, RequestTimeout, render
+from app.core.ids import new_request_id
+from app.edge.cycle import App, Cycle, Scope
+from app.edge.protocol import (
+    HEAD_END,
+    REQUEST_LINE_REST_BYTES,
+    ChunkedBody,
+    Head,
+    ServerLimits,
+    check_partial_head,
+    parse_head,
+)
+from app.edge.sweeper import Sweeper
+
+__all__ = ["Cycle", "HardenedProtocol", "ServerLimits", "hardened_protocol", "server_config"]
+
+WRITE_BUFFER_HIGH_BYTES = 64 * 1024
+DRAIN_BYTES_MAX = 64 * 1024
+"""An unread rest of a request body up to this size is read away, so that the connection can be kept."""
+LINGER_BYTES_MAX = 1024 * 1024
+"""What a refused client may still send before it is cut off; it needs the time to see the refusal."""
+
+# What a connection is doing. From _LINGER on it reads nothing more.
+_HEAD, _BODY, _ANSWER, _LINGER, _CLOSING = range(5)
+
+
+class DefaultHeaders:
+    """uvicorn's default headers (the date, renewed each second) as header lines, joined once a second."""
+
+    def __init__(self) -> None:
+        self._of: list[tuple[bytes, bytes]] = []
+        self._lines = b""
+        self._lines_without_date = b""
+
+    def lines(self, headers: list[tuple[bytes, bytes]], *, has_date: bool) -> bytes:
+        if headers is not self._of:
+            lines = [(name, b"%b: %b\r\n" % (name, value)) for name, value in headers if name != b"server"]
+            self._of = headers
+            self._lines = b"".join(line for _, line in lines)
+            self._lines_without_date = b"".join(line for name, line in lines if name != b"date")
+        return self._lines_without_date if has_date else self._lines
+
+
+class HardenedProtocol(HttpToolsProtocol):
+    """One connection. Made through ``hardened_protocol``, which sets the class's variables."""
+
+    limits: ClassVar[ServerLimits]
+    sweeper: ClassVar[Sweeper]
+    defaults: ClassVar[DefaultHeaders]
+
+    @staticmethod
+    def on_refused(code: str) -> None:
+        """Told the error code of every request that is refused here."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # Each head gets a parser of its own.
+        self.parser = None  # type: ignore[assignment]
+        self.current: Cycle | None = None
+        self.deadline = math.inf
+        self._phase = _HEAD
+        self._fresh = True
+        # Bytes that cannot be used yet: a partial head, or pipelined requests; and how many were scanned.
+        self._held = b""
+        self._scanned = 0
+        self._body_left = 0
+        self._chunks: ChunkedBody | None = None
+        self._discarded = 0
+        self._pending_bytes = 0
+        self._progress_at = 0.0
+        self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
+
+    def __repr__(self) -> str:
+        phase = ("head", "body", "answer", "linger", "closing")[self._phase]
+        return f"HardenedProtocol({phase}, held={len(self._held)}, {self.current})"
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_HIGH_BYTES)
+        self.deadline = self.loop.time() + self.limits.head_timeout_s
+        self.sweeper.add(self)
+        if len(self.connections) > self.limits.connections_max:
+            self._refuse(Overloaded())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.sweeper.discard(self)
+        super().connection_lost(exc)
+        self._phase = _CLOSING
+        self._held = b""
+        self._chunks = None
+        cycle, self.current = self.current, None
+        if cycle is not None:
+            cycle.lost()
+
+    def eof_received(self) -> None:
+        # The transport closes itself now, but not before its buffer is written: that may be never.
+        if self.current is not None:
+            self.current.lost()
+        self.flow.resume_writing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._pending_bytes = 0
+        self._progress_at = self.loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase >= _LINGER:
+            self._discarded += len(data)
+            if self._discarded > LINGER_BYTES_MAX:
+                self.transport.abort()
+            return
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        self._read(data)
+
+    def shutdown(self) -> None:
+        """What uvicorn calls at the start of a graceful shutdown."""
+        if self.current is None or self.current.response_complete:
+            self._close()
+        else:
+            self.current.keep_alive = False
+
+    # Reading requests.
+
+    def _read(self, data: bytes) -> None:
+        try:
+            while data:
+                if self._phase == _HEAD:
+                    data = self._read_head(data)
+                elif self._phase == _BODY:
+                    data = self._read_body(data)
+                else:
+                    self._hold(data)
+                    return
+        except GatewayError as error:
+            self._refuse(error)
+
+    def _read_head(self, data: bytes) -> bytes:
+        if not self._scanned and data.startswith(b"\r\n"):
+            # Old clients end a body with a line break that its length does not count.
+            data = data[2:]
+            if not data:
+                return data
+        limit = self.limits.target_bytes_max + self.limits.header_bytes_max + REQUEST_LINE_REST_BYTES
+        end = data.find(HEAD_END, max(0, self._scanned - 3), limit)
+        if end < 0:
+            if not self._scanned and not self._fresh:
+                self.deadline = self.loop.time() + self.limits.head_timeout_s
+            check_partial_head(data, self._scanned, self.limits)
+            self._held = data
+            self._scanned = len(data)
+            return b""
+        end += len(HEAD_END)
+        self._scanned = 0
+        self._fresh = False
+        # A client that sends one request at a time sends its head alone or with the body: no copy then.
+        self._begin(parse_head(data if end == len(data) else data[:end], self.limits))
+        return data[end:]
+
+    def _begin(self, head: Head) -> None:
+        has_body = head.chunked or head.content_length > 0
+        if has_body:
+            self._phase = _BODY
+            self._body_left = head.content_length
+            self._chunks = ChunkedBody(self.limits.body_bytes_max) if head.chunked else None
+            self.deadline = self.loop.time() + self.limits.body_timeout_s
+        else:
+            self._phase = _ANSWER
+            self.deadline = math.inf
+        cycle = Cycle(self, head, has_body=has_body)
+        self.current = cycle
+        scope: Scope = {
+            "type": "http",
+            "asgi": self._asgi,
+            "http_version": "1.1" if head.minor_version else "1.0",
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "method": head.method,
+            "path": self.root_path + head.path,
+            "raw_path": self.root_path.encode() + head.raw_path if self.root_path else head.raw_path,
+            "query_string": head.query,
+            "headers": head.headers,
+            "state": self.app_state.copy(),
+            "headgate.connection": cycle,
+        }
+        task = self.loop.create_task(cycle.run(self.app, scope))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def _read_body(self, data: bytes) -> bytes:
+        if self._chunks is not None:
+            parts: list[bytes] = []
+            rest = self._chunks.feed(data, parts)
+            done = self._chunks.done
+        else:
+            rest = data[self._body_left :]
+            parts = [data[: self._body_left] if rest else data]
+            self._body_left -= len(parts[0])
+            done = self._body_left == 0
+        cycle = self.current
+        if cycle is None:
+            return b""
+        if done:
+            self._chunks = None
+            self.deadline = math.inf
+            self._phase = _ANSWER
+            self.flow.resume_reading()
+        if cycle.body_arrived(parts, done=done):
+            self.flow.pause_reading()
+        if done and cycle.response_complete:
+            self._next()
+        return rest
+
+    def _hold(self, data: bytes) -> None:
+        """Keeps pipelined requests for later; past the limit the client must wait."""
+        self._held = data
+        if len(data) > self.limits.pipelined_bytes_max:
+            self.flow.pause_reading()
+
+    def _next(self) -> None:
+        """Waits for a next request."""
+        self._phase = _HEAD
+        self.current = None
+        self.deadline = self.loop.time() + self.limits.keepalive_timeout_s
+        self._scanned = 0
+        self.flow.resume_reading()
+
+    # What a cycle calls.
+
+    def default_block(self, *, has_date: bool) -> bytes:
+        return self.defaults.lines(self.server_state.default_headers, has_date=has_date)
+
+    def rest_is_small(self, *, expects_continue: bool) -> bool:
+        # A client that waits for 100 may send the body after all, or not: nobody can tell.
+        return self._chunks is None and self._body_left <= DRAIN_BYTES_MAX and not expects_continue
+
+    def want_body(self) -> None:
+        if self._phase == _BODY:
+            self.flow.resume_reading()
+
+    def answered(self, cycle: Cycle) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if not cycle.keep_alive:
+            if self._phase == _BODY:
+                self._linger()
+            else:
+                self._close()
+        elif self._phase == _BODY:
+            self.flow.resume_reading()
+        else:
+            self._next()
+            if self._held:
+                data, self._held = self._held, b""
+                self._read(data)
+
+    def cut(self, *, reset: bool) -> None:
+        self._phase = _CLOSING
+        if reset:
+            opened = self.transport.get_extra_info("socket")
+            if opened is not None:
+                opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
+
+    # Ends.
+
+    @property
+    def must_progress(self) -> bool:
+        return self.flow.write_paused or self._phase == _CLOSING
+
+    def overdue(self, now: float) -> None:
+        """The deadline of what the connection is doing has passed."""
+        if self._phase == _HEAD:
+            if self._held or self._fresh:
+                self._refuse(RequestTimeout())
+            else:
+                self._close()
+        elif self._phase == _BODY:
+            if self.flow.read_paused:
+                # It is the application that does not read.
+                self.deadline = now + self.limits.body_timeout_s
+            else:
+                self._refuse(RequestTimeout())
+        else:
+            self.transport.abort()
+
+    def check_progress(self, now: float) -> None:
+        """Cuts off a client that has not read for ``slow_client_s`` while there is something to read."""
+        pending = self.transport.get_write_buffer_size()
+        if pending != self._pending_bytes:
+            self._pending_bytes = pending
+            self._progress_at = now
+        elif now - self._progress_at >= self.limits.slow_client_s:
+            self.transport.abort()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """Answers with ``error``, unless an answer has begun, and serves this connection no more."""
+        self.on_refused(error.code)
+        cycle = self.current
+        if cycle is not None:
+            cycle.lost()
+            if cycle.response_started:
+                self.cut(reset=False)
+                return
+        status, headers, body = render(error, new_request_id(time.time_ns() // 1_000_000))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        block = self.default_block(has_date=False)
+        self.transport.write(
+            b"".join((STATUS_LINE[status], block, *lines, b"connection: close\r\n\r\n", body)),
+        )
+        self._linger()
+
+    def _linger(self) -> None:
+        """Ends our side and reads the client's away for a moment.
+
+        Closing a socket with unread bytes resets it, and the client might lose the answer.
+        """
+        self._held = b""
+        self._chunks = None
+        if not self.transport.can_write_eof():
+            self._close()
+            return
+        self._phase = _LINGER
+        self.deadline = self.loop.time() + self.limits.linger_s
+        self.flow.resume_reading()
+        self.transport.write_eof()
+
+    def _close(self) -> None:
+        self._phase = _CLOSING
+        self._held = b""
+        self.deadline = math.inf
+        self._pending_bytes = 0
+        self._progress_at = self.loop.time()
+        self.transport.close()
+
+
+def hardened_protocol(
+    limits: ServerLimits, *, on_refused: Callable[[str], None] | None = None
+) -> type[HardenedProtocol]:
+    """A protocol class for ``uvicorn.Config(http=...)``; one for each server, as its connections share a sweeper.
+
+    ``on_refused`` is told the error code of every request that is refused here.
+    """
+
+    class LimitedProtocol(HardenedProtocol):
+        pass
+
+    LimitedProtocol.limits = limits
+    LimitedProtocol.sweeper = Sweeper()
+    LimitedProtocol.defaults = DefaultHeaders()
+    if on_refused is not None:
+        LimitedProtocol.on_refused = staticmethod(on_refused)  # type: ignore[assignment]
+    return LimitedProtocol
+
+
+def server_config(
+    app: App, limits: ServerLimits, *, on_refused: Callable[[str], None] | None = None, **settings: Any
+) -> Config:
+    """A configuration of uvicorn with all that the hardening relies on; ``settings`` are uvicorn's others."""
+    return Config(
+        app,
+        http=hardened_protocol(limits, on_refused=on_refused),
+        ws="none",
+        # Without them a spoofed X-Forwarded-For would become the client, and paths would be logged.
+        proxy_headers=False,
+        access_log=False,
+        server_header=False,
+        **settings,
+    )

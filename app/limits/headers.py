@@ -1,0 +1,83 @@
+"""How limits are told to a client: ``x-ratelimit-*`` on every answer, and the error of a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from app.core.errors import Headers, InsufficientQuota, RateLimited
+from app.limits.limiter import Limit, Refusal, Standing
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TOLD_KINDS: tuple[Literal["requests", "tokens"], ...] = ("requests", "tokens")
+
+
+def ratelimit_headers(standings: Iterable[Standing]) -> Headers:
+    """``x-ratelimit-{limit,remaining,reset}-{requests,tokens}`` of the tightest limit of each kind.
+
+    The tightest has the least left; of two alike, the one that takes longer to recover.
+    """
+    standings = tuple(standings)
+    headers: Headers = []
+    for kind in TOLD_KINDS:
+        of_kind = [standing for standing in standings if standing.limit.kind == kind]
+        if not of_kind:
+            continue
+        tightest = min(of_kind, key=lambda standing: (standing.remaining, -standing.reset_ms))
+        suffix = kind.encode()
+        headers += [
+            (b"x-ratelimit-limit-" + suffix, b"%d" % tightest.limit.maximum),
+            (b"x-ratelimit-remaining-" + suffix, b"%d" % tightest.remaining),
+            (b"x-ratelimit-reset-" + suffix, go_duration(tightest.reset_ms).encode()),
+        ]
+    return headers
+
+
+def refusal_error(refusal: Refusal, now_ms: int) -> RateLimited | InsufficientQuota:
+    """The answer to a refused request; it names scope, limit, window and when to come back."""
+    limit = refusal.limit
+    headers = ratelimit_headers(refusal.standings)
+    if refusal.retry_after_ms is None:
+        return InsufficientQuota(
+            f"This request alone is larger than its limit: {_described(limit)}. It can never be admitted.",
+            headers=headers,
+        )
+    # Slots are a second wide, so a full window can take a second more than a minute to make room. SDKs
+    # ignore waits of more than a minute, and a second refusal is cheaper than that.
+    wait_ms = min(refusal.retry_after_ms, limit.window_ms or refusal.retry_after_ms)
+    if limit.kind == "concurrency":
+        advice = f"Try again when one has ended, or in {go_duration(wait_ms)}."
+    else:
+        at = EPOCH + timedelta(milliseconds=now_ms + refusal.retry_after_ms)
+        when = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        advice = f"Try again in {go_duration(wait_ms)}, at {when}."
+    return RateLimited(
+        f"Rate limit reached: {_described(limit)}. {advice}",
+        retry_after_ms=wait_ms,
+        headers=headers,
+    )
+
+
+def go_duration(milliseconds: int) -> str:
+    """``milliseconds`` as Go prints a duration: ``0s``, ``4ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
+    if milliseconds <= 0:
+        return "0s"
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    minutes, rest_ms = divmod(milliseconds, 60_000)
+    seconds = f"{rest_ms // 1000}.{rest_ms % 1000:03d}".rstrip("0").rstrip(".") + "s"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds
+
+
+def _described(limit: Limit) -> str:
+    """``key key_1 may use 1000 tokens in any 1m0s (tokens_per_minute)``."""
+    owner = f"{limit.scope} {limit.scope_id}"
+    if limit.kind == "concurrency":
+        return f"{owner} may have {limit.maximum} requests running at once ({limit.name})"
+    verb = "use" if limit.kind == "tokens" else "make"
+    window = go_duration(limit.window_ms)
+    return f"{owner} may {verb} {limit.maximum} {limit.kind} in any {window} ({limit.name})"

@@ -1,0 +1,196 @@
+"""Closes an admitted request into exactly one record, whatever became of it."""
+
+from __future__ import annotations
+
+from app.core.records import Attempt, Bound, Entry, Opening, Outcome, Record, attempt_id_of
+from app.core.usage import Usage
+from app.metering.estimates import (
+    BYTES_PER_TOKEN,
+    COLD_BYTES_PER_TOKEN,
+    LOWER_BYTES_PER_TOKEN,
+    Ask,
+    Estimates,
+)
+from app.metering.pricing import Price, PriceBook
+from app.metering.tokens import Reading
+
+UNSEEN_TOKENS = 256
+"""What a cancelled model may have produced beyond what had arrived."""
+
+REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5", "sim-reasoning")
+
+
+class Meter:
+    """The tally of one request. ``close`` is called once; it decides and computes, and does no I/O."""
+
+    __slots__ = (
+        "_estimates",
+        "_prices",
+        "_reasons",
+        "ask",
+        "attempt",
+        "body_seen",
+        "closed",
+        "first_byte_ms",
+        "opening",
+        "reading",
+        "status",
+        "voids",
+    )
+
+    def __init__(
+        self, opening: Opening, ask: Ask, *, prices: PriceBook, estimates: Estimates, reasons: bool = False
+    ) -> None:
+        """``reasons``: the request asks for reasoning, whose tokens are billed and not seen."""
+        self.opening = opening
+        self.attempt: Attempt = opening.attempt
+        self.ask = ask
+        self.reading = Reading()
+        self.status: int | None = None
+        self.first_byte_ms: int | None = None
+        self.body_seen = False
+        self.voids: list[Entry] = []
+        self.closed = False
+        self._prices = prices
+        self._estimates = estimates
+        self._reasons = reasons
+
+    def __repr__(self) -> str:
+        return f"Meter(attempt_id={self.attempt_id!r}, closed={self.closed})"
+
+    @property
+    def attempt_id(self) -> str:
+        """The id that the current attempt carries upstream."""
+        return attempt_id_of(self.opening.request_id, self.attempt.number)
+
+    def retry(self, attempt: Attempt) -> None:
+        """The current attempt is known to be unbilled; ``attempt`` follows it."""
+        self.voids.append(self._void())
+        self.attempt = attempt
+        self.reading = Reading()
+
+    def price(self) -> Price | None:
+        """The price by what the answer says of its model and tier, as far as it has."""
+        reading = self.reading
+        return self._prices.price(
+            self.attempt.upstream,
+            self.attempt.model,
+            reading.service_tier,
+            self.opening.admitted_at_ms,
+            served=reading.model,
+        )
+
+    def close(self, ended_at_ms: int, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
+        """The record. ``void``: the last attempt is known to be unbilled."""
+        self.closed = True
+        opening, reading, attempt = self.opening, self.reading, self.attempt
+        last = self._void() if void else self._primary()
+        if last.kind == "charge" and not reading.suspect:
+            self._estimates.learn(opening.key_id, attempt.model, self.ask.body_bytes, last.usage)
+        return Record(
+            request_id=opening.request_id,
+            admitted_at_ms=opening.admitted_at_ms,
+            quarter_ms=opening.quarter_ms,
+            ended_at_ms=ended_at_ms,
+            team_id=opening.team_id,
+            key_id=opening.key_id,
+            secret_id=opening.secret_id,
+            endpoint=opening.endpoint,
+            stream=opening.stream,
+            model_requested=opening.model_requested,
+            upstream=attempt.upstream,
+            model=attempt.model,
+            outcome=outcome,
+            entries=(*self.voids, last),
+            attempts=attempt.number,
+            first_byte_at_ms=self.first_byte_ms,
+            response_id=reading.response_id,
+            end_user=opening.end_user,
+            tags=opening.tags,
+            model_served=reading.model,
+            service_tier=reading.service_tier,
+            status=self.status,
+            error_code=error_code or reading.error_code,
+            cache=opening.cache,
+            tool_usage=reading.tool_usage,
+            usage_raw=reading.usage_raw,
+            suspect=reading.suspect,
+            decision=opening.decision,
+        )
+
+    def _void(self) -> Entry:
+        return Entry(attempt_id=self.attempt_id, kind="void", upstream=self.attempt.upstream, model=self.attempt.model)
+
+    def _primary(self) -> Entry:
+        usage = self.reading.usage
+        price = self.price()
+        if usage is not None:
+            return Entry(
+                attempt_id=self.attempt_id,
+                kind="charge",
+                upstream=self.attempt.upstream,
+                model=self.attempt.model,
+                usage=usage,
+                cost_nanousd=None if price is None else price.cost_nanousd(usage),
+                price_source=None if price is None else price.source,
+                price_version=None if price is None else price.version,
+                service_tier=self.reading.service_tier,
+            )
+        return self._estimate(price)
+
+    def _estimate(self, price: Price | None) -> Entry:
+        bound = self.attempt.bound
+        lower, likely = self._seen(bound)
+        upper = Usage(input_tokens=bound.input_tokens_upper, output_tokens=bound.output_tokens_upper)
+        cost = lower_cost = upper_cost = None
+        if price is not None:
+            lower_cost, cost = price.cost_nanousd(lower), price.cost_nanousd(likely)
+            upper_cost = price.cost_nanousd(upper)
+            if cost is not None:
+                # The bound was priced at admission; the answer may have named a dearer tier since.
+                upper_cost = max(upper_cost or 0, bound.cost_upper_nanousd or 0, cost)
+        return Entry(
+            attempt_id=self.attempt_id,
+            kind="estimate",
+            upstream=self.attempt.upstream,
+            model=self.attempt.model,
+            usage=likely,
+            cost_nanousd=cost,
+            cost_lower_nanousd=lower_cost,
+            cost_upper_nanousd=upper_cost,
+            price_source=None if price is None else price.source,
+            price_version=None if price is None else price.version,
+            service_tier=self.reading.service_tier,
+        )
+
+    def _seen(self, bound: Bound) -> tuple[Usage, Usage]:
+        """The least that was used, and what is charged: never less than what was used, as far as that is known.
+
+        Where nothing, or not everything, can have been seen (no answer yet, or hidden reasoning), that
+        is the bound.
+        """
+        reading, ask = self.reading, self.ask
+        lower = Usage(
+            input_tokens=bound.input_tokens_lower,
+            output_tokens=min(reading.output_bytes // LOWER_BYTES_PER_TOKEN, bound.output_tokens_upper),
+        )
+        if not self.body_seen or self._may_reason():
+            output = bound.output_tokens_upper
+        else:
+            seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
+            output = min(seen + (0 if self._is_complete() else UNSEEN_TOKENS), bound.output_tokens_upper)
+        if ask.follows_stored:
+            input_tokens = bound.input_tokens_upper
+        else:
+            learnt = self._estimates.input_tokens(self.opening.key_id, self.attempt.model, ask.body_bytes)
+            # A tenth over the likely figure, since an estimate must not be below the truth.
+            input_tokens = min(learnt + learnt // 10 + BYTES_PER_TOKEN, bound.input_tokens_upper)
+        likely = Usage(input_tokens=max(input_tokens, lower.input_tokens), output_tokens=output)
+        return lower, likely
+
+    def _is_complete(self) -> bool:
+        return self.reading.finished or self.reading.terminal is not None
+
+    def _may_reason(self) -> bool:
+        model = (self.reading.model or self.attempt.model).rsplit("/", 1)[-1]
+        return self._reasons or self.reading.reasoning_seen or model.startswith(REASONING_PREFIXES)

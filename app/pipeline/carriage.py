@@ -1,0 +1,256 @@
+"""The call upstream and the way back: which target, whether once more, and what the client is told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import aiohttp
+import msgspec
+
+from app.catalog import Route
+from app.catalog.catalog import choose
+from app.core.errors import (
+    GatewayError,
+    Headers,
+    UpstreamAuthFailed,
+    UpstreamError,
+    UpstreamInvalidResponse,
+    UpstreamOutcomeUnknown,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+    render,
+)
+from app.core.exchange import Exchange
+from app.core.money import usd_text
+from app.core.records import Attempt, Bound
+from app.pipeline.flight import Flight
+from app.telemetry.logs import LogWriter
+from app.upstream.headers import find, toward_client, toward_upstream
+from app.upstream.pool import UpstreamPool
+from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
+from app.upstream.retry import RetryBudget
+
+ATTEMPTS_MAX = 2
+ERROR_BODY_BYTES_MAX = 1024 * 1024
+RETRY_DELAY_S = (0.02, 0.1)
+EVENT_STREAM = "text/event-stream"
+
+
+class Cargo(msgspec.Struct, frozen=True):
+    """What is sent: the body as it came, and where in it the model's name stands.
+
+    ``bounds`` has the bound of an attempt by route, since routes differ in price.
+    """
+
+    body: bytes
+    model: str
+    model_span: tuple[int, int]
+    stream: bool
+    routes: tuple[Route, ...]
+    bounds: Mapping[Route, Bound]
+    limit_headers: Headers
+
+    def body_for(self, route: Route) -> bytes:
+        """The original bytes; an alias is replaced at its place, and nothing else is touched."""
+        if route.model == self.model:
+            return self.body
+        start, end = self.model_span
+        return self.body[:start] + msgspec.json.encode(route.model) + self.body[end:]
+
+
+class Carrier:
+    """Makes the calls of all requests."""
+
+    def __init__(self, pools: Mapping[str, UpstreamPool], log: LogWriter) -> None:
+        self._pools = pools
+        self._log = log
+        self._budgets = {name: RetryBudget() for name in pools}
+        self.streams_open = 0
+
+    def __repr__(self) -> str:
+        return f"Carrier(pools={sorted(self._pools)})"
+
+    async def carry(self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route) -> None:
+        """Call, and hand the answer over; every failure is told to the client and settled here."""
+        try:
+            answer, pool = await self._call(flight, relay, exchange, cargo, route)
+            await self._hand_over(flight, relay, exchange, cargo, answer, pool)
+        except UpstreamError as error:
+            _fail(flight, exchange, cargo, error)
+
+    # -- the call -----------------------------------------------------------------------------
+
+    async def _call(
+        self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route
+    ) -> tuple[aiohttp.ClientResponse, UpstreamPool]:
+        self._budgets[route.upstream].earn()
+        while True:
+            pool = self._pools[route.upstream]
+            headers = toward_upstream(exchange.headers, pool.forwarded)
+            headers["x-client-request-id"] = flight.meter.attempt_id
+            flight.sends()
+            unreachable: UpstreamUnreachable | None = None
+            answer: aiohttp.ClientResponse | None = None
+            try:
+                answer = await relay.call(
+                    pool,
+                    exchange.endpoint,
+                    query=exchange.query,
+                    headers=headers,
+                    body=cargo.body_for(route),
+                    wants_stream=cargo.stream,
+                )
+            except UpstreamUnreachable as error:
+                unreachable = error
+            if answer is not None and answer.status != 503:
+                return answer, pool
+            # Nothing was billed: a connection that never was, or a refusal before any work.
+            again = self._again(flight, relay, cargo, route)
+            if again is None:
+                if answer is None:
+                    raise unreachable or UpstreamUnreachable
+                return answer, pool
+            if answer is not None:
+                answer.close()
+            flight.retries(Attempt(flight.meter.attempt.number + 1, again.upstream, again.model, cargo.bounds[again]))
+            if again is route:
+                await relay.pause(random.uniform(*RETRY_DELAY_S))  # noqa: S311 - jitter
+            route = again
+
+    def _again(self, flight: Flight, relay: Relay, cargo: Cargo, route: Route) -> Route | None:
+        if flight.meter.attempt.number >= ATTEMPTS_MAX or relay.client_gone:
+            return None
+        again = choose(cargo.routes, besides=route)
+        if again is None or not self._budgets[again.upstream].spend():
+            return None
+        return again
+
+    # -- the way back -------------------------------------------------------------------------
+
+    async def _hand_over(
+        self,
+        flight: Flight,
+        relay: Relay,
+        exchange: Exchange,
+        cargo: Cargo,
+        answer: aiohttp.ClientResponse,
+        pool: UpstreamPool,
+    ) -> None:
+        status = answer.status
+        flight.meter.status = status
+        if status in {401, 403}:
+            self._log.error("upstream_auth_failed", upstream=pool.name, status=status)
+            flight.meter.status = UpstreamAuthFailed.status
+            flight.settle("failed", void=True, error_code=UpstreamAuthFailed.code)
+            raise UpstreamAuthFailed
+        encoding = answer.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity" or not (200 <= status < 300 or status >= 400) or status in {204, 205}:
+            # An encoding that nobody asked for could unpack to anything; a redirect would take the key along.
+            flight.meter.status = UpstreamInvalidResponse.status
+            if status >= 300 and status not in {500, 502, 504}:
+                flight.settle("failed", void=True, error_code=UpstreamInvalidResponse.code)
+            raise UpstreamInvalidResponse
+        headers = _headers(exchange, cargo, answer, pool)
+        if status >= 400:
+            await _hand_error(flight, relay, exchange, answer, pool, headers)
+        elif answer.content_type == EVENT_STREAM:
+            flight.answers()
+            flight.meter.body_seen = True
+            self.streams_open += 1
+            try:
+                cut = await relay.stream(answer, status, headers)
+            finally:
+                self.streams_open -= 1
+            _end_of_stream(flight, relay, exchange, cut)
+        elif answer.content_type == "text/html":
+            raise UpstreamInvalidResponse
+        else:
+            await _hand_body(flight, relay, exchange, answer, headers)
+
+
+def _headers(exchange: Exchange, cargo: Cargo, answer: aiohttp.ClientResponse, pool: UpstreamPool) -> Headers:
+    headers = toward_client(answer.raw_headers, rename_limits=bool(cargo.limit_headers))
+    request_id = exchange.request_id.encode()
+    headers.append((b"x-headgate-request-id", request_id))
+    if find(headers, b"x-request-id") is None:
+        headers.append((b"x-request-id", request_id))
+    headers.append((b"x-headgate-upstream", pool.name.encode()))
+    headers.extend(cargo.limit_headers)
+    return headers
+
+
+async def _hand_error(
+    flight: Flight,
+    relay: Relay,
+    exchange: Exchange,
+    answer: aiohttp.ClientResponse,
+    pool: UpstreamPool,
+    headers: Headers,
+) -> None:
+    """An error of the upstream's own passes as it is, but for keys that it may have quoted."""
+    body, cut, more = await relay.read(answer, ERROR_BODY_BYTES_MAX)
+    flight.answers()
+    unbilled = answer.status < 500 or answer.status == 503
+    if cut is not None or more:
+        if unbilled:
+            flight.settle("failed", void=True)
+        raise UpstreamInvalidResponse
+    body = pool.redact(body)
+    flight.saw_json(body)
+    if not unbilled and flight.meter.reading.usage is None:
+        headers = [(name, value) for name, value in headers if name != b"x-should-retry"]
+        headers.append((b"x-should-retry", b"false"))
+        flight.meter.body_seen = False
+    flight.first_byte()
+    flight.settle("failed", void=unbilled, error_code=flight.meter.reading.error_code or f"upstream_{answer.status}")
+    if not relay.client_gone:
+        exchange.connection.respond(answer.status, headers, body)
+
+
+async def _hand_body(
+    flight: Flight, relay: Relay, exchange: Exchange, answer: aiohttp.ClientResponse, headers: Headers
+) -> None:
+    body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
+    flight.answers()
+    flight.meter.body_seen = True
+    if more:
+        flight.first_byte()
+        cut = await relay.pass_on(answer, answer.status, headers, body)
+        _end_of_stream(flight, relay, exchange, cut)
+        return
+    if cut is not None:
+        raise UpstreamTimeout if cut == "upstream_stalled" else UpstreamOutcomeUnknown
+    if answer.content_type in {"application/json", "application/octet-stream"} and not flight.saw_json(body):
+        flight.meter.body_seen = False
+        raise UpstreamInvalidResponse
+    flight.first_byte()
+    flight.saw_last()
+    cost = flight.record.entries[-1].cost_nanousd if flight.record is not None else None
+    if cost is not None:
+        headers.append((b"x-headgate-cost-usd", usd_text(cost).encode()))
+    if not relay.client_gone:
+        exchange.connection.respond(answer.status, headers, body)
+
+
+def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | None) -> None:
+    """After a cut without a terminal event the client must not see a clean end."""
+    if cut is None or flight.record is not None:
+        if not relay.client_gone:
+            exchange.connection.finish()
+        return
+    flight.settle("failed", error_code=cut)
+    if not relay.client_gone:
+        exchange.connection.abort()
+
+
+def _fail(flight: Flight, exchange: Exchange, cargo: Cargo, error: GatewayError) -> None:
+    """No usable answer, and nothing has gone to the client yet."""
+    flight.meter.status = error.status
+    flight.first_byte()
+    flight.settle("failed", void=isinstance(error, UpstreamUnreachable), error_code=error.code)
+    if flight.client_gone:
+        return
+    error.headers.append((b"x-headgate-upstream", flight.meter.attempt.upstream.encode()))
+    error.headers.extend(cargo.limit_headers)
+    exchange.connection.respond(*render(error, exchange.request_id))

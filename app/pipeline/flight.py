@@ -1,0 +1,312 @@
+"""An admitted request, from its reservation to its record: every end of it goes through here, once.
+
+``settle`` decides how it ended, writes the journal and gives back what was reserved; it is called before
+the last bytes go to the client, so that the client's next request finds its lease free. ``land`` hands
+the record to the ledger and tells metrics and log. Neither waits for anything.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from app.core.clock import Clock
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.core.money import usd_text
+from app.core.records import Attempt, Outcome, OwnedObject, Record
+from app.core.usage import Usage
+from app.limits.limiter import Grant, Limiter
+from app.metering.meter import Meter
+from app.telemetry.logs import LogWriter
+from app.telemetry.metrics import Metrics, usd
+
+
+class Books(Protocol):
+    """Where requests are written down. Synchronous, and never lost: see the ledger."""
+
+    def attempt(self, request_id: str, attempt: Attempt) -> None:
+        """A further attempt follows one that was void."""
+
+    def seen(self, owned: OwnedObject) -> None:
+        """A request created an object upstream; its owner is known before the client knows the id."""
+
+    def close(self, record: Record) -> None:
+        """The request has ended: into the journal."""
+
+    def submit(self, record: Record) -> None:
+        """Nothing about it changes any more: into the ledger."""
+
+
+class Drains:
+    """How many streams without a client each key has running upstream."""
+
+    PER_KEY_MAX = 20
+
+    def __init__(self) -> None:
+        self._running: dict[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Drains(running={sum(self._running.values())})"
+
+    def begin(self, key_id: str) -> bool:
+        """Whether one more may run; each begun one must be ended."""
+        running = self._running.get(key_id, 0)
+        if running >= self.PER_KEY_MAX:
+            return False
+        self._running[key_id] = running + 1
+        return True
+
+    def end(self, key_id: str) -> None:
+        running = self._running.get(key_id, 0) - 1
+        if running > 0:
+            self._running[key_id] = running
+        else:
+            self._running.pop(key_id, None)
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """The parts that every flight reports to."""
+
+    clock: Clock
+    books: Books
+    limiter: Limiter
+    metrics: Metrics
+    log: LogWriter
+    drains: Drains
+
+
+class Flight:
+    """One admitted request. The witness of its relay, and the only one that closes its meter."""
+
+    __slots__ = (
+        "_desk",
+        "_drain_bytes_end",
+        "_drains",
+        "_exchange",
+        "_grant",
+        "_landed",
+        "_owns",
+        "_principal",
+        "answered_s",
+        "cancel_on_disconnect",
+        "client_gone",
+        "drain_tokens_max",
+        "first_byte_s",
+        "meter",
+        "record",
+        "sent_s",
+    )
+
+    def __init__(
+        self,
+        desk: Desk,
+        exchange: Exchange,
+        principal: Principal,
+        meter: Meter,
+        grant: Grant,
+        *,
+        owns: bool,
+        cancel_on_disconnect: bool,
+        drain_tokens_max: int | None,
+    ) -> None:
+        """``owns``: the response is stored upstream and belongs to the team from now on.
+
+        ``drain_tokens_max``: how much output a stream may still produce once its client has left.
+        """
+        self.meter = meter
+        self.record: Record | None = None
+        self.client_gone = False
+        self.cancel_on_disconnect = cancel_on_disconnect
+        self.drain_tokens_max = drain_tokens_max
+        self.sent_s: float | None = None
+        self.answered_s: float | None = None
+        self.first_byte_s: float | None = None
+        self._desk = desk
+        self._exchange = exchange
+        self._principal = principal
+        self._grant = grant
+        self._owns = owns
+        self._landed = False
+        self._drains = False
+        self._drain_bytes_end = 0
+
+    def __repr__(self) -> str:
+        return f"Flight(request_id={self._exchange.request_id!r}, settled={self.record is not None})"
+
+    # -- what happens on the way --------------------------------------------------------------
+
+    def sends(self) -> None:
+        """The call upstream is about to be made."""
+        self.sent_s = self._desk.clock.monotonic_s()
+
+    def answers(self) -> None:
+        """The upstream's answer is here: its whole body, or a stream's head."""
+        self.answered_s = self._desk.clock.monotonic_s()
+
+    def first_byte(self) -> None:
+        """The client is about to get its first byte."""
+        if self.first_byte_s is None:
+            self.first_byte_s = self._desk.clock.monotonic_s()
+            self.meter.first_byte_ms = self._desk.clock.now_ms()
+
+    def retries(self, attempt: Attempt) -> None:
+        """The last attempt is known to be unbilled; another follows."""
+        self.meter.retry(attempt)
+        self._desk.metrics.retries.labels(attempt.upstream).inc()
+        self._desk.books.attempt(self._exchange.request_id, attempt)
+
+    # -- witness of the relay -----------------------------------------------------------------
+
+    def saw_event(self, data: bytes) -> None:
+        reading = self.meter.reading
+        if self.first_byte_s is None:
+            self.first_byte()
+        reading.see_event(data)
+        if self._owns and reading.response_id is not None:
+            self._own(reading.response_id)
+        if self.record is None:
+            if reading.terminal is not None:
+                self.settle(reading.terminal)
+            elif reading.done:
+                self.settle("completed" if reading.finished else "failed")
+        elif reading.suspect and not self.record.suspect:
+            self.record = msgspec.structs.replace(self.record, suspect=True)
+
+    def saw_json(self, body: bytes) -> bool:
+        reading = self.meter.reading
+        if not reading.see_json(body):
+            return False
+        if reading.usage is None:
+            reading.output_bytes = len(body)
+            reading.finished = True
+        if self._owns and reading.response_id is not None:
+            self._own(reading.response_id)
+        return True
+
+    def saw_last(self) -> None:
+        if self.record is None:
+            reading = self.meter.reading
+            whole = reading.finished or reading.terminal is not None or not self.meter.opening.stream
+            self.settle(reading.terminal or ("completed" if whole else "failed"))
+
+    def may_drain_on(self) -> bool:
+        return self.drain_tokens_max is None or self.meter.reading.output_bytes <= self._drain_bytes_end
+
+    def client_left(self, phase: str) -> bool:
+        self.client_gone = True
+        if self.record is not None:
+            return False
+        desk = self._desk
+        desk.metrics.disconnects.labels(phase).inc()
+        if self.cancel_on_disconnect or not desk.drains.begin(self._principal.key_id):
+            return True
+        self._drains = True
+        if self.drain_tokens_max is not None:
+            # Four bytes of text a token: the budget is money, and what is seen is text.
+            self._drain_bytes_end = self.meter.reading.output_bytes + 4 * self.drain_tokens_max
+        return False
+
+    # -- the end ------------------------------------------------------------------------------
+
+    def settle(self, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
+        """Decide how the request ended; only the first call counts."""
+        if self.record is not None:
+            return self.record
+        desk = self._desk
+        if self.client_gone and outcome != "interrupted":
+            outcome = "disconnected"
+        record = self.meter.close(desk.clock.now_ms(), outcome, void=void, error_code=error_code)
+        self.record = record
+        desk.books.close(record)
+        last = record.entries[-1]
+        if last.kind == "void":
+            desk.limiter.release(self._grant)
+        else:
+            desk.limiter.settle(self._grant, last.usage.tokens)
+        return record
+
+    def land(self) -> None:
+        """The exchange is over: hand the record on. What was never settled was interrupted."""
+        if self._landed:
+            return
+        self._landed = True
+        record = self.settle("interrupted", error_code="internal_error")
+        if self._drains:
+            self._desk.drains.end(self._principal.key_id)
+        self._desk.books.submit(record)
+        self._tell(record)
+
+    def _own(self, response_id: str) -> None:
+        self._owns = False
+        self._desk.books.seen(
+            OwnedObject(
+                object_id=response_id,
+                upstream=self.meter.attempt.upstream,
+                team_id=self._principal.team_id,
+                kind="response",
+                request_id=self._exchange.request_id,
+                created_at_ms=self._desk.clock.now_ms(),
+            )
+        )
+
+    def _tell(self, record: Record) -> None:
+        desk, principal = self._desk, self._principal
+        ended_s = desk.clock.monotonic_s()
+        cost, usage, estimated = _sums(record)
+        if record.status is not None and 200 <= record.status < 300:
+            desk.metrics.served(record.model)
+        told = desk.metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
+        told.requests.inc()
+        if cost is None:
+            told.unpriced.inc()
+        else:
+            told.cost_usd.inc(usd(cost))
+        told.input_tokens.inc(usage.input_tokens)
+        told.output_tokens.inc(usage.output_tokens)
+        if usage.cached_tokens:
+            told.cached_tokens.inc(usage.cached_tokens)
+        if usage.reasoning_tokens:
+            told.reasoning_tokens.inc(usage.reasoning_tokens)
+        if record.suspect:
+            desk.metrics.suspect.labels(record.upstream).inc()
+        started_s = self._exchange.started_s
+        told.duration.observe(ended_s - started_s)
+        if self.sent_s is not None:
+            told.upstream.observe(ended_s - self.sent_s)
+            if self.first_byte_s is not None:
+                told.first_byte.observe(self.first_byte_s - started_s)
+                if self.answered_s is not None:
+                    own_s = self.sent_s - started_s
+                    if not record.stream:
+                        own_s += self.first_byte_s - self.answered_s
+                    told.overhead.observe(own_s)
+        desk.log.info(
+            "request",
+            request_id=record.request_id,
+            team=principal.team_name,
+            key_id=record.key_id,
+            secret_id=record.secret_id,
+            endpoint=record.endpoint,
+            model=record.model,
+            upstream=record.upstream,
+            status=record.status,
+            outcome=record.outcome,
+            error_code=record.error_code,
+            stream=record.stream,
+            attempts=record.attempts,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=None if cost is None else usd_text(cost),
+            estimated=estimated,
+            duration_ms=round((ended_s - started_s) * 1000, 1),
+        )
+
+
+def _sums(record: Record) -> tuple[int | None, Usage, bool]:
+    """Cost (None: unpriced), usage and whether any of it is an estimate, over all attempts."""
+    last = record.entries[-1]
+    estimated = last.kind == "estimate"
+    # Every attempt but the last is void, so the last one's figures are the sums.
+    return last.cost_nanousd, last.usage, estimated

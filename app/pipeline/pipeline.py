@@ -1,0 +1,249 @@
+"""The life of a request, in order. Each stage takes values and returns values; this file passes them on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from app.auth.authenticator import Authenticator
+from app.auth.ownership import Ownership
+from app.auth.references import refuse_stored_objects
+from app.catalog import Catalog, Route
+from app.catalog.catalog import choose
+from app.core.clock import quarter_of
+from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
+from app.core.errors import (
+    EndpointNotAllowed,
+    InvalidRequest,
+    ModelNotAllowed,
+    ModelNotFound,
+    Overloaded,
+    UnpricedModel,
+    quoted,
+)
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
+from app.core.patterns import matches_any
+from app.core.peek import Peek, peek
+from app.core.records import Attempt, Bound, Opening
+from app.core.tags import tags_of
+from app.ledger.journal import Journal
+from app.limits.headers import ratelimit_headers, refusal_error
+from app.limits.limiter import Claim, Grant, Limiter, Refusal
+from app.limits.policy import bind
+from app.metering.estimates import Ask, Estimates, bound_of
+from app.metering.meter import Meter
+from app.metering.pricing import PriceBook
+from app.pipeline.carriage import Cargo, Carrier
+from app.pipeline.flight import Desk, Flight
+from app.pipeline.models import ModelList
+from app.settings import Configuration
+from app.upstream.headers import find
+from app.upstream.pool import UpstreamPool
+from app.upstream.relay import Relay
+from app.upstream.watch import Sweep
+
+
+class Parts(msgspec.Struct, frozen=True):
+    """What the stages work with; made and closed by the composition root."""
+
+    configuration: Configuration
+    authenticator: Authenticator
+    ownership: Ownership
+    catalog: Catalog
+    pools: dict[str, UpstreamPool]
+    limiter: Limiter
+    prices: PriceBook
+    estimates: Estimates
+    journal: Journal
+    desk: Desk
+    sweep: Sweep
+
+
+class Pipeline:
+    """Serves the data plane. Refusals are raised as GatewayError; an admitted request is always answered here."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._carrier = Carrier(parts.pools, parts.desk.log)
+        self._models = ModelList(parts.catalog, parts.pools, parts.desk.clock)
+        self._default_key = parts.configuration.limits.key.frozen()
+        self._default_team = parts.configuration.limits.team.frozen()
+        self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
+        self._in_flight = 0
+
+    def __repr__(self) -> str:
+        return f"Pipeline(in_flight={self._in_flight})"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served, from their authentication to their end."""
+        return self._in_flight
+
+    @property
+    def streams_open(self) -> int:
+        """Event streams that an upstream is sending."""
+        return self._carrier.streams_open
+
+    async def serve(self, exchange: Exchange) -> None:
+        """One request, from its head to its record."""
+        principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
+        if self._in_flight >= self._parts.configuration.server.in_flight_max:
+            raise Overloaded
+        self._in_flight += 1
+        try:
+            _check_endpoint(principal, exchange)
+            if not exchange.endpoint.metered:
+                await self._list_models(exchange, principal)
+                return
+            document = await _parse(await exchange.read_body())
+            ask = peek(exchange.endpoint.family, document)
+            refuse_stored_objects(exchange.endpoint.family, document)
+            routes = await self._resolve(exchange, principal, ask)
+            await self._fly(exchange, principal, ask, document.body, routes)
+        finally:
+            self._in_flight -= 1
+
+    async def _resolve(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
+        """Where the model is served, for this principal; a stored response pins the upstream that has it."""
+        routes = self._parts.catalog.resolve(ask.model)
+        if principal.models is not None and not matches_any(principal.models, ask.model):
+            raise ModelNotAllowed(f"This key may not use the model {quoted(ask.model)!r}.", param="model")
+        if exchange.endpoint.family == "responses":
+            routes = tuple(r for r in routes if self._parts.pools[r.upstream].settings.responses == "native")
+            if not routes:
+                raise ModelNotFound(f"The upstream of {quoted(ask.model)!r} has no /v1/responses.", param="model")
+        if ask.previous_response_id is not None:
+            pinned = await self._parts.ownership.upstream_of(principal.team_id, ask.previous_response_id)
+            routes = tuple(route for route in routes if route.upstream == pinned)
+            if not routes:
+                raise InvalidRequest(
+                    f"The previous response is stored at the upstream {pinned!r}, which does not serve this model.",
+                    param="previous_response_id",
+                )
+        return routes
+
+    async def _fly(
+        self, exchange: Exchange, principal: Principal, ask: Peek, body: bytes, routes: tuple[Route, ...]
+    ) -> None:
+        """From the reservation on, every way out leads through ``land``."""
+        parts = self._parts
+        route = choose(routes) or routes[0]
+        size = Ask(len(body), ask.output_tokens_max, ask.previous_response_id is not None, ask.answers)
+        bounds = {candidate: self._bound(exchange, ask, size, candidate) for candidate in routes}
+        tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
+        grant = await self._reserve(exchange, principal, size, route)
+        opening = Opening(
+            request_id=exchange.request_id,
+            admitted_at_ms=exchange.received_ms,
+            quarter_ms=quarter_of(exchange.received_ms),
+            team_id=principal.team_id,
+            key_id=principal.key_id,
+            secret_id=principal.secret_id,
+            endpoint=exchange.endpoint.family,
+            stream=ask.stream,
+            model_requested=ask.model,
+            attempt=Attempt(1, route.upstream, route.model, bounds[route]),
+            end_user=ask.end_user,
+            tags=tags,
+            decision=_decision(grant),
+        )
+        try:
+            parts.journal.open(opening)
+        except BaseException:
+            parts.limiter.release(grant)
+            raise
+        meter = Meter(opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
+        flight = Flight(
+            parts.desk,
+            exchange,
+            principal,
+            meter,
+            grant,
+            owns=ask.stores,
+            cancel_on_disconnect=parts.configuration.stream.on_disconnect == "cancel",
+            drain_tokens_max=self._drain_tokens_max(meter, size),
+        )
+        relay = Relay(
+            exchange.connection,
+            flight,
+            sweep=parts.sweep,
+            policy=parts.configuration.stream,
+            slow_client_s=parts.configuration.server.slow_client_s,
+        )
+        cargo = Cargo(body, ask.model, ask.model_span, ask.stream, routes, bounds, ratelimit_headers(grant.standings))
+        try:
+            await self._carrier.carry(flight, relay, exchange, cargo, route)
+        finally:
+            relay.close()
+            flight.land()
+
+    async def _reserve(self, exchange: Exchange, principal: Principal, size: Ask, route: Route) -> Grant:
+        parts = self._parts
+        limits = bind(principal, self._default_key, self._default_team)
+        tokens = parts.estimates.reserved_tokens(principal.key_id, route.model, size) if limits else 0
+        decided = await parts.limiter.reserve(Claim(exchange.request_id, principal.team_id, limits, tokens))
+        if isinstance(decided, Refusal):
+            parts.desk.metrics.limited.labels(decided.limit.scope, decided.limit.name).inc()
+            raise refusal_error(decided, parts.desk.clock.now_ms())
+        return decided
+
+    def _bound(self, exchange: Exchange, ask: Peek, size: Ask, route: Route) -> Bound:
+        prices = self._parts.prices
+        price = prices.price(route.upstream, route.model, ask.service_tier, exchange.received_ms)
+        if price is None and self._parts.configuration.on_unpriced == "block":
+            raise UnpricedModel(f"The model {quoted(ask.model)!r} has no price.", param="model")
+        context = prices.context_tokens_max(route.upstream, route.model) if size.follows_stored else 0
+        return bound_of(size, price, prices.output_tokens_max(route.model), context)
+
+    def _drain_tokens_max(self, meter: Meter, size: Ask) -> int | None:
+        """How many output tokens the drain budget buys; None where they have no price."""
+        price = meter.price()
+        if price is None:
+            return None
+        rate = price.rates_for(size.body_bytes).output
+        return None if not rate else self._drain_nanousd_max * UNITS_PER_PRICE // rate
+
+    async def _list_models(self, exchange: Exchange, principal: Principal) -> None:
+        body = await self._models.body_for(principal)
+        request_id = exchange.request_id.encode()
+        exchange.connection.respond(
+            200,
+            [
+                (b"content-type", b"application/json"),
+                (b"x-headgate-request-id", request_id),
+                (b"x-request-id", request_id),
+            ],
+            body,
+        )
+        self._parts.desk.metrics.passed.labels("models", "completed").inc()
+
+
+def _check_endpoint(principal: Principal, exchange: Exchange) -> None:
+    allowed = principal.endpoints
+    if allowed is not None and exchange.endpoint.family not in allowed and "*" not in allowed:
+        raise EndpointNotAllowed(f"This key may not use the endpoint {exchange.endpoint.family}.")
+
+
+async def _parse(body: bytes) -> JSONObject:
+    """Strict JSON; a large body that the cheap proof does not cover is parsed off the event loop."""
+    document = parse_object_fast(body)
+    if document is not None:
+        return document
+    if len(body) > SLOW_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse_object_slow, body)
+    return parse_object_slow(body)
+
+
+def _decision(grant: Grant) -> dict[str, object]:
+    """What was checked, for whoever asks why: the limits, and what each had left afterwards."""
+    if not grant.standings:
+        return {}
+    return {
+        "limits": [
+            [standing.limit.scope, standing.limit.name, standing.limit.maximum, standing.remaining]
+            for standing in grant.standings
+        ]
+    }

@@ -1,0 +1,70 @@
+"""What the environment says: variables with the prefix HEADGATE_, secrets also as files (``…_FILE``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.settings.file import PACKAGED, ConfigurationError
+
+SECRETS = ("DATABASE_URL", "REDIS_URL", "METRICS_TOKEN")
+
+
+class Environment(BaseSettings):
+    """Where things are and how the process speaks; what a file in git should not say."""
+
+    model_config = SettingsConfigDict(env_prefix="HEADGATE_", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    config: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 4000
+    data_dir: Path = Path("data")
+    database_url: SecretStr | None = None
+    redis_url: SecretStr | None = None
+    metrics_token: SecretStr | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "text"] = "json"
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str] | None = None, **flags: object) -> Self:
+        """The environment, with ``flags`` (None: not given) over it. Raises ConfigurationError."""
+        environ = os.environ if environ is None else environ
+        values = {name: value for name, value in flags.items() if value is not None}
+        for name in SECRETS:
+            if (path := environ.get(f"HEADGATE_{name}_FILE")) and name.lower() not in values:
+                try:
+                    values[name.lower()] = Path(path).read_text(encoding="utf-8").strip()
+                except (OSError, UnicodeDecodeError) as error:
+                    raise ConfigurationError(f"HEADGATE_{name}_FILE: the file cannot be read") from error
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except ValidationError as error:
+            faults = error.errors(include_input=False, include_url=False)
+            raise ConfigurationError(
+                "\n".join(f"HEADGATE_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in faults)
+            ) from error
+
+    @property
+    def config_path(self) -> Path:
+        """The file in force: the one named, else ``./headgate.yaml``, else the default in the package."""
+        if self.config is not None:
+            return self.config
+        local = Path("headgate.yaml")
+        return local if local.exists() else PACKAGED
+
+    @property
+    def database(self) -> str:
+        """The ledger's URL; by default a file in the data dir."""
+        if self.database_url is not None and self.database_url.get_secret_value():
+            return self.database_url.get_secret_value()
+        return f"sqlite:///{(self.data_dir / 'headgate.db').absolute()}"
+
+    @property
+    def redis(self) -> str | None:
+        """The URL of Redis, or None: limits are then kept in memory."""
+        return (self.redis_url.get_secret_value() or None) if self.redis_url is not None else None

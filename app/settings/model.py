@@ -1,0 +1,217 @@
+"""The shape of the configuration file. Every limit carries its unit; an unknown key is an error."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from decimal import Decimal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from app.core.identity import LimitSettings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
+# Never forwarded, whatever the file says: they carry the client's secrets or frame the message.
+NEVER_FORWARDED = frozenset(
+    "authorization cookie host connection content-length transfer-encoding te trailer upgrade expect "
+    "proxy-authorization proxy-connection keep-alive api-key x-api-key accept-encoding content-encoding "
+    "x-client-request-id".split()
+)
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Count = Annotated[int, Field(gt=0, le=10**15)]
+
+
+class Section(BaseModel):
+    """A part of the file: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Timeouts(Section):
+    connect_s: Seconds = 5
+    first_byte_s: Seconds = 600
+    idle_s: Seconds = 600
+
+
+class UpstreamSettings(Section):
+    """One upstream. Without a key an upstream of kind ``openai`` that is api.openai.com is off."""
+
+    kind: Literal["openai", "simulator"] = "openai"
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    api_keys: tuple[SecretStr, ...] = ()
+    responses: Literal["native", "none"] = "native"
+    timeouts: Timeouts = Timeouts()
+    connections_max: Count = 1000
+    keepalive_timeout_s: Seconds = 4
+    forward_headers: tuple[str, ...] = ()
+    organization: str | None = None
+    project: str | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _base_url_is_plain(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("expected an http:// or https:// URL")
+        if parts.username or parts.password:
+            raise ValueError("credentials in a URL are not allowed; use api_key")
+        if parts.query or parts.fragment:
+            raise ValueError("expected a URL without query and fragment")
+        return value.rstrip("/")
+
+    @field_validator("forward_headers")
+    @classmethod
+    def _headers_may_be_forwarded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(name.lower() for name in value)
+        for name in names:
+            if not HEADER_NAME.match(name):
+                raise ValueError(f"not a header name: {name!r}")
+            if name in NEVER_FORWARDED or name.startswith(("x-headgate-", "x-forwarded-", "sec-")):
+                raise ValueError(f"{name} is never forwarded")
+        return names
+
+    @model_validator(mode="after")
+    def _kind_and_url_agree(self) -> Self:
+        if self.kind == "openai" and self.base_url is None:
+            raise ValueError("expected base_url (only kind: simulator needs none)")
+        if self.kind == "simulator" and self.base_url is not None:
+            raise ValueError("kind: simulator is built in and takes no base_url")
+        if self.api_key is not None and self.api_keys:
+            raise ValueError("expected api_key or api_keys, not both")
+        return self
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The credentials, in the order given; empty where there are none."""
+        secrets = self.api_keys or ((self.api_key,) if self.api_key is not None else ())
+        return tuple(text for secret in secrets if (text := secret.get_secret_value().strip()))
+
+    @property
+    def is_off(self) -> bool:
+        """A key was named and is empty (an environment variable that is not set): it cannot be used."""
+        return (self.api_key is not None or bool(self.api_keys)) and not self.keys
+
+
+class Target(Section):
+    upstream: str
+    model: str | None = None
+    weight: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class ModelRule(Section):
+    """Which upstream serves what: a pattern (``match``) or an alias (``name``)."""
+
+    match: str | None = None
+    name: str | None = None
+    upstream: str | None = None
+    model: str | None = None
+    targets: tuple[Target, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.match is None) == (self.name is None):
+            raise ValueError("expected either match (a pattern) or name (an alias)")
+        if (self.upstream is None) == (not self.targets):
+            raise ValueError("expected either upstream or targets")
+        if self.model is not None and (self.match is not None or self.targets):
+            raise ValueError("model belongs to a name with one upstream, or into its targets")
+        if self.match is not None and any(target.model is not None for target in self.targets):
+            raise ValueError("a pattern forwards the model as asked; only a name can rename it")
+        return self
+
+    @property
+    def all_targets(self) -> tuple[Target, ...]:
+        if self.targets:
+            return self.targets
+        return (Target(upstream=self.upstream or "", model=self.model),)
+
+
+class LimitValues(Section):
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrency: Count | None = None
+
+    def frozen(self) -> LimitSettings:
+        return LimitSettings(
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
+            concurrency=self.concurrency,
+        )
+
+
+class LimitDefaults(Section):
+    """Limits for every key and every team that has none of its own."""
+
+    key: LimitValues = LimitValues()
+    team: LimitValues = LimitValues()
+
+
+class StreamSettings(Section):
+    on_disconnect: Literal["drain", "cancel"] = "drain"
+    drain_s_max: Annotated[float, Field(ge=0, le=3600)] = 30
+    drain_usd_max: Annotated[Decimal, Field(ge=0, le=1000)] = Decimal("0.05")
+
+
+PricePerMtok = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
+
+
+class PriceOverride(Section):
+    """The price of a model (a pattern is allowed), in US dollars per million tokens, from a date on (UTC)."""
+
+    model: str
+    upstream: str | None = None
+    input_per_mtok_usd: PricePerMtok
+    output_per_mtok_usd: PricePerMtok
+    cached_per_mtok_usd: PricePerMtok | None = None
+    cache_write_per_mtok_usd: PricePerMtok | None = None
+    effective_from: date = date(1970, 1, 1)
+
+
+class ServerSettings(Section):
+    body_bytes_max: Annotated[int, Field(ge=1024, le=2**34)] = 64 * 2**20
+    body_bytes_in_flight_max: Annotated[int, Field(ge=1024, le=2**40)] = 512 * 2**20
+    head_timeout_s: Seconds = 5
+    body_timeout_s: Seconds = 60
+    keepalive_timeout_s: Seconds = 75
+    in_flight_max: Count = 2000
+    slow_client_s: Seconds = 60
+    drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 5
+    drain_s_max: Annotated[float, Field(ge=0, le=86_400)] = 600
+    trusted_proxies: tuple[str, ...] = ()
+
+
+class Configuration(Section):
+    """The whole file."""
+
+    upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
+    models: tuple[ModelRule, ...] = ()
+    limits: LimitDefaults = LimitDefaults()
+    stream: StreamSettings = StreamSettings()
+    prices: tuple[PriceOverride, ...] = ()
+    on_unpriced: Literal["allow", "block"] = "allow"
+    server: ServerSettings = ServerSettings()
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Self:
+        for name in self.upstreams:
+            if not NAME.match(name):
+                raise ValueError(f"upstream name {name!r}: expected letters, digits, '_', '.' or '-'")
+        for rule in self.models:
+            for target in rule.all_targets:
+                if target.upstream not in self.upstreams:
+                    raise ValueError(f"models: there is no upstream named {target.upstream!r}")
+        names = [rule.name for rule in self.models if rule.name is not None]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"models: the name {name!r} stands twice")
+        for price in self.prices:
+            if price.upstream is not None and price.upstream not in self.upstreams:
+                raise ValueError(f"prices: there is no upstream named {price.upstream!r}")
+        return self

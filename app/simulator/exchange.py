@@ -1,0 +1,59 @@
+"""One attempt while it is answered: what it was asked for, and what is billed for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from app.simulator.log import BilledUsage
+
+if TYPE_CHECKING:
+    from app.core.clock import Clock
+    from app.simulator.channel import Channel
+    from app.simulator.log import Served, ServedOutcome
+    from app.simulator.steering import Steering
+
+
+class Exchange:
+    """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses."""
+
+    __slots__ = ("channel", "clock", "request_id", "served", "steering", "used")
+
+    def __init__(
+        self, channel: Channel, served: Served, steering: Steering, used: BilledUsage, clock: Clock, request_id: str
+    ) -> None:
+        self.channel = channel
+        self.served = served
+        self.steering = steering
+        self.used = used
+        self.clock = clock
+        self.request_id = request_id
+
+    def bill_input(self) -> None:
+        """The model has begun to read: from here on the attempt costs money."""
+        usage = self.served.usage
+        usage.input_tokens = self.used.input_tokens
+        usage.cached_tokens = self.used.cached_tokens
+        self.served.billed = self.steering.billed is not False
+
+    def bill_output(self, output_tokens: int, reasoning_tokens: int) -> None:
+        """Generated so far."""
+        usage = self.served.usage
+        usage.output_tokens = output_tokens
+        usage.reasoning_tokens = reasoning_tokens
+
+    def bill_all(self) -> None:
+        """The whole answer has been generated."""
+        self.bill_input()
+        self.bill_output(self.used.output_tokens, self.used.reasoning_tokens)
+
+    def bill_nothing(self) -> None:
+        """Refused before any work, unless steered to be billed all the same."""
+        if self.steering.billed:
+            self.bill_all()
+
+    def end(self, outcome: ServedOutcome) -> None:
+        """Close the entry; nothing is billed after this."""
+        served = self.served
+        if not served.billed:
+            served.usage = BilledUsage()
+        served.close(outcome, self.clock.now_ms())

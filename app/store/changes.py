@@ -1,0 +1,63 @@
+"""The change feed: how a running gateway follows what was changed about people.
+
+It keeps a number, reads ``current_change`` often, and where that is higher takes ``rows_since``. Changes
+are numbered from one counter row that is updated in the changing transaction, so that they become
+visible in the order of their numbers.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store.rows import KeyRow, SecretRow, TeamRow, key_from, secret_from, team_from
+from app.store.tables import change_counter, keys, secrets, teams
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """All that changed after some number, up to ``change`` and perhaps a little beyond it.
+
+    A key comes with all of its secrets. Every key's team and every secret's key are known: they are here,
+    or came earlier.
+    """
+
+    change: int
+    teams: list[TeamRow]
+    keys: list[KeyRow]
+    secrets: list[SecretRow]
+
+
+async def current_change(connection: AsyncConnection) -> int:
+    """The number of the last change."""
+    asked = select(change_counter.c.value).where(change_counter.c.id == 1)
+    number: int = (await connection.execute(asked)).scalar_one()
+    return number
+
+
+async def rows_since(connection: AsyncConnection, change: int) -> Changes:
+    """What changed after number ``change`` (0: everything there is)."""
+    # The number first: what is committed after it comes again next time. Then children before parents,
+    # for on PostgreSQL each statement sees more than the one before.
+    reached = await current_change(connection)
+    asked = (
+        select(secrets).join(keys, keys.c.id == secrets.c.key_id).where(keys.c.changed > change).order_by(secrets.c.id)
+    )
+    secret_rows = [secret_from(row) for row in (await connection.execute(asked)).mappings()]
+    key_rows = [
+        key_from(row) for row in (await connection.execute(select(keys).where(keys.c.changed > change))).mappings()
+    ]
+    team_rows = [
+        team_from(row) for row in (await connection.execute(select(teams).where(teams.c.changed > change))).mappings()
+    ]
+    return Changes(reached, team_rows, key_rows, secret_rows)
+
+
+async def find_secret(connection: AsyncConnection, secret_id: str) -> tuple[SecretRow, KeyRow, TeamRow] | None:
+    """One secret with its key and team, whatever their state; None where there is none."""
+    secret = (await connection.execute(select(secrets).where(secrets.c.id == secret_id))).mappings().one_or_none()
+    if secret is None:
+        return None
+    key = (await connection.execute(select(keys).where(keys.c.id == secret["key_id"]))).mappings().one()
+    team = (await connection.execute(select(teams).where(teams.c.id == key["team_id"]))).mappings().one()
+    return secret_from(secret), key_from(key), team_from(team)

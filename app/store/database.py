@@ -1,0 +1,191 @@
+"""The ledger's database: one writer at a time on SQLite, a pool on PostgreSQL, one door to both."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from sqlalchemy import exc
+
+from app.store.engines import (
+    POSTGRES_COMMAND_TIMEOUT_S,
+    SQLITE_READERS_MAX,
+    PostgresAddress,
+    SQLiteAddress,
+    check_sqlite_version,
+    driver,
+    make_private,
+    parse_url,
+    postgres_engine,
+    sqlite_engine,
+)
+from app.store.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+T = TypeVar("T")
+
+POSTGRES_CONNECTIONS_MAX = 10
+
+REASON_CHARS_MAX = 200
+
+# While connecting, whatever the server answers means that it is not to be had.
+UNREACHABLE: tuple[type[BaseException], ...] = (exc.DBAPIError, exc.TimeoutError, OSError)
+if driver is not None:
+    UNREACHABLE = (*UNREACHABLE, driver.PostgresError, driver.InterfaceError)
+
+
+def reason_of(error: BaseException) -> str:
+    """A short text for logs: the driver's first line, without the statement."""
+    cause = getattr(error, "orig", None) or error
+    text = str(cause).partition("\n")[0].strip()[:REASON_CHARS_MAX]
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def is_unavailable(error: Exception) -> bool:
+    """Whether a running statement failed because of its database, not because of what it asked."""
+    if isinstance(error, exc.OperationalError | exc.InterfaceError | exc.TimeoutError):
+        return True
+    if isinstance(error, exc.DBAPIError):
+        # Shutdowns, deadlocks and limits have no class of their own in DB-API; bad values (22) neither.
+        state = getattr(error.orig, "sqlstate", None) or ""
+        return error.connection_invalidated or (type(error) is exc.DBAPIError and state[:2] not in {"22", "23"})
+    # TimeoutError is also the driver's own limit.
+    return isinstance(error, TimeoutError | ConnectionError)
+
+
+class Database:
+    """Opened once per process. Its repr, errors and logs never hold credentials."""
+
+    __slots__ = ("_address", "_reader", "_write_lock", "_writer", "dialect")
+
+    def __init__(self, address: SQLiteAddress | PostgresAddress, writer: AsyncEngine, reader: AsyncEngine) -> None:
+        self._address = address
+        self._writer = writer
+        self._reader = reader
+        self._write_lock = asyncio.Lock()
+        self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if isinstance(address, SQLiteAddress) else "postgresql"
+
+    def __repr__(self) -> str:
+        return f"Database({str(self._address)!r})"
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        connections_max: int = POSTGRES_CONNECTIONS_MAX,
+        command_timeout_s: float = POSTGRES_COMMAND_TIMEOUT_S,
+    ) -> Database:
+        """Connects once, so that a wrong address is known now. The schema is ``migrate.upgrade``'s."""
+        address = parse_url(url)
+        if isinstance(address, SQLiteAddress):
+            check_sqlite_version()
+            await asyncio.to_thread(make_private, address.path)
+            writer = sqlite_engine(address.path, readers_max=None)
+            database = cls(address, writer, sqlite_engine(address.path, readers_max=SQLITE_READERS_MAX))
+        else:
+            engine = postgres_engine(address, pool_size=connections_max, command_timeout_s=command_timeout_s)
+            database = cls(address, engine, engine)
+        try:
+            async with database._checkout(database._writer):
+                pass
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def close(self) -> None:
+        """Closes every connection that is not in use."""
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction: committed at the end, rolled back on an error."""
+        if self.dialect == "sqlite":
+            # Waiting here costs nothing; waiting inside SQLite would hold its only writing thread.
+            async with self._write_lock, self._begun(self._writer) as connection:
+                yield connection
+        else:
+            async with self._begun(self._writer) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[AsyncConnection]:
+        """A reading transaction; on SQLite one snapshot, on PostgreSQL READ COMMITTED."""
+        async with self._begun(self._reader) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def maintenance(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction without a time limit on its commands, for changes of the schema."""
+        if isinstance(self._address, SQLiteAddress):
+            async with self.transaction() as connection:
+                yield connection
+            return
+        engine = postgres_engine(self._address, pool_size=0, command_timeout_s=None)
+        try:
+            async with self._begun(engine) as connection:
+                yield connection
+        finally:
+            await engine.dispose()
+
+    async def run_in_sqlite(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs ``work`` in the writing connection's thread, as the only writer. It begins and ends its own
+        transaction, so that one that has started is finished whatever becomes of the task that waits.
+        """
+        async with self._write_lock, self._checkout(self._writer) as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                # One hop to the thread for a whole batch; the public methods take one for each statement.
+                result: T = await raw._execute(work, raw._conn)  # noqa: SLF001 - the reason is above
+            except ValueError as error:
+                # The driver's word for a connection that was closed.
+                await connection.invalidate()
+                raise DatabaseUnavailable(reason_of(error)) from error
+            return result
+
+    @asynccontextmanager
+    async def driver_connection(self) -> AsyncIterator[Any]:
+        """The driver's own PostgreSQL connection, outside of any transaction; one that is left inside of
+        one, by a cancellation or a lost server, is closed.
+        """
+        async with self._checkout(self._writer) as connection:
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            try:
+                yield raw
+            except BaseException:
+                if raw.is_in_transaction() or raw.is_closed():
+                    await connection.invalidate()
+                raise
+
+    @asynccontextmanager
+    async def _begun(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with self._checkout(engine) as connection:
+            try:
+                async with connection.begin():
+                    yield connection
+            except Exception as error:
+                if is_unavailable(error):
+                    raise DatabaseUnavailable(reason_of(error)) from error
+                raise
+
+    @asynccontextmanager
+    async def _checkout(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        connection = engine.connect()
+        try:
+            await connection.start()
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable(reason_of(error)) from error
+        try:
+            yield connection
+        finally:
+            # Shielded: a task that is cancelled here would leave the connection in nobody's hands.
+            await asyncio.shield(connection.close())

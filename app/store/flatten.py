@@ -1,0 +1,150 @@
+"""Records as rows: what each column of ``records``, ``entries`` and ``rollups`` is given.
+
+Rows are tuples in the order of the table's columns. The text of a client or an upstream is cut and freed
+of NUL, which PostgreSQL does not store and SQLite ends a string at: a name must not keep its request off
+the bill.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from app.core.records import Entry, OwnedObject, Record
+
+Row: TypeAlias = tuple[str | int | None, ...]
+
+TEXT_CHARS_MAX = 512
+"""Well inside what an index of PostgreSQL takes (2,704 bytes), in any script."""
+
+FAILED = frozenset({"failed", "interrupted"})
+"""Outcomes without an answer that the client did not choose: ``incomplete`` has one, ``cancelled`` chose."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _clean(text: str | None) -> str | None:
+    if text is None or (len(text) <= TEXT_CHARS_MAX and "\0" not in text):
+        return text
+    return text[:TEXT_CHARS_MAX].replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def _json(value: dict[str, str] | dict[str, object]) -> str:
+    return _encode(value).decode() if value else "{}"
+
+
+def record_row(record: Record) -> Row:
+    """``record`` in the order of ``tables.records``."""
+    return (
+        record.request_id,
+        record.admitted_at_ms,
+        record.quarter_ms,
+        record.first_byte_at_ms,
+        record.ended_at_ms,
+        record.team_id,
+        record.key_id,
+        record.secret_id,
+        record.endpoint,
+        int(record.stream),
+        _clean(record.model_requested),
+        _clean(record.model),
+        _clean(record.model_served),
+        record.upstream,
+        record.outcome,
+        record.status,
+        record.error_code,
+        record.attempts,
+        _clean(record.response_id),
+        _clean(record.end_user),
+        _json(record.tags),
+        _clean(record.service_tier),
+        record.cache,
+        record.tool_usage,
+        record.usage_raw,
+        record.saved_nanousd,
+        int(record.suspect),
+        _json(record.decision),
+    )
+
+
+def entry_row(record: Record, entry: Entry) -> Row:
+    """``entry`` of ``record`` in the order of ``tables.entries``."""
+    usage = entry.usage
+    return (
+        entry.attempt_id,
+        entry.reason,
+        entry.number,
+        entry.kind,
+        record.request_id,
+        record.team_id,
+        record.key_id,
+        entry.upstream,
+        _clean(entry.model),
+        record.quarter_ms,
+        record.ended_at_ms,
+        usage.input_tokens,
+        usage.cached_tokens,
+        usage.cache_write_tokens,
+        usage.input_audio_tokens,
+        usage.output_tokens,
+        usage.reasoning_tokens,
+        usage.output_audio_tokens,
+        usage.web_searches,
+        usage.file_searches,
+        entry.cost_nanousd,
+        entry.cost_lower_nanousd,
+        entry.cost_upper_nanousd,
+        entry.price_source,
+        entry.price_version,
+        _clean(entry.service_tier),
+    )
+
+
+def object_row(owned: OwnedObject) -> Row:
+    """``owned`` in the order of ``tables.objects``."""
+    return (
+        owned.object_id,
+        owned.upstream,
+        owned.team_id,
+        owned.kind,
+        owned.request_id,
+        owned.created_at_ms,
+    )
+
+
+def rollup_rows(records: Iterable[Record], entries: Iterable[tuple[Record, Entry]]) -> list[Row]:
+    """What new records and new entries add to ``rollups``, one row per key, in the order of the keys.
+
+    Requests are counted where the record says they ended, units and money where each entry says they
+    were used: after a fallback the two may be different upstreams.
+    """
+    sums: dict[tuple[str | int | None, ...], list[int]] = {}
+    for record in records:
+        key = (record.quarter_ms, record.team_id, record.key_id, _clean(record.model), record.upstream)
+        row = sums.get(key)
+        if row is None:
+            row = sums[key] = [0] * 11
+        row[0] += 1
+        row[1] += record.outcome in FAILED
+        row[8] += record.saved_nanousd
+    for record, entry in entries:
+        key = (record.quarter_ms, record.team_id, record.key_id, _clean(entry.model), entry.upstream)
+        row = sums.get(key)
+        if row is None:
+            row = sums[key] = [0] * 11
+        usage = entry.usage
+        row[2] += usage.input_tokens
+        row[3] += usage.cached_tokens
+        row[4] += usage.cache_write_tokens
+        row[5] += usage.output_tokens
+        row[6] += usage.reasoning_tokens
+        if entry.cost_nanousd is None:
+            row[9] += 1
+        else:
+            row[7] += entry.cost_nanousd
+        row[10] += entry.kind == "estimate"
+    return [(*key, *sums[key]) for key in sorted(sums)]

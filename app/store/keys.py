@@ -1,0 +1,209 @@
+"""Keys and their secrets. Every change is stamped for the change feed: a secret's on its key.
+
+The text of a key is made elsewhere (``app.auth``); here are its public id and its digest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.core.identity import LimitSettings
+from app.store.errors import NameTaken, NoSuchKey, NoSuchTeam, SecretTaken
+from app.store.rows import (
+    KeyRow,
+    SecretRow,
+    columns_of,
+    key_from,
+    next_change,
+    patterns_text,
+    secret_from,
+)
+from app.store.tables import keys, secrets, teams
+
+
+class KeyChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """What to change; None takes a limit, a list of patterns or the expiry away."""
+
+    name: str | UnsetType = UNSET
+    requests_per_minute: int | UnsetType | None = UNSET
+    tokens_per_minute: int | UnsetType | None = UNSET
+    concurrency: int | UnsetType | None = UNSET
+    models: tuple[str, ...] | UnsetType | None = UNSET
+    endpoints: tuple[str, ...] | UnsetType | None = UNSET
+    expires_at_ms: int | UnsetType | None = UNSET
+
+
+async def create_key(
+    connection: AsyncConnection,
+    *,
+    team_id: str,
+    name: str,
+    secret_id: str,
+    digest: bytes,
+    now_ms: int,
+    limits: LimitSettings | None = None,
+    models: tuple[str, ...] | None = None,
+    endpoints: tuple[str, ...] | None = None,
+    expires_at_ms: int | None = None,
+) -> KeyRow:
+    """A key and its first secret, whose id is the key's too. Raises NoSuchTeam, NameTaken, SecretTaken."""
+    change = await next_change(connection)
+    if (await connection.execute(select(teams.c.id).where(teams.c.id == team_id))).first() is None:
+        raise NoSuchTeam(f"There is no team {team_id!r}.")
+    await _require_free(connection, team_id, name)
+    await _require_new(connection, secret_id, digest)
+    key = KeyRow(
+        id=secret_id,
+        team_id=team_id,
+        name=name,
+        limits=limits or LimitSettings(),
+        models=models,
+        endpoints=endpoints,
+        expires_at_ms=expires_at_ms,
+        revoked_at_ms=None,
+        created_at_ms=now_ms,
+        changed=change,
+    )
+    await connection.execute(
+        insert(keys).values(
+            id=key.id,
+            team_id=team_id,
+            name=name,
+            **msgspec.structs.asdict(key.limits),
+            models=patterns_text(models),
+            endpoints=patterns_text(endpoints),
+            expires_at_ms=expires_at_ms,
+            created_at_ms=now_ms,
+            changed=change,
+        )
+    )
+    await connection.execute(insert(secrets).values(id=secret_id, key_id=key.id, digest=digest, created_at_ms=now_ms))
+    return key
+
+
+async def list_keys(connection: AsyncConnection, team_id: str | None = None) -> list[KeyRow]:
+    """All keys, or a team's, oldest first; the revoked too."""
+    asked = select(keys).order_by(keys.c.created_at_ms, keys.c.id)
+    if team_id is not None:
+        asked = asked.where(keys.c.team_id == team_id)
+    return [key_from(row) for row in (await connection.execute(asked)).mappings()]
+
+
+async def find_key(connection: AsyncConnection, name_or_id: str, team_id: str | None = None) -> KeyRow:
+    """The key with this id, else the team's with this name (any team's, if only one has it). Raises NoSuchKey."""
+    asked = select(keys).where(or_(keys.c.id == name_or_id, keys.c.name == name_or_id))
+    if team_id is not None:
+        asked = asked.where(keys.c.team_id == team_id)
+    found = [key_from(row) for row in (await connection.execute(asked)).mappings()]
+    exact = [key for key in found if key.id == name_or_id] or found
+    if not exact:
+        raise NoSuchKey(f"There is no key {name_or_id!r}.")
+    if len(exact) > 1:
+        raise NoSuchKey(f"{len(exact)} teams have a key {name_or_id!r}: name the team, or use the key's id.")
+    return exact[0]
+
+
+async def update_key(connection: AsyncConnection, key_id: str, changes: KeyChanges) -> KeyRow:
+    """Raises NoSuchKey, NameTaken."""
+    change = await next_change(connection)
+    columns = columns_of(changes)
+    for name in ("models", "endpoints"):
+        if name in columns:
+            columns[name] = patterns_text(columns[name])
+    if changes.name is not UNSET:
+        key = await find_key_by_id(connection, key_id)
+        await _require_free(connection, key.team_id, changes.name, except_id=key_id)
+    return await _change(connection, key_id, change, columns)
+
+
+async def revoke_key(connection: AsyncConnection, key_id: str, *, now_ms: int) -> KeyRow:
+    """Ends a key and thereby all of its secrets; the time of an earlier revocation stays. Raises NoSuchKey."""
+    change = await next_change(connection)
+    key = await find_key_by_id(connection, key_id)
+    return await _change(connection, key_id, change, {"revoked_at_ms": key.revoked_at_ms or now_ms})
+
+
+async def find_key_by_id(connection: AsyncConnection, key_id: str) -> KeyRow:
+    """Raises NoSuchKey."""
+    row = (await connection.execute(select(keys).where(keys.c.id == key_id))).mappings().one_or_none()
+    if row is None:
+        raise NoSuchKey(f"There is no key {key_id!r}.")
+    return key_from(row)
+
+
+async def add_secret(
+    connection: AsyncConnection,
+    *,
+    key_id: str,
+    secret_id: str,
+    digest: bytes,
+    now_ms: int,
+    expires_at_ms: int | None = None,
+) -> SecretRow:
+    """A further secret of a key, beside those that it has. Raises NoSuchKey, SecretTaken."""
+    change = await next_change(connection)
+    await _change(connection, key_id, change, {})
+    await _require_new(connection, secret_id, digest)
+    secret = SecretRow(secret_id, key_id, digest, now_ms, expires_at_ms, None)
+    await connection.execute(insert(secrets).values(**msgspec.structs.asdict(secret)))
+    return secret
+
+
+async def list_secrets(connection: AsyncConnection, key_id: str) -> list[SecretRow]:
+    """A key's secrets, oldest first."""
+    asked = select(secrets).where(secrets.c.key_id == key_id).order_by(secrets.c.created_at_ms, secrets.c.id)
+    return [secret_from(row) for row in (await connection.execute(asked)).mappings()]
+
+
+async def expire_other_secrets(
+    connection: AsyncConnection, key_id: str, keep_secret_id: str, *, expires_at_ms: int
+) -> None:
+    """Lets a key's other secrets end by ``expires_at_ms``: the second half of a rotation. Raises NoSuchKey."""
+    change = await next_change(connection)
+    await _change(connection, key_id, change, {})
+    later: ColumnElement[bool] = or_(secrets.c.expires_at_ms.is_(None), secrets.c.expires_at_ms > expires_at_ms)
+    await connection.execute(
+        update(secrets)
+        .where(secrets.c.key_id == key_id, secrets.c.id != keep_secret_id, later)
+        .values(expires_at_ms=expires_at_ms)
+    )
+
+
+async def revoke_secret(connection: AsyncConnection, secret_id: str, *, now_ms: int) -> None:
+    """Ends one secret; the time of an earlier revocation stays. Raises NoSuchKey."""
+    change = await next_change(connection)
+    ended = (
+        update(secrets)
+        .where(secrets.c.id == secret_id)
+        .values(revoked_at_ms=func.coalesce(secrets.c.revoked_at_ms, now_ms))
+        .returning(secrets.c.key_id)
+    )
+    key_id = (await connection.execute(ended)).scalar_one_or_none()
+    if key_id is None:
+        raise NoSuchKey(f"There is no secret {secret_id!r}.")
+    await _change(connection, key_id, change, {})
+
+
+async def _change(connection: AsyncConnection, key_id: str, change: int, columns: dict[str, Any]) -> KeyRow:
+    changed = update(keys).where(keys.c.id == key_id).values(**columns, changed=change).returning(*keys.c)
+    row = (await connection.execute(changed)).mappings().one_or_none()
+    if row is None:
+        raise NoSuchKey(f"There is no key {key_id!r}.")
+    return key_from(row)
+
+
+async def _require_free(connection: AsyncConnection, team_id: str, name: str, except_id: str = "") -> None:
+    taken = select(keys.c.id).where(keys.c.team_id == team_id, keys.c.name == name, keys.c.id != except_id)
+    if (await connection.execute(taken)).first() is not None:
+        raise NameTaken(f"The team has a key {name!r} already.")
+
+
+async def _require_new(connection: AsyncConnection, secret_id: str, digest: bytes) -> None:
+    taken = select(secrets.c.id).where(or_(secrets.c.id == secret_id, secrets.c.digest == digest))
+    if (await connection.execute(taken)).first() is not None:
+        raise SecretTaken("There is a key with this text or this public id already.")

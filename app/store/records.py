@@ -1,0 +1,170 @@
+"""Records as people and machines read them: each with the sum of its entries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from sqlalchemy import func, select
+
+from app.store.tables import INT, entries, records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+RECENT_RECORDS_MAX = 1000
+
+
+class EntryView(msgspec.Struct, frozen=True):
+    """One entry, as it was written."""
+
+    attempt_id: str
+    kind: str
+    reason: str
+    number: int
+    upstream: str
+    model: str
+    created_at_ms: int
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    input_audio_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    output_audio_tokens: int
+    web_searches: int
+    file_searches: int
+    cost_nanousd: int | None
+    cost_lower_nanousd: int | None
+    cost_upper_nanousd: int | None
+    price_source: str | None
+    price_version: str | None
+    service_tier: str | None
+
+
+class RecordView(msgspec.Struct, frozen=True):
+    """A record and the sum of its entries. ``cost_nanousd`` is None where one of them has no price;
+    lower and upper count an exact cost as both. Prices are the last priced entry's.
+    """
+
+    request_id: str
+    response_id: str | None
+    started_at_ms: int
+    first_byte_at_ms: int | None
+    ended_at_ms: int
+    quarter_ms: int
+    team_id: str
+    key_id: str
+    secret_id: str
+    end_user: str | None
+    tags: dict[str, str]
+    endpoint: str
+    stream: bool
+    model_requested: str
+    model: str
+    model_served: str | None
+    upstream: str
+    service_tier: str | None
+    status: int | None
+    outcome: str
+    error_code: str | None
+    attempts: int
+    cache: str
+    tool_usage: str | None
+    usage_raw: str | None
+    saved_nanousd: int
+    suspect: bool
+    decision: dict[str, object]
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cost_nanousd: int | None
+    cost_lower_nanousd: int | None
+    cost_upper_nanousd: int | None
+    price_source: str | None
+    price_version: str | None
+    estimated: bool
+    entries: tuple[EntryView, ...]
+
+
+async def find_record(connection: AsyncConnection, request_id: str) -> RecordView | None:
+    """The record of one request, or None."""
+    row = (await connection.execute(select(records).where(records.c.request_id == request_id))).mappings().one_or_none()
+    return None if row is None else (await _with_entries(connection, [row]))[0]
+
+
+async def find_records_of_response(connection: AsyncConnection, response_id: str) -> list[RecordView]:
+    """The records that name this response, oldest first."""
+    asked = select(records).where(records.c.response_id == response_id).order_by(records.c.admitted_at_ms)
+    return await _with_entries(connection, (await connection.execute(asked)).mappings().all())
+
+
+async def recent_records(
+    connection: AsyncConnection,
+    *,
+    limit: int = 50,
+    team_id: str | None = None,
+    key_id: str | None = None,
+) -> list[RecordView]:
+    """The last records admitted, newest first; of all, a team or a key."""
+    asked = select(records).order_by(records.c.admitted_at_ms.desc(), records.c.request_id.desc())
+    if team_id is not None:
+        asked = asked.where(records.c.team_id == team_id)
+    if key_id is not None:
+        asked = asked.where(records.c.key_id == key_id)
+    found = await connection.execute(asked.limit(min(limit, RECENT_RECORDS_MAX)))
+    return await _with_entries(connection, found.mappings().all())
+
+
+async def count_records(connection: AsyncConnection) -> int:
+    """How many records there are."""
+    counted = select(func.count(type_=INT)).select_from(records)
+    number: int = (await connection.execute(counted)).scalar_one()
+    return number
+
+
+async def _with_entries(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[RecordView]:
+    asked = (
+        select(entries)
+        .where(entries.c.request_id.in_([row["request_id"] for row in rows]))
+        .order_by(entries.c.created_at_ms, entries.c.attempt_id, entries.c.reason, entries.c.number)
+    )
+    views: dict[str, list[EntryView]] = {row["request_id"]: [] for row in rows}
+    for entry in (await connection.execute(asked)).mappings():
+        views[entry["request_id"]].append(EntryView(**{name: entry[name] for name in EntryView.__struct_fields__}))
+    return [_view(row, tuple(views[row["request_id"]])) for row in rows]
+
+
+def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
+    unpriced = any(part.cost_nanousd is None for part in parts)
+    priced = [part for part in parts if part.price_source is not None]
+    given = {name: row[name] for name in RecordView.__struct_fields__ if name in row}
+    given["tags"] = msgspec.json.decode(row["tags"], type=dict[str, str])
+    given["decision"] = msgspec.json.decode(row["decision"], type=dict[str, object])
+    given["stream"] = bool(row["stream"])
+    given["suspect"] = bool(row["suspect"])
+    return RecordView(
+        **given,
+        started_at_ms=row["admitted_at_ms"],
+        input_tokens=sum(part.input_tokens for part in parts),
+        cached_tokens=sum(part.cached_tokens for part in parts),
+        cache_write_tokens=sum(part.cache_write_tokens for part in parts),
+        output_tokens=sum(part.output_tokens for part in parts),
+        reasoning_tokens=sum(part.reasoning_tokens for part in parts),
+        cost_nanousd=None if unpriced else sum(part.cost_nanousd or 0 for part in parts),
+        cost_lower_nanousd=None if unpriced else sum(_either(part.cost_lower_nanousd, part) for part in parts),
+        cost_upper_nanousd=None if unpriced else sum(_either(part.cost_upper_nanousd, part) for part in parts),
+        price_source=priced[-1].price_source if priced else None,
+        price_version=priced[-1].price_version if priced else None,
+        estimated=any(part.kind == "estimate" for part in parts),
+        entries=parts,
+    )
+
+
+def _either(bound: int | None, part: EntryView) -> int:
+    return (part.cost_nanousd or 0) if bound is None else bound

@@ -1,0 +1,112 @@
+"""Teams, keys and secrets as they come out of the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import update
+
+from app.core.identity import LimitSettings
+from app.store.tables import change_counter
+
+if TYPE_CHECKING:
+    from sqlalchemy import RowMapping
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+
+class TeamRow(msgspec.Struct, frozen=True):
+    id: str
+    name: str
+    limits: LimitSettings
+    created_at_ms: int
+    changed: int
+
+
+class KeyRow(msgspec.Struct, frozen=True):
+    """``models`` and ``endpoints`` are None where everything is allowed."""
+
+    id: str
+    team_id: str
+    name: str
+    limits: LimitSettings
+    models: tuple[str, ...] | None
+    endpoints: tuple[str, ...] | None
+    expires_at_ms: int | None
+    revoked_at_ms: int | None
+    created_at_ms: int
+    changed: int
+
+
+class SecretRow(msgspec.Struct, frozen=True):
+    """One of a key's secrets; ``id`` is the public id in its text, ``digest`` the SHA-256 of all of it."""
+
+    id: str
+    key_id: str
+    digest: bytes
+    created_at_ms: int
+    expires_at_ms: int | None
+    revoked_at_ms: int | None
+
+
+def team_from(row: RowMapping) -> TeamRow:
+    return TeamRow(row["id"], row["name"], _limits_from(row), row["created_at_ms"], row["changed"])
+
+
+def key_from(row: RowMapping) -> KeyRow:
+    return KeyRow(
+        id=row["id"],
+        team_id=row["team_id"],
+        name=row["name"],
+        limits=_limits_from(row),
+        models=_patterns_from(row["models"]),
+        endpoints=_patterns_from(row["endpoints"]),
+        expires_at_ms=row["expires_at_ms"],
+        revoked_at_ms=row["revoked_at_ms"],
+        created_at_ms=row["created_at_ms"],
+        changed=row["changed"],
+    )
+
+
+def secret_from(row: RowMapping) -> SecretRow:
+    return SecretRow(
+        id=row["id"],
+        key_id=row["key_id"],
+        digest=bytes(row["digest"]),
+        created_at_ms=row["created_at_ms"],
+        expires_at_ms=row["expires_at_ms"],
+        revoked_at_ms=row["revoked_at_ms"],
+    )
+
+
+def patterns_text(patterns: tuple[str, ...] | None) -> str | None:
+    """JSON text of ``models`` or ``endpoints``."""
+    return None if patterns is None else msgspec.json.encode(patterns).decode()
+
+
+def columns_of(changes: msgspec.Struct) -> dict[str, Any]:
+    """What ``changes`` sets, by column."""
+    given = msgspec.structs.asdict(changes)
+    return {name: value for name, value in given.items() if value is not msgspec.UNSET}
+
+
+async def next_change(connection: AsyncConnection) -> int:
+    """The number of this transaction's change. Until it ends, every other one that changes people waits
+    here, so what is read after this is still true when it is written.
+    """
+    advanced = (
+        update(change_counter)
+        .where(change_counter.c.id == 1)
+        .values(value=change_counter.c.value + 1)
+        .returning(change_counter.c.value)
+    )
+    number: int = (await connection.execute(advanced)).scalar_one()
+    return number
+
+
+def _limits_from(row: RowMapping) -> LimitSettings:
+    return LimitSettings(row["requests_per_minute"], row["tokens_per_minute"], row["concurrency"])
+
+
+def _patterns_from(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else msgspec.json.decode(text, type=tuple[str, ...])

@@ -1,0 +1,261 @@
+"""The schema, once, for SQLite and PostgreSQL.
+
+Whole numbers are 64 bits everywhere (money is nano-dollars), JSON is text, truth values are 0 or 1:
+what one database returns is what the other returns. On SQLite tables are STRICT, since it would
+otherwise turn a sum that overflows into a float. Usage rows carry no foreign keys: a bill must be
+writable whatever became of the team. A change here needs a migration (``migrations/versions``).
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+INT = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _text(name: str, *, null: bool = False) -> Column[str]:
+    return Column(name, Text(), nullable=null)
+
+
+def _int(name: str, *, null: bool = False) -> Column[int]:
+    return Column(name, INT, nullable=null)
+
+
+def _limits() -> tuple[Column[int], ...]:
+    return (
+        _int("requests_per_minute", null=True),
+        _int("tokens_per_minute", null=True),
+        _int("concurrency", null=True),
+    )
+
+
+meta = Table(
+    "meta",
+    metadata,
+    _text("key"),
+    _text("value"),
+    PrimaryKeyConstraint("key"),
+    sqlite_strict=True,
+)
+
+# One row, updated in every changing transaction: whoever changes people waits here for the one before,
+# so that a reader who sees N has seen all up to N. A sequence would give out numbers that commit late.
+change_counter = Table(
+    "change_counter",
+    metadata,
+    Column("id", INT, nullable=False, autoincrement=False),
+    _int("value"),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+)
+
+teams = Table(
+    "teams",
+    metadata,
+    _text("id"),
+    _text("name"),
+    *_limits(),
+    _int("created_at_ms"),
+    _int("changed"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("name"),
+    Index(None, "changed"),
+    sqlite_strict=True,
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    _text("id"),
+    Column("team_id", Text(), ForeignKey("teams.id"), nullable=False),
+    _text("name"),
+    *_limits(),
+    _text("models", null=True),
+    _text("endpoints", null=True),
+    _int("expires_at_ms", null=True),
+    _int("revoked_at_ms", null=True),
+    _int("created_at_ms"),
+    _int("changed"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("team_id", "name"),
+    Index(None, "changed"),
+    sqlite_strict=True,
+)
+
+secrets = Table(
+    "secrets",
+    metadata,
+    _text("id"),
+    Column("key_id", Text(), ForeignKey("keys.id"), nullable=False),
+    Column("digest", LargeBinary(), nullable=False),
+    _int("created_at_ms"),
+    _int("expires_at_ms", null=True),
+    _int("revoked_at_ms", null=True),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("digest"),
+    Index(None, "key_id"),
+    sqlite_strict=True,
+)
+
+admin_tokens = Table(
+    "admin_tokens",
+    metadata,
+    _text("id"),
+    _text("name"),
+    _text("role"),
+    Column("digest", LargeBinary(), nullable=False),
+    _int("created_at_ms"),
+    PrimaryKeyConstraint("id"),
+    UniqueConstraint("digest"),
+    sqlite_strict=True,
+)
+
+records = Table(
+    "records",
+    metadata,
+    _text("request_id"),
+    _int("admitted_at_ms"),
+    _int("quarter_ms"),
+    _int("first_byte_at_ms", null=True),
+    _int("ended_at_ms"),
+    _text("team_id"),
+    _text("key_id"),
+    _text("secret_id"),
+    _text("endpoint"),
+    _int("stream"),
+    _text("model_requested"),
+    _text("model"),
+    _text("model_served", null=True),
+    _text("upstream"),
+    _text("outcome"),
+    _int("status", null=True),
+    _text("error_code", null=True),
+    _int("attempts"),
+    _text("response_id", null=True),
+    _text("end_user", null=True),
+    _text("tags"),
+    _text("service_tier", null=True),
+    _text("cache"),
+    _text("tool_usage", null=True),
+    _text("usage_raw", null=True),
+    _int("saved_nanousd"),
+    _int("suspect"),
+    _text("decision"),
+    PrimaryKeyConstraint("request_id"),
+    Index(None, "admitted_at_ms"),
+    Index(None, "team_id", "admitted_at_ms"),
+    Index(None, "key_id", "admitted_at_ms"),
+    Index(None, "response_id"),
+    sqlite_strict=True,
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    _text("attempt_id"),
+    _text("reason"),
+    _int("number"),
+    _text("kind"),
+    _text("request_id"),
+    _text("team_id"),
+    _text("key_id"),
+    _text("upstream"),
+    _text("model"),
+    _int("quarter_ms"),
+    _int("created_at_ms"),
+    _int("input_tokens"),
+    _int("cached_tokens"),
+    _int("cache_write_tokens"),
+    _int("input_audio_tokens"),
+    _int("output_tokens"),
+    _int("reasoning_tokens"),
+    _int("output_audio_tokens"),
+    _int("web_searches"),
+    _int("file_searches"),
+    _int("cost_nanousd", null=True),
+    _int("cost_lower_nanousd", null=True),
+    _int("cost_upper_nanousd", null=True),
+    _text("price_source", null=True),
+    _text("price_version", null=True),
+    _text("service_tier", null=True),
+    PrimaryKeyConstraint("attempt_id", "reason", "number"),
+    Index(None, "request_id"),
+    Index(None, "quarter_ms"),
+    sqlite_strict=True,
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    _int("quarter_ms"),
+    _text("team_id"),
+    _text("key_id"),
+    _text("model"),
+    _text("upstream"),
+    _int("requests"),
+    _int("failed"),
+    _int("input_tokens"),
+    _int("cached_tokens"),
+    _int("cache_write_tokens"),
+    _int("output_tokens"),
+    _int("reasoning_tokens"),
+    _int("cost_nanousd"),
+    _int("saved_nanousd"),
+    _int("unpriced"),
+    _int("estimated"),
+    PrimaryKeyConstraint("quarter_ms", "team_id", "key_id", "model", "upstream"),
+    sqlite_strict=True,
+)
+
+ROLLUP_KEY = ("quarter_ms", "team_id", "key_id", "model", "upstream")
+ROLLUP_SUMS = tuple(column.name for column in rollups.columns if column.name not in ROLLUP_KEY)
+
+objects = Table(
+    "objects",
+    metadata,
+    _text("object_id"),
+    _text("upstream"),
+    _text("team_id"),
+    _text("kind"),
+    _text("request_id"),
+    _int("created_at_ms"),
+    PrimaryKeyConstraint("object_id", "upstream"),
+    sqlite_strict=True,
+)
+
+# What the database refused, kept as it was: item is "" for a record, else the object's id.
+poison = Table(
+    "poison",
+    metadata,
+    _text("request_id"),
+    _text("item"),
+    _text("payload"),
+    _text("error"),
+    _int("at_ms"),
+    PrimaryKeyConstraint("request_id", "item"),
+    sqlite_strict=True,
+)

@@ -1,0 +1,85 @@
+"""Which headers pass, in both directions."""
+
+from __future__ import annotations
+
+import re
+
+from multidict import CIMultiDict
+
+from app.core.errors import Headers
+
+# design: everything that is not on these lists stays here; a client's own credentials never leave.
+FORWARDED = frozenset(
+    name.encode()
+    for name in (
+        "accept",
+        "content-type",
+        "user-agent",
+        "openai-beta",
+        "idempotency-key",
+        "traceparent",
+        "tracestate",
+    )
+)
+FORWARDED_PREFIX = b"x-stainless-"
+
+HOP_BY_HOP = frozenset(
+    name.encode()
+    for name in (
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    )
+)
+# Never shown to a client: the provider's account, and what is the gateway's own to say.
+WITHHELD = HOP_BY_HOP | frozenset(
+    name.encode()
+    for name in ("set-cookie", "alt-svc", "openai-organization", "openai-project", "content-length", "date")
+)
+OURS_PREFIX = b"x-headgate-"
+RATE_LIMIT_PREFIX = b"x-ratelimit-"
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+def toward_upstream(headers: Headers, also: frozenset[bytes]) -> CIMultiDict[str]:
+    """The client's headers that the upstream may see; ``also`` names the configured ones."""
+    passed: CIMultiDict[str] = CIMultiDict()
+    for name, value in headers:
+        if name in FORWARDED or name.startswith(FORWARDED_PREFIX) or name in also:
+            passed.add(name.decode("ascii"), value.decode("latin-1"))
+    return passed
+
+
+def toward_client(raw_headers: tuple[tuple[bytes, bytes], ...], *, rename_limits: bool) -> Headers:
+    """The upstream's headers that the client may see, names in lower case.
+
+    ``rename_limits``: the key has limits of its own, so the upstream's go under ``x-upstream-``.
+    Values with control characters are dropped.
+    """
+    passed: Headers = []
+    # One look at all of them: hardly ever is there anything to drop.
+    suspicious = CONTROL.search(b"".join([value for _, value in raw_headers])) is not None
+    for raw_name, value in raw_headers:
+        name = raw_name.lower()
+        if name in WITHHELD or name.startswith(OURS_PREFIX):
+            continue
+        if suspicious and CONTROL.search(value) is not None:
+            continue
+        if rename_limits and name.startswith(RATE_LIMIT_PREFIX):
+            name = b"x-upstream-" + name.removeprefix(b"x-")
+        passed.append((name, value))
+    return passed
+
+
+def find(headers: Headers, name: bytes) -> bytes | None:
+    """The first value of ``name`` (lower case), or None."""
+    for candidate, value in headers:
+        if candidate == name:
+            return value
+    return None

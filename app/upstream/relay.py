@@ -1,0 +1,288 @@
+"""Carries one upstream answer to one client: bytes as they came, streams on event boundaries.
+
+The relay is no generator that a leaving client could cancel: it runs in the request's own task and goes
+on without the client, by policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from math import inf
+from typing import Literal, Protocol
+
+import aiohttp
+from multidict import CIMultiDict
+
+from app.core.errors import Headers, UpstreamOutcomeUnknown, UpstreamTimeout
+from app.core.exchange import Connection, Endpoint
+from app.settings import StreamSettings, Timeouts
+from app.upstream.pool import UpstreamPool
+from app.upstream.sse import EventReader, EventSplitter
+from app.upstream.watch import Sweep, Watched
+
+HELD_BODY_BYTES_MAX = 4 * 1024 * 1024
+"""Answers that are not streams are held up to here, so that their cost is known before the head is sent."""
+
+COLLECTED_BYTES_MAX = 16 * 1024 * 1024
+COLLECTED_BYTES_TOTAL_MAX = 128 * 1024 * 1024
+"""What all requests together may hold of large answers and events for the sake of their usage."""
+
+SILENCE_S = 1.0
+"""Held bytes that end in a complete line go out after so long without another byte."""
+
+Cut = Literal["upstream_disconnected", "upstream_stalled", "drain_over"]
+
+
+class Witness(Protocol):
+    """Is shown what passes, before the client sees it."""
+
+    def saw_event(self, data: bytes) -> None:
+        """One whole event's data has come."""
+
+    def saw_json(self, body: bytes) -> bool:
+        """A whole JSON answer has come; False where it is none."""
+
+    def saw_last(self) -> None:
+        """What is sent next is the last that the client waits for."""
+
+    def may_drain_on(self) -> bool:
+        """Whether a stream without a client may go on costing money."""
+
+    def client_left(self, phase: str) -> bool:
+        """The client is gone; True where the call is to be cancelled at once."""
+
+
+class _Collected:
+    """Bytes held of large answers, over all requests of the process."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def take(self, size: int) -> bool:
+        if self.total + size > COLLECTED_BYTES_TOTAL_MAX:
+            return False
+        self.total += size
+        return True
+
+
+collected = _Collected()
+
+
+class Relay:
+    """One call upstream on behalf of one client. Used by one task, from ``open`` to ``close``."""
+
+    def __init__(
+        self, connection: Connection, witness: Witness, *, sweep: Sweep, policy: StreamSettings, slow_client_s: float
+    ) -> None:
+        self.connection = connection
+        self.client_gone = False
+        self._witness = witness
+        self._sweep = sweep
+        self._policy = policy
+        self._slow_client_s = slow_client_s
+        self._watched = Watched(self._expire)
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self._loop)
+        self._timeouts = Timeouts()
+        self._streaming = False
+        self._drain_deadline_s = inf
+        self._cut: Cut | None = None
+        self._answer: aiohttp.ClientResponse | None = None
+        sweep.add(self._watched)
+        connection.on_disconnect(self._on_disconnect)
+
+    def __repr__(self) -> str:
+        return f"Relay(streaming={self._streaming}, client_gone={self.client_gone}, cut={self._cut!r})"
+
+    def close(self) -> None:
+        """Stop watching; an answer that was not read to its end takes its connection with it."""
+        self._sweep.remove(self._watched)
+        self._watched.forget()
+        self._task = None
+        if self._answer is not None:
+            self._answer.close()
+            self._answer = None
+
+    async def call(
+        self,
+        pool: UpstreamPool,
+        endpoint: Endpoint,
+        *,
+        query: bytes,
+        headers: CIMultiDict[str],
+        body: bytes | None,
+        wants_stream: bool,
+    ) -> aiohttp.ClientResponse:
+        """Send, and wait for the answer's head. Raises UpstreamError."""
+        self._timeouts = pool.settings.timeouts
+        self._streaming = wants_stream
+        self._watch(self._timeouts.first_byte_s)
+        try:
+            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body)
+        except asyncio.CancelledError:
+            self._take_cancellation()
+            if self._cut == "drain_over":
+                raise UpstreamOutcomeUnknown from None
+            raise UpstreamTimeout from None
+        return self._answer
+
+    async def pause(self, seconds: float) -> None:
+        """Wait before a call is repeated."""
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            self._take_cancellation()
+
+    async def read(self, answer: aiohttp.ClientResponse, bytes_max: int) -> tuple[bytes, Cut | None, bool]:
+        """The body up to ``bytes_max``: (bytes, what cut it short, whether more is to come)."""
+        chunks: list[bytes] = []
+        size = 0
+        while size <= bytes_max:
+            chunk, cut = await self._next(answer)
+            if cut is not None:
+                return b"".join(chunks), cut, False
+            if not chunk:
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks), None, False
+            chunks.append(chunk)
+            size += len(chunk)
+        return b"".join(chunks), None, True
+
+    async def pass_on(self, answer: aiohttp.ClientResponse, status: int, headers: Headers, first: bytes) -> Cut | None:
+        """A large body, chunk by chunk; the whole is shown to the witness if it is small enough to keep.
+
+        The last chunk waits until all of it was shown, so that the request is settled before it ends.
+        """
+        kept: list[bytes] | None = [first]
+        size = len(first)
+        if not collected.take(size):
+            kept, size = None, 0
+        try:
+            self._start(status, headers)
+            last = first
+            while True:
+                chunk, cut = await self._next(answer)
+                if cut is not None:
+                    return cut
+                if not chunk:
+                    break
+                await self._write(last)
+                last = chunk
+                if kept is not None:
+                    if size + len(chunk) > COLLECTED_BYTES_MAX or not collected.take(len(chunk)):
+                        collected.total -= size
+                        kept, size = None, 0
+                    else:
+                        kept.append(chunk)
+                        size += len(chunk)
+            if kept is not None:
+                self._witness.saw_json(b"".join(kept))
+            self._witness.saw_last()
+            await self._write(last)
+        finally:
+            collected.total -= size
+        return None
+
+    async def stream(self, answer: aiohttp.ClientResponse, status: int, headers: Headers) -> Cut | None:
+        """An event stream, each write on an event boundary. None where the upstream ended it properly."""
+        self._streaming = True
+        splitter, reader = EventSplitter(), EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
+        self._start(status, headers)
+        while True:
+            chunk, cut = await self._next(answer, SILENCE_S if splitter.held else None)
+            if cut is not None:
+                # What is held is part of an event that will never be whole.
+                return cut
+            if chunk is None:
+                released = splitter.release_complete_line()
+            elif chunk:
+                released = splitter.feed(chunk)
+            else:
+                break
+            if released:
+                await self._show(reader, released)
+        await self._show(reader, splitter.flush(), is_last=True)
+        return None
+
+    async def _show(self, reader: EventReader, released: bytes, *, is_last: bool = False) -> None:
+        """To the witness first, so that what ends with these bytes is settled before the client has them."""
+        witness = self._witness
+        if released:
+            before = reader.buffered_bytes
+            for event in reader.feed(released):
+                witness.saw_event(event.data)
+            collected.total += reader.buffered_bytes - before
+            if collected.total > COLLECTED_BYTES_TOTAL_MAX:
+                reader.overflow()
+        if is_last:
+            collected.total -= reader.buffered_bytes
+            witness.saw_last()
+        if released:
+            await self._write(released)
+
+    def _start(self, status: int, headers: Headers) -> None:
+        if not self.client_gone:
+            self.connection.start(status, headers)
+
+    async def _write(self, data: bytes) -> None:
+        connection = self.connection
+        if self.client_gone:
+            return
+        connection.write(data)
+        if connection.write_paused:
+            # The upstream is not read meanwhile: a slow client slows it down. Nor is it to blame.
+            self._watched.deadline_s = self._drain_deadline_s
+            try:
+                if not await connection.drained(self._slow_client_s):
+                    connection.abort()
+            except asyncio.CancelledError:
+                self._take_cancellation()
+
+    async def _next(
+        self, answer: aiohttp.ClientResponse, silence_s: float | None = None
+    ) -> tuple[bytes | None, Cut | None]:
+        """The next bytes (b"" at the end, None after ``silence_s`` without any), or what cut them off."""
+        if self._cut is not None:
+            return None, self._cut
+        self._watch(self._timeouts.idle_s)
+        if self.client_gone and self._streaming and not self._witness.may_drain_on():
+            return None, "drain_over"
+        try:
+            if silence_s is None:
+                return await answer.content.readany(), None
+            async with asyncio.timeout(silence_s):
+                return await answer.content.readany(), None
+        except TimeoutError:
+            return None, None
+        except asyncio.CancelledError:
+            self._take_cancellation()
+            return None, self._cut
+        except (aiohttp.ClientError, ConnectionError, ValueError):
+            return None, "upstream_disconnected"
+
+    def _watch(self, seconds: float) -> None:
+        self._watched.deadline_s = min(self._loop.time() + seconds, self._drain_deadline_s)
+
+    def _expire(self) -> None:
+        if self._cut is None and self._task is not None:
+            self._cut = "drain_over" if self._loop.time() >= self._drain_deadline_s else "upstream_stalled"
+            self._task.cancel()
+
+    def _take_cancellation(self) -> None:
+        """A cancellation of our own ends here; any other goes on up."""
+        if self._cut is None or self._task is None:
+            raise asyncio.CancelledError
+        self._task.uncancel()
+
+    def _on_disconnect(self) -> None:
+        self.client_gone = True
+        phase = "stream" if self.connection.response_started else "waiting"
+        cancel_at_once = self._witness.client_left(phase)
+        if not self._streaming:
+            return
+        drain_s = 0.0 if cancel_at_once else self._policy.drain_s_max
+        self._drain_deadline_s = self._loop.time() + drain_s
+        self._watched.deadline_s = min(self._watched.deadline_s, self._drain_deadline_s)
+        if not drain_s:
+            self._expire()

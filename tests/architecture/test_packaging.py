@@ -1,0 +1,99 @@
+"""What is shipped is what is written down: lock file, image, compose file, default configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def locked() -> dict[str, str]:
+    text = (ROOT / "requirements.lock").read_text()
+    return {
+        canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;\\]+)", text, re.MULTILINE)
+    }
+
+
+def test_the_lock_file_has_every_dependency_with_hashes():
+    pins = locked()
+    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["postgres"]:
+        requirement = Requirement(line)
+        name = canonicalize_name(requirement.name)
+        assert requirement.specifier.contains(pins[name]), name
+    blocks = re.split(r"^(?=[\w.-]+==)", (ROOT / "requirements.lock").read_text(), flags=re.MULTILINE)
+    for block in blocks:
+        if "==" in block:
+            assert "--hash=sha256:" in block, block[:60]
+    assert "://" not in (ROOT / "requirements.lock").read_text()
+
+
+def test_the_packaged_configuration_is_the_documented_one():
+    assert (ROOT / "config/headgate.yaml").read_text() == (ROOT / "app/settings/headgate.yaml").read_text()
+
+
+def test_dependencies_each_have_a_reason():
+    section = re.search(
+        r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert section is not None
+    for line in section.group(1).splitlines():
+        assert re.search(r'",\s+# \w+', line), line
+
+
+def instructions() -> list[tuple[str, str]]:
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(line.split(None, 1)[0], line.split(None, 1)[1].strip()) for line in lines]
+
+
+def test_the_dockerfile_parses_and_its_sources_exist():
+    known = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "CMD"}
+    steps = instructions()
+    assert {name for name, _ in steps} <= known
+    for name, arguments in steps:
+        if name == "COPY" and "--from" not in arguments:
+            for source in arguments.split()[:-1]:
+                assert (ROOT / source).exists(), source
+    users = [arguments for name, arguments in steps if name == "USER"]
+    assert users == ["10001"]
+    assert json.loads(dict(steps)["CMD"]) == ["headgate", "serve"]
+
+
+def test_compose_has_gateway_valkey_and_postgres_and_its_settings_are_ours():
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    assert set(compose["services"]) == {"gateway", "valkey", "postgres"}
+    known = {"CONFIG", "DATABASE_URL_FILE", "REDIS_URL", "METRICS_TOKEN"}
+    names = {name.removeprefix("HEADGATE_") for name in compose["services"]["gateway"]["environment"]}
+    assert names - {"OPENAI_API_KEY"} <= known
+    for volume in compose["services"]["gateway"]["volumes"]:
+        source = volume.split(":")[0]
+        assert not source.startswith("./") or (ROOT / source).exists()
+
+
+@pytest.mark.long
+def test_the_commands_of_the_dockerfile_work_in_a_virtual_environment(tmp_path):
+    """There may be no docker engine: the image's own steps, run by hand."""
+    venv = tmp_path / "headgate"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    for name, arguments in instructions():
+        if name != "RUN" or "/opt/headgate" not in arguments:
+            continue
+        for command in arguments.replace("/opt/headgate", str(venv)).split("&&"):
+            words = command.split()
+            if words[:2] != ["python", "-m"]:
+                subprocess.run(words, check=True, cwd=ROOT, capture_output=True)
+    shown = subprocess.run([str(venv / "bin/headgate"), "--version"], check=True, capture_output=True, text=True)
+    assert shown.stdout.strip() == PROJECT["version"]
+    hooks = [path.name for path in venv.glob("lib/python*/site-packages/*.pth")]
+    assert set(hooks) <= {"distutils-precedence.pth"}, "nothing may run at the interpreter's start"

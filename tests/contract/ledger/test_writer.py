@@ -1,0 +1,399 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+
+import pytest
+from sqlalchemy import select
+
+from app.core.clock import SystemClock
+from app.core.ids import new_request_id
+from app.core.records import Record
+from app.core.usage import Usage
+from app.ledger import commit, writer
+from app.ledger.journal import Journal
+from app.ledger.recovery import recover
+from app.ledger.slots import take_slot
+from app.ledger.writer import LedgerWriter
+from app.store import migrate
+from app.store.database import Database
+from app.store.errors import DatabaseUnavailable
+from app.store.objects import owner_of
+from app.store.proof import prove
+from app.store.records import find_record
+from app.store.tables import poison
+from app.store.usage import usage
+from tests.contract.store.samples import NOON_MS, entry_of, opening_of, owned_of, record_of
+from tests.fakes.postgres import PostgresServer
+
+
+class Gateway:
+    """A journal and a writer as a gateway has them, and what they told."""
+
+    def __init__(self, root, database, **changes):
+        self.slot = take_slot(root)
+        self.database = database
+        self.journal = Journal(self.slot, SystemClock(), segment_bytes_max=50_000, sync_interval_s=0.01)
+        self.states = []
+        self.written = []
+        self.poisoned = []
+        given = {"flush_interval_s": 0.01, "retry_delay_max_s": 0.1} | changes
+        self.writer = LedgerWriter(
+            database,
+            self.journal,
+            SystemClock(),
+            on_state=lambda up, reason: self.states.append((up, reason)),
+            on_written=lambda records, new: self.written.append((records, new)),
+            on_poison=lambda request_id, reason: self.poisoned.append(request_id),
+            **given,
+        )
+        self.writer.start()
+
+    def serve(self, record, owned=None):
+        self.journal.open(opening_of(record.request_id))
+        if owned is not None:
+            self.journal.seen(owned)
+            self.writer.remember(owned)
+        self.journal.close(record)
+        self.writer.submit(record)
+
+    async def end(self):
+        await self.writer.stop()
+        self.journal.stop()
+        self.slot.release()
+
+
+@pytest.fixture
+async def gateway_of(tmp_path, database):
+    made = []
+
+    def make(**changes):
+        gateway = Gateway(tmp_path / "journal", changes.pop("database", database), **changes)
+        made.append(gateway)
+        return gateway
+
+    yield make
+    for gateway in made:
+        await gateway.end()
+
+
+async def totals(database):
+    async with database.read() as connection:
+        proof = await prove(connection)
+        rows = await usage(connection, (), 0, 2 * NOON_MS)
+    assert proof.holds
+    return proof, rows[0] if rows else None
+
+
+async def test_a_record_is_in_sql_soon_and_its_journal_gone(gateway_of):
+    gateway = gateway_of()
+    record = record_of()
+    gateway.serve(record, owned_of(record.request_id))
+    assert gateway.writer.queued == 2
+    async with asyncio.timeout(5):
+        while gateway.journal.records_pending:
+            await asyncio.sleep(0.005)
+    async with gateway.database.read() as connection:
+        view = await find_record(connection, record.request_id)
+        assert len(await owner_of(connection, f"resp_{record.request_id}")) == 1
+    assert view is not None and view.cost_nanousd == 61_000
+    assert (gateway.written, gateway.states, gateway.writer.queued) == ([(1, 1)], [], 0)
+    assert repr(gateway.writer) == "LedgerWriter(up, queued=0, spilled=0)"
+
+
+async def test_a_record_submitted_twice_is_one_row_and_counts_once(gateway_of):
+    gateway = gateway_of()
+    record = record_of()
+    for _ in range(2):
+        gateway.serve(record)
+        assert await gateway.writer.drain(5) == 0
+    gateway.serve(record)
+    gateway.serve(record)
+    assert await gateway.writer.drain(5) == 0
+    proof, row = await totals(gateway.database)
+    assert (proof.records, proof.entries, row.requests, row.cost_nanousd) == (1, 1, 1, 61_000)
+    assert [new for _, new in gateway.written] == [1, 0, 0]
+
+
+async def test_batches_are_bounded(gateway_of):
+    gateway = gateway_of(batch_items_max=100)
+    for _ in range(450):
+        gateway.serve(record_of())
+    assert await gateway.writer.drain(10) == 0
+    assert [records for records, _ in gateway.written] == [100, 100, 100, 100, 50]
+    assert (await totals(gateway.database))[1].requests == 450
+
+
+async def test_a_full_batch_does_not_wait_for_the_interval(gateway_of):
+    gateway = gateway_of(batch_items_max=10, flush_interval_s=60)
+    for _ in range(10):
+        gateway.serve(record_of())
+    async with asyncio.timeout(5):
+        while not gateway.written:
+            await asyncio.sleep(0.005)
+
+
+class Switch:
+    """A database that can be away."""
+
+    def __init__(self, monkeypatch):
+        self.away = False
+        self.items = []
+        real = commit.write_batch
+
+        async def write(database, records, objects):
+            self.items.append(len(records) + len(objects))
+            if self.away:
+                raise DatabaseUnavailable("it is away")
+            return await real(database, records, objects)
+
+        monkeypatch.setattr(commit, "write_batch", write)
+
+
+@pytest.fixture
+def switch(monkeypatch):
+    return Switch(monkeypatch)
+
+
+async def test_while_the_database_is_away_nothing_is_lost_and_it_is_told_once(gateway_of, switch):
+    gateway = gateway_of(batch_items_max=50)
+    switch.away = True
+    for _ in range(300):
+        gateway.serve(record_of())
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        while len(switch.items) < 4:
+            await asyncio.sleep(0.005)
+    assert gateway.states == [(False, "it is away")]
+    assert not gateway.writer.up
+    assert await gateway.writer.drain(0.05) == 300
+    switch.away = False
+    assert await gateway.writer.drain(10) == 0
+    assert gateway.states == [(False, "it is away"), (True, "")]
+    assert max(switch.items) <= 50
+    assert (await totals(gateway.database))[1].requests == 300
+    assert gateway.journal.records_pending == 0
+
+
+async def test_beyond_the_bound_records_wait_on_the_disk_in_their_order(gateway_of, switch):
+    gateway = gateway_of(batch_items_max=20, queue_items_max=40)
+    switch.away = True
+    records = [record_of(at_ms=NOON_MS + number) for number in range(400)]
+    for record in records:
+        gateway.serve(record, owned_of(record.request_id))
+        await asyncio.sleep(0)
+    assert len(gateway.writer._queue) <= 40
+    assert gateway.writer.queued > 400
+    switch.away = False
+    # New ones come while the old ones are read back.
+    late = []
+    for _ in range(50):
+        late.append(record_of())
+        gateway.serve(late[-1])
+        await asyncio.sleep(0.001)
+    assert await gateway.writer.drain(20) == 0
+    proof, row = await totals(gateway.database)
+    assert (proof.records, row.requests, proof.poison) == (450, 450, 0)
+    async with gateway.database.read() as connection:
+        for record in records:
+            assert len(await owner_of(connection, f"resp_{record.request_id}")) == 1
+    assert gateway.journal.records_pending == 0
+    assert gateway.poisoned == []
+
+
+async def test_what_cannot_be_read_back_stays_in_the_journal_and_is_told(gateway_of, switch, tmp_path):
+    gateway = gateway_of(batch_items_max=5, queue_items_max=5)
+    switch.away = True
+    records = [record_of() for _ in range(20)]
+    for record in records:
+        gateway.serve(record)
+        await asyncio.sleep(0)
+    ((path, offset),) = gateway.journal.places_of(records[15].request_id)
+    data = bytearray(path.read_bytes())
+    data[offset + 60] ^= 1
+    path.write_bytes(data)
+    switch.away = False
+    assert await gateway.writer.drain(10) == 0
+    assert gateway.poisoned == [records[15].request_id]
+    assert gateway.journal.records_pending == 1
+    assert (await totals(gateway.database))[0].records == 19
+    await gateway.end()
+    slot = take_slot(tmp_path / "journal")
+    report = await recover(tmp_path / "journal", slot, gateway.database, SystemClock())
+    slot.release()
+    # Its end is lost, its beginning is not.
+    assert (report.damaged_lines, report.interrupted) == (1, 1)
+    assert (await totals(gateway.database))[0].records == 20
+
+
+async def test_what_the_journal_could_not_write_waits_in_memory(gateway_of, switch, monkeypatch):
+    gateway = gateway_of(batch_items_max=5, queue_items_max=5)
+    switch.away = True
+    records = [record_of() for _ in range(30)]
+    for record in records:
+        gateway.journal.open(opening_of(record.request_id))
+
+    def refuse(self, line):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("app.ledger.segments.Segment.append", refuse)
+    for record in records:
+        gateway.journal.close(record)
+        gateway.writer.submit(record)
+    assert gateway.journal.requests_unwritten == 30
+    switch.away = False
+    assert await gateway.writer.drain(10) == 0
+    assert (await totals(gateway.database))[0].records == 30
+    assert (gateway.journal.records_pending, gateway.journal.requests_unwritten) == (0, 0)
+
+
+async def test_a_row_that_the_database_refuses_is_put_aside_and_holds_up_nobody(gateway_of):
+    gateway = gateway_of()
+    records = [record_of() for _ in range(120)]
+    for number in (7, 60, 61):
+        bad = entry_of(records[number].request_id, usage=Usage(input_tokens=2**70), cost_nanousd=1)
+        records[number] = record_of(records[number].request_id, entries=(bad,))
+    for record in records:
+        gateway.serve(record)
+    assert await gateway.writer.drain(10) == 0
+    proof, row = await totals(gateway.database)
+    assert (proof.records, row.requests, proof.poison) == (117, 117, 3)
+    assert sorted(gateway.poisoned) == sorted(records[number].request_id for number in (7, 60, 61))
+    async with gateway.database.read() as connection:
+        rows = (await connection.execute(select(poison))).mappings().all()
+    assert all(str(2**70) in row["payload"] and row["error"] for row in rows)
+    assert gateway.journal.records_pending == 0
+    # The same again, as a replay would.
+    gateway.serve(records[7])
+    await gateway.writer.drain(10)
+    assert (await totals(gateway.database))[0].poison == 3
+
+
+async def test_an_object_that_the_database_refuses_is_put_aside_beside_its_record(gateway_of):
+    gateway = gateway_of()
+    record = record_of()
+    gateway.serve(record, owned_of(record.request_id, "o", created_at_ms=2**64))
+    assert await gateway.writer.drain(10) == 0
+    proof, _ = await totals(gateway.database)
+    assert (proof.records, proof.poison) == (1, 1)
+
+
+async def test_half_a_surrogate_pair_is_mended_not_put_aside(gateway_of):
+    gateway = gateway_of()
+    request_id = new_request_id(NOON_MS)
+    gateway.serve(record_of(request_id, end_user="ann\ud83d", tags={"a": "\udc00"}))
+    assert await gateway.writer.drain(10) == 0
+    async with gateway.database.read() as connection:
+        view = await find_record(connection, request_id)
+    assert view is not None and (view.end_user or "").startswith("ann\N{REPLACEMENT CHARACTER}")
+    assert (await totals(gateway.database))[0].poison == 0
+
+
+async def test_a_bug_in_a_batch_is_told_and_tried_again(gateway_of, monkeypatch):
+    gateway = gateway_of()
+    calls = []
+    real = writer.commit
+
+    async def fail_twice(*args):
+        calls.append(args)
+        if len(calls) < 3:
+            raise ZeroDivisionError
+        return await real(*args)
+
+    monkeypatch.setattr(writer, "commit", fail_twice)
+    gateway.serve(record_of())
+    assert await gateway.writer.drain(5) == 0
+    assert gateway.states == [(False, "ZeroDivisionError in the ledger writer"), (True, "")]
+    assert (await totals(gateway.database))[0].records == 1
+
+
+async def test_what_a_stop_cuts_short_is_there_after_the_next_start(gateway_of, tmp_path):
+    """Tasks are cancelled at any moment of a commit."""
+    root = tmp_path / "journal"
+    chance = random.Random(3)
+    count = 0
+    for _ in range(6):
+        gateway = gateway_of(batch_items_max=20, flush_interval_s=0)
+        for _ in range(60):
+            gateway.serve(record_of())
+            count += 1
+        await asyncio.sleep(chance.random() * 0.02)
+        await gateway.end()
+        slot = take_slot(root)
+        await recover(root, slot, gateway.database, SystemClock())
+        slot.release()
+        assert (await totals(gateway.database))[0].records == count
+
+
+async def test_a_drain_of_nothing_returns_at_once(gateway_of):
+    gateway = gateway_of()
+    before = time.monotonic()
+    assert await gateway.writer.drain(5) == 0
+    assert time.monotonic() - before < 1
+    await gateway.writer.stop()
+    await gateway.writer.stop()
+
+
+async def test_several_gateways_on_one_database(tmp_path, database_url):
+    databases = [await Database.open(database_url) for _ in range(3)]
+    gateways = [Gateway(tmp_path / "journal", database) for database in databases]
+    records = [record_of(key_id=f"k{number % 3}") for number in range(300)]
+    for number, record in enumerate(records):
+        # Two of them get each record, as after a replay beside a living writer.
+        gateways[number % 3].serve(record, owned_of(record.request_id))
+        gateways[(number + 1) % 3].serve(record)
+        if number % 25 == 0:
+            await asyncio.sleep(0.002)
+    for gateway in gateways:
+        assert await gateway.writer.drain(20) == 0
+        await gateway.end()
+    proof, row = await totals(databases[0])
+    assert (proof.records, row.requests, row.cost_nanousd) == (300, 300, 300 * 61_000)
+    assert sum(new for gateway in gateways for _, new in gateway.written) == 300
+    for database in databases:
+        await database.close()
+
+
+async def test_a_real_server_that_stops_freezes_and_comes_back_loses_nothing(tmp_path):
+    if "HEADGATE_TEST_DATABASE_URL" in os.environ:
+        pytest.skip("that server is not ours to stop")
+    server = PostgresServer()
+    server.start()
+    gateway = None
+    try:
+        database = await Database.open(await server.create_database(), command_timeout_s=0.3)
+        await migrate.upgrade(database)
+        gateway = Gateway(tmp_path / "journal", database)
+        served = 0
+        for act in (lambda: server.stop(immediate=True), server.start, server.freeze, server.resume):
+            act()
+            for _ in range(20):
+                for _ in range(5):
+                    gateway.serve(record_of())
+                    served += 1
+                await asyncio.sleep(0.02)
+        assert await gateway.writer.drain(20) == 0
+        proof, row = await totals(database)
+        assert (proof.records, row.requests) == (served, served)
+        assert [up for up, _ in gateway.states][:2] == [False, True]
+        assert gateway.states[-1] == (True, "")
+        assert gateway.journal.records_pending == 0
+    finally:
+        if gateway is not None:
+            await gateway.end()
+            await gateway.database.close()
+        server.remove()
+
+
+async def test_submitting_is_cheap(gateway_of):
+    """It is done on the event loop, for every request. (About a microsecond; the bound is for busy machines.)"""
+    gateway = gateway_of(flush_interval_s=60, batch_items_max=10**6, queue_items_max=10**6)
+    records = [record_of() for _ in range(2000)]
+    before = time.process_time()
+    for record in records:
+        gateway.writer.submit(record)
+    assert (time.process_time() - before) / len(records) < 20e-6
+    assert isinstance(records[0], Record)
+    gateway.writer._queue.clear()

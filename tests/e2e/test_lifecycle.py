@@ -1,0 +1,151 @@
+"""Starting, stopping, and going on while a part is away."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+
+from app.settings.file import PACKAGED
+from tests.fakes.gateway import SIMULATED, RunningGateway
+from tests.fakes.postgres import PostgresServer
+from tests.fakes.valkey import ValkeyServer
+
+BODY = {"model": "sim-large", "input": "[[sim: tokens=3]] hi"}
+
+
+def ask(gateway: RunningGateway, key: str | None = None, timeout: float = 30) -> httpx.Response:
+    headers = {"authorization": f"Bearer {key or gateway.key}"}
+    return httpx.post(f"{gateway.base_url}/responses", json=BODY, headers=headers, timeout=timeout)
+
+
+def test_a_drain_lets_streams_end_and_exits_with_zero(tmp_path):
+    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 1")
+    with RunningGateway(tmp_path, config) as gateway:
+        received = []
+
+        def stream() -> None:
+            body = {"model": "sim-large", "input": "[[sim: tokens=40 pace_ms=60]] hi", "stream": True}
+            with httpx.stream("POST", f"{gateway.base_url}/responses", json=body, headers=gateway.headers) as answer:
+                received.extend(answer.iter_lines())
+
+        thread = threading.Thread(target=stream)
+        thread.start()
+        time.sleep(0.5)
+        gateway.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        ready = httpx.get(f"{gateway.url}/readyz")
+        assert (ready.status_code, ready.json()["failing"]) == (503, ["draining"])
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        assert ask(gateway).status_code == 200, "still accepting during the delay"
+        thread.join(30)
+        assert "event: response.completed" in received
+        assert gateway.process.wait(30) == 0
+        assert len(gateway.records()) == 2
+        assert not list((gateway.data_dir / "journal").rglob("*.log"))
+
+
+def test_what_outlasts_the_drain_is_cut_and_billed(tmp_path):
+    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, drain_s_max: 1")
+    with RunningGateway(tmp_path, config) as gateway:
+        body = {"model": "sim-large", "input": "[[sim: tokens=5000 pace_ms=50]] hi", "stream": True}
+        with (
+            pytest.raises(httpx.RemoteProtocolError),
+            httpx.stream("POST", f"{gateway.base_url}/responses", json=body, headers=gateway.headers) as answer,
+        ):
+            for number, _ in enumerate(answer.iter_raw()):
+                if number == 5:
+                    gateway.process.send_signal(signal.SIGTERM)
+        assert gateway.process.wait(30) == 0
+        (record,) = gateway.records()
+        assert record["outcome"] == "interrupted"
+        assert record["entries"][0]["kind"] == "estimate"
+
+
+def test_a_wrong_configuration_is_one_sentence_and_no_traceback(tmp_path):
+    gateway = RunningGateway(tmp_path, "upstreams: {a: {base_ur: x}}\n")
+    with pytest.raises(RuntimeError) as caught:
+        gateway.start()
+    assert "headgate.yaml:1: upstreams.a.base_ur: there is no such key" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+    checked = gateway.command("check", "--config", str(gateway.config), check=False)
+    assert checked.returncode == 1
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path):
+    with RunningGateway(tmp_path / "a") as first:
+        second = RunningGateway(tmp_path / "b")
+        second.port = first.port
+        with pytest.raises(RuntimeError, match="cannot listen"):
+            second.start()
+
+
+def test_redis_that_dies_or_hangs_never_holds_a_request(tmp_path):
+    with ValkeyServer() as redis, RunningGateway(tmp_path, HEADGATE_REDIS_URL=redis.url) as gateway:
+        if not redis.owned:
+            pytest.skip("HEADGATE_TEST_REDIS_URL names a server that is not ours to stop")
+        limited = gateway.json("keys", "create", "--team", "default", "--name", "l", "--requests-per-minute", "1000")[
+            "key"
+        ]
+        assert ask(gateway, limited).status_code == 200
+        redis.freeze()
+        started = time.monotonic()
+        answers = [ask(gateway, limited) for _ in range(5)]
+        assert time.monotonic() - started < 2
+        assert {answer.json()["error"]["code"] for answer in answers} == {"limits_unavailable"}
+        assert all("retry-after" in answer.headers for answer in answers)
+        assert ask(gateway).status_code == 200, "a key without limits goes on"
+        assert gateway.metrics()['headgate_degraded{dependency="redis"}'] == 1
+        assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+        redis.resume()
+        deadline = time.monotonic() + 10
+        while ask(gateway, limited).status_code != 200 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert ask(gateway, limited).status_code == 200
+        assert gateway.metrics()['headgate_degraded{dependency="redis"}'] == 0
+        changes = [line["event"] for line in gateway.log() if line.get("dependency") == "redis"]
+        assert changes == ["dependency_down", "dependency_up"]
+
+
+async def test_a_database_that_is_away_costs_no_record(tmp_path):
+    server = PostgresServer()
+    server.start()
+    try:
+        url = await server.create_database()
+        with RunningGateway(tmp_path, HEADGATE_DATABASE_URL=url) as gateway:
+            assert ask(gateway).status_code == 200
+            while gateway.metrics()["headgate_journal_records"]:
+                time.sleep(0.1)
+            server.stop(immediate=True)
+            for _ in range(10):
+                assert ask(gateway).status_code == 200
+            assert httpx.get(f"{gateway.url}/readyz").status_code == 200
+            time.sleep(1)
+            assert gateway.metrics()["headgate_journal_records"] == 10
+            assert gateway.metrics()['headgate_degraded{dependency="ledger"}'] == 1
+            server.start()
+            deadline = time.monotonic() + 20
+            while gateway.metrics()["headgate_journal_records"] and time.monotonic() < deadline:
+                time.sleep(0.2)
+            assert sum(row["requests"] for row in gateway.usage()) == 11
+            assert gateway.check_ledger()["ok"]
+    finally:
+        server.remove()
+
+
+def test_the_gateway_starts_by_the_default_configuration(tmp_path):
+    with RunningGateway(tmp_path, PACKAGED.read_text()) as gateway:
+        assert ask(gateway).status_code == 200
+        off = httpx.post(f"{gateway.base_url}/responses", json={**BODY, "model": "gpt-4o"}, headers=gateway.headers)
+        assert (off.status_code, off.json()["error"]["code"]) == (404, "model_not_found")
+        assert "has no key" in off.json()["error"]["message"]
+        assert any("openai" in line.get("text", "") for line in gateway.log())
+        listed = httpx.get(f"{gateway.base_url}/models", headers=gateway.headers).json()
+        assert {"sim-large", "sim-mini"} <= {model["id"] for model in listed["data"]}
+        assert json.loads(gateway.command("check", "--config", str(gateway.config), "--json").stdout)["off"] == [
+            "openai"
+        ]

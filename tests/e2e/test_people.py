@@ -1,0 +1,301 @@
+"""Keys, teams and limits as people use them: by the command line, with running servers that follow."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.fakes.gateway import SIMULATED, RunningGateway
+from tests.fakes.postgres import shared_server
+from tests.fakes.valkey import ValkeyServer
+
+BODY = {"model": "sim-large", "input": "hi"}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with RunningGateway(tmp_path_factory.mktemp("people")) as gateway:
+        yield gateway
+
+
+def ask(gateway: RunningGateway, key: str, **more) -> httpx.Response:
+    return httpx.post(
+        f"{gateway.base_url}/responses", json={**BODY, **more}, headers={"authorization": f"Bearer {key}"}, timeout=30
+    )
+
+
+def test_the_first_run_leaves_what_a_first_request_needs(gateway):
+    made = gateway.first_run
+    assert set(made) == {"team", "key", "admin_token", "base_url"}
+    assert made["base_url"] == gateway.base_url
+    assert stat.S_IMODE((gateway.data_dir / "first-run.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(gateway.data_dir.stat().st_mode) == 0o700
+    assert ask(gateway, made["key"]).status_code == 200
+
+
+def test_a_second_gateway_on_the_data_dir_is_refused(gateway):
+    refused = gateway.command("serve", "--config", str(gateway.config), "--port", "0", check=False)
+    assert refused.returncode == 1
+    assert "another gateway" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_a_new_key_works_at_once_and_a_revoked_one_stops_within_a_second(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "short-lived")
+    assert set(made) >= {"id", "key"}
+    assert ask(gateway, made["key"]).status_code == 200
+    gateway.command("keys", "revoke", made["id"])
+    deadline = time.monotonic() + 1
+    while (answer := ask(gateway, made["key"])).status_code == 200 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert answer.status_code == 401
+    assert gateway.json("keys", "show", made["id"])["state"] == "revoked"
+
+
+def test_every_bad_key_has_the_same_answer(gateway):
+    revoked = gateway.json("keys", "create", "--team", "default", "--name", "r")
+    gateway.command("keys", "revoke", revoked["id"])
+    expired = gateway.json("keys", "create", "--team", "default", "--name", "e", "--expires", "1m")
+    gateway.command("keys", "update", expired["id"], "--expires", "2099-01-01")
+    time.sleep(1)
+    good = expired["key"]
+    bad = [revoked["key"], "sk-hg-garbage", good[:-1] + ("0" if good[-1] != "0" else "1"), "' OR '1'='1", "x" * 600]
+    bad.append(gateway.first_run["admin_token"])
+    answers = [ask(gateway, key) for key in bad] + [httpx.post(f"{gateway.base_url}/responses", json=BODY)]
+    bodies = {answer.text for answer in answers}
+    names = {frozenset(answer.headers) for answer in answers}
+    assert {answer.status_code for answer in answers} == {401}
+    assert len(bodies) == len(names) == 1
+    assert ask(gateway, good).status_code == 200
+
+
+def test_a_key_is_accepted_in_three_headers_and_never_in_the_query(gateway):
+    for name, value in (
+        ("x-api-key", gateway.key),
+        ("api-key", gateway.key),
+        ("Authorization", f"bearer {gateway.key}"),
+    ):
+        assert httpx.post(f"{gateway.base_url}/responses", json=BODY, headers={name: value}).status_code == 200
+    assert httpx.post(f"{gateway.base_url}/responses?api_key={gateway.key}", json=BODY).status_code == 401
+
+
+@pytest.mark.parametrize("prefix", ["/v1", "/openai/v1", ""])
+def test_the_api_answers_under_each_prefix(gateway, prefix):
+    assert httpx.post(f"{gateway.url}{prefix}/responses", json=BODY, headers=gateway.headers).status_code == 200
+    assert httpx.get(f"{gateway.url}{prefix}/models", headers=gateway.headers).status_code == 200
+
+
+def test_a_key_can_be_held_to_models_and_endpoints(gateway):
+    made = gateway.json(
+        "keys",
+        "create",
+        "--team",
+        "default",
+        "--name",
+        "narrow",
+        "--models",
+        "sim-m*,gpt-4o",
+        "--endpoints",
+        "responses,models",
+    )
+    assert ask(gateway, made["key"], model="sim-mini").status_code == 200
+    refused = ask(gateway, made["key"], model="sim-large")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_allowed")
+    headers = {"authorization": f"Bearer {made['key']}"}
+    chat = httpx.post(
+        f"{gateway.base_url}/chat/completions", json={"model": "sim-mini", "messages": []}, headers=headers
+    )
+    assert (chat.status_code, chat.json()["error"]["code"]) == (403, "endpoint_not_allowed")
+    listed = httpx.get(f"{gateway.base_url}/models", headers=headers).json()["data"]
+    assert [model["id"] for model in listed] == ["sim-mini"]
+    gateway.command("keys", "update", made["id"], "--models", "all")
+    time.sleep(1)
+    assert ask(gateway, made["key"], model="sim-large").status_code == 200
+
+
+def test_teams_and_keys_are_listed_and_changed(gateway):
+    team = gateway.json("teams", "create", "--name", "search", "--requests-per-minute", "100")
+    key = gateway.json("keys", "create", "--team", "search", "--name", "ci", "--concurrency", "5", "--expires", "30d")
+    assert gateway.json("keys", "list", "--team", "search")[0]["id"] == key["id"]
+    assert "key" not in gateway.json("keys", "show", "ci", "--team", "search")
+    gateway.command("teams", "update", "search", "--name", "find", "--requests-per-minute", "none")
+    (row,) = [row for row in gateway.json("teams", "list") if row["id"] == team["id"]]
+    assert (row["name"], row["requests_per_minute"]) == ("find", None)
+    again = gateway.command("teams", "create", "--name", "find", check=False)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "already" in again.stderr
+    assert gateway.command("keys", "create", "--team", "nobody", "--name", "x", check=False).returncode == 1
+    assert gateway.command("keys", "create", "--team", "find", check=False).returncode == 2
+    for wrong in (("--concurrency", "0"), ("--expires", "yesterday"), ("--endpoints", "files"), ("--name", "")):
+        assert gateway.command("keys", "create", "--team", "find", "--name", "y", *wrong, check=False).returncode == 2
+
+
+def test_previous_response_id_belongs_to_its_team(gateway):
+    other = gateway.json("teams", "create", "--name", "other")
+    key = gateway.json("keys", "create", "--team", other["id"], "--name", "k")["key"]
+    first = ask(gateway, gateway.key).json()["id"]
+    assert ask(gateway, gateway.key, previous_response_id=first).status_code == 200
+    foreign = ask(gateway, key, previous_response_id=first)
+    unknown = ask(gateway, key, previous_response_id=first[:-2] + "zz")
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.json()["error"]["param"] == "previous_response_id"
+    assert foreign.text.replace(first, "ID") == unknown.text.replace(first[:-2] + "zz", "ID")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"conversation": "conv_1"},
+        {"conversation": {"id": "conv_1"}},
+        {"prompt": {"id": "pmpt_1"}},
+        {"input": [{"type": "item_reference", "id": "msg_1"}]},
+        {"input": [{"id": "msg_1"}]},
+        {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file-1"}]}]},
+        {"tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]},
+        {"tools": [{"type": "code_interpreter", "container": "cntr_1"}]},
+        {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": ["file-1"]}}]},
+    ],
+)
+def test_other_stored_objects_are_not_found(gateway, more):
+    answer = ask(gateway, gateway.key, **more)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+def test_a_clients_own_words_are_not_taken_for_references(gateway):
+    schema = {"type": "object", "properties": {"file_id": {"type": "string"}, "container": {"type": "string"}}}
+    tool = {"type": "function", "name": "f", "parameters": schema}
+    text = 'Look at {"file_id": "file-1"} and {"type": "item_reference"}.'
+    assert ask(gateway, gateway.key, tools=[tool], input=text, metadata={"file_id": "x"}).status_code == 200
+
+
+def test_paths_that_are_not_in_the_table_are_not_found(gateway):
+    for path in (
+        "/v1/organization/usage",
+        "/v1/files",
+        "/v1/responses/",
+        "/v1/responses/resp_1",
+        "/v1",
+        "/v1/../metrics",
+        "/v1/%2e%2e/metrics",
+        "/v1//responses",
+        "/v1/responses;x",
+        "/V1/responses",
+        "/v1/models/sim-large",
+    ):
+        raw = httpx.URL(gateway.url).copy_with(raw_path=path.encode())
+        answer = httpx.post(raw, json=BODY, headers=gateway.headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+    wrong = httpx.get(f"{gateway.base_url}/responses", headers=gateway.headers)
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "x", "sec-websocket-version": "13"}
+    assert httpx.get(f"{gateway.base_url}/responses", headers={**gateway.headers, **upgrade}).status_code == 426
+
+
+def test_prompts_and_keys_are_in_no_log_metric_or_file(gateway):
+    canary = "canary-prompt-7f3a"
+    for stream in (False, True):
+        assert ask(gateway, gateway.key, input=canary, stream=stream).status_code == 200
+    ask(gateway, gateway.key, input=canary, model=f"bad\x00{canary}")
+    gateway.records(wait_for=2)
+    secret = gateway.key.rpartition("-")[2]
+    texts = [gateway.log_path.read_bytes(), httpx.get(f"{gateway.url}/metrics").content]
+    texts += [
+        path.read_bytes() for path in gateway.data_dir.rglob("*") if path.is_file() and path.name != "first-run.json"
+    ]
+    for text in texts:
+        assert canary.encode() not in text
+        assert secret.encode() not in text
+
+
+# -- limits, alone and shared -----------------------------------------------------------------
+
+
+def limits_hold(gateways: list[RunningGateway]) -> None:
+    first = gateways[0]
+    made = first.json(
+        "keys",
+        "create",
+        "--team",
+        "default",
+        "--name",
+        "five",
+        "--requests-per-minute",
+        "5",
+        "--tokens-per-minute",
+        "1000000",
+    )
+    answers = [ask(gateways[number % len(gateways)], made["key"]) for number in range(7)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+    remaining = [int(answer.headers["x-ratelimit-remaining-requests"]) for answer in answers[:5]]
+    assert remaining == [4, 3, 2, 1, 0]
+    assert answers[0].headers["x-ratelimit-limit-tokens"] == "1000000"
+    refused = answers[-1]
+    error = refused.json()["error"]
+    assert error["code"] == "rate_limit_exceeded"
+    assert "requests_per_minute" in error["message"]
+    assert "key" in error["message"]
+    assert 0 < int(refused.headers["retry-after"]) <= 60
+    assert int(refused.headers["retry-after-ms"]) <= 60_000
+    large = first.json("keys", "create", "--team", "default", "--name", "tiny", "--tokens-per-minute", "10")
+    never = ask(first, large["key"])
+    assert (never.status_code, never.json()["error"]["code"]) == (429, "insufficient_quota")
+    assert never.headers["x-should-retry"] == "false"
+    assert "retry-after" not in never.headers
+
+
+def test_limits_hold_in_memory(gateway):
+    limits_hold([gateway])
+    metrics = gateway.metrics()
+    assert metrics['headgate_limited_total{limit="requests_per_minute",scope="key"}'] == 2
+    assert metrics['headgate_refused_total{code="rate_limit_exceeded"}'] == 2
+
+
+async def test_limits_owners_and_revocation_hold_across_replicas(tmp_path):
+    with ValkeyServer() as redis:
+        shared = {"HEADGATE_DATABASE_URL": await shared_server().create_database(), "HEADGATE_REDIS_URL": redis.url}
+        first = RunningGateway(tmp_path / "a", SIMULATED, **shared)
+        second = RunningGateway(tmp_path / "b", SIMULATED, **shared)
+        with first, second:
+            limits_hold([first, second])
+            made = first.json("keys", "create", "--team", "default", "--name", "both")
+            assert ask(second, made["key"]).status_code == 200
+            owned = ask(first, made["key"]).json()["id"]
+            # The other replica's simulator does not have it, but its owner is known there at once.
+            assert ask(second, made["key"], previous_response_id=owned).json()["error"]["code"] != "not_found"
+            first.command("keys", "revoke", made["id"])
+            time.sleep(1)
+            assert ask(second, made["key"]).status_code == 401
+            assert sum(row["requests"] for row in first.usage()) == 12
+            assert first.check_ledger()["ok"]
+
+
+def test_concurrency_one_serves_a_thousand_requests_back_to_back(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "single", "--concurrency", "1")
+    with OpenAI(base_url=gateway.base_url, api_key=made["key"], max_retries=0) as client:
+        for number in range(1000):
+            if number % 2:
+                client.responses.create(model="sim-large", input="[[sim: tokens=3]] hi")
+                continue
+            for event in client.responses.create(model="sim-large", input="[[sim: tokens=3]] hi", stream=True):
+                if event.type == "response.completed":
+                    break
+    with OpenAI(base_url=gateway.base_url, api_key=made["key"], max_retries=0) as client:
+        held = client.responses.create(model="sim-large", input="[[sim: tokens=50 pace_ms=50]] hi", stream=True)
+        next(iter(held))
+        with pytest.raises(openai.RateLimitError, match="concurrency"):
+            client.responses.create(model="sim-large", input="hi")
+        held.close()
+
+
+def test_metrics_are_closed_beyond_loopback(tmp_path):
+    with RunningGateway(tmp_path, SIMULATED, "--host", "0.0.0.0", HEADGATE_METRICS_TOKEN="m-token") as gateway:
+        assert httpx.get(f"{gateway.url}/metrics").status_code == 401
+        assert httpx.get(f"{gateway.url}/metrics", headers={"authorization": "Bearer m-token"}).status_code == 200
+        assert httpx.get(f"{gateway.url}/healthz").status_code == 200
+        assert json.loads(httpx.get(f"{gateway.url}/nowhere").text)["error"]["code"] == "not_found"

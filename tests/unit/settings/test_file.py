@@ -1,0 +1,98 @@
+"""The configuration file: errors name line, key and what was expected; secrets never show."""
+
+from pathlib import Path
+
+import pytest
+
+from app.settings import ConfigurationError, Environment, load_configuration
+from app.settings.file import PACKAGED
+
+
+def load(tmp_path: Path, text: str, environ: dict[str, str] | None = None):
+    path = tmp_path / "headgate.yaml"
+    path.write_text(text)
+    return load_configuration(path, environ or {})
+
+
+def refused(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(tmp_path, text, environ)
+    return str(caught.value)
+
+
+UPSTREAM = "upstreams:\n  a:\n    base_url: http://127.0.0.1:1/v1\n"
+
+
+def test_the_default_configuration_loads_and_its_openai_is_off_without_a_key():
+    loaded = load_configuration(PACKAGED, {})
+    assert loaded.upstreams["openai"].is_off
+    assert not load_configuration(PACKAGED, {"OPENAI_API_KEY": "sk-x"}).upstreams["openai"].is_off
+    assert not loaded.upstreams["simulator"].is_off
+
+
+def test_an_empty_file_is_all_defaults(tmp_path):
+    assert load(tmp_path, "").server.in_flight_max == 2000
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (UPSTREAM + "    api_ky: x\n", ("headgate.yaml:4", "upstreams.a.api_ky", "no such key")),
+        (UPSTREAM + "server: {head_timeout_s: -1}\n", (":4", "server.head_timeout_s", "greater than 0")),
+        (UPSTREAM + "server:\n  head_timeout_s: soon\n", (":5", "server.head_timeout_s", "number")),
+        (UPSTREAM + "models:\n  - match: '*'\n    upstream: b\n", ("no upstream named 'b'",)),
+        (UPSTREAM + "models:\n  - upstream: a\n", (":5", "match", "name")),
+        ("upstreams:\n  a:\n    base_url: ftp://x\n", (":3", "http")),
+        ("upstreams:\n  a:\n    base_url: http://user:secret@x/v1\n", (":3", "credentials")),
+        ("upstreams:\n  a: {}\n", (":2", "base_url")),
+        (UPSTREAM + "    forward_headers: [Authorization]\n", (":4", "never forwarded")),
+        (UPSTREAM + "stream: {on_disconnect: explode}\n", (":4", "drain", "cancel")),
+        ("upstreams: {}\nupstreams: {}\n", (":2", "twice")),
+        ("upstreams: [\n", (":2",)),
+        ("cache: {mode: all}\n", (":1", "cache", "no such key")),
+        (UPSTREAM + "prices:\n  - {model: x, input_per_mtok_usd: -1, output_per_mtok_usd: 1}\n", (":5", "prices.0")),
+    ],
+)
+def test_a_wrong_file_is_refused_with_line_key_and_what_was_expected(tmp_path, text, parts):
+    said = refused(tmp_path, text)
+    for part in parts:
+        assert part in said
+    assert "secret" not in said
+
+
+def test_the_environment_is_put_in_and_its_absence_is_named(tmp_path):
+    text = UPSTREAM + "    api_key: ${KEY}\n"
+    assert load(tmp_path, text, {"KEY": "sk-1"}).upstreams["a"].keys == ("sk-1",)
+    assert "has no KEY" in refused(tmp_path, text)
+    assert load(tmp_path, UPSTREAM + "    api_key: ${KEY:-sk-d}\n").upstreams["a"].keys == ("sk-d",)
+
+
+def test_a_secret_can_be_a_file(tmp_path):
+    (tmp_path / "secret").write_text("sk-file\n")
+    text = UPSTREAM + f"    api_keys: ['file:{tmp_path}/secret', sk-2]\n"
+    assert load(tmp_path, text).upstreams["a"].keys == ("sk-file", "sk-2")
+    assert "cannot be read" in refused(tmp_path, UPSTREAM + "    api_key: file:/nowhere\n")
+
+
+def test_secrets_are_in_no_text_of_the_settings(tmp_path):
+    loaded = load(tmp_path, UPSTREAM + "    api_key: sk-canary\n")
+    assert "canary" not in repr(loaded)
+    assert "canary" not in str(loaded.upstreams["a"])
+    said = refused(tmp_path, UPSTREAM + "    api_key: {sk-canary: 1}\n")
+    assert "canary" not in said
+
+
+def test_flags_go_over_the_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv("HEADGATE_PORT", "5000")
+    assert Environment.read().port == 5000
+    assert Environment.read(port=6000).port == 6000
+    (tmp_path / "url").write_text("postgresql://u:p@h/d\n")
+    monkeypatch.setenv("HEADGATE_DATABASE_URL_FILE", str(tmp_path / "url"))
+    assert Environment.read().database == "postgresql://u:p@h/d"
+    assert "u:p" not in repr(Environment.read())
+
+
+def test_a_wrong_variable_is_named(monkeypatch):
+    monkeypatch.setenv("HEADGATE_PORT", "many")
+    with pytest.raises(ConfigurationError, match="HEADGATE_PORT"):
+        Environment.read()
