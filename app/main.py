@@ -11,7 +11,7 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -217,7 +217,7 @@ async def open_gateway(
         gateway = Gateway(app=app, pipeline=pipeline, metrics=metrics, log=log)
         gateway.first_run = first_run
         gateway.notices = [f"the upstream {name!r} is off: it has no key" for name in sorted(off)]
-        _watch(metrics, pipeline, journal)
+        _watch(metrics, pipeline, journal, pools)
         yield gateway
 
 
@@ -350,8 +350,14 @@ async def _open_simulator(stack: AsyncExitStack, data_dir: Path) -> Path:
     return path
 
 
-def _watch(metrics: Metrics, pipeline: Pipeline, journal: Journal) -> None:
+def _watch(metrics: Metrics, pipeline: Pipeline, journal: Journal, pools: Mapping[str, UpstreamPool]) -> None:
     metrics.watch("headgate_in_flight", "Requests being served.", lambda: pipeline.in_flight)
     metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: pipeline.streams_open)
     metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
     metrics.watch("headgate_journal_oldest_seconds", "Age of the oldest of them.", lambda: journal.oldest_pending_s)
+    metrics.watch(
+        "headgate_upstream_up",
+        "0 after a connection to the upstream could not be made, until one could.",
+        lambda: [(name, float(pool.reachable)) for name, pool in pools.items()],
+        label="upstream",
+    )

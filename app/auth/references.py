@@ -15,24 +15,10 @@ from app.core.codec import JSONObject
 from app.core.errors import InvalidJSON, NotFound
 from app.core.exchange import Family
 
-# Cheap to look for in the raw bytes; a body without any of them (and without escaped letters, which
-# could spell them) names nothing.
-HINTS = (
-    b'"conversation"',
-    b'"prompt"',
-    b'"file_id"',
-    b'"file_ids"',
-    b'"vector_store_ids"',
-    b'"vector_store_id"',
-    b'"item_reference"',
-    b'"container"',
-    b'"container_id"',
-    b'"skill_id"',
-    b'"response_id"',
-    b'"batch_id"',
-    b'"audio"',
-    b"\\u00",
-)
+# Cheap to look for in the raw bytes: a body without any of them (and without escaped letters, which could
+# spell them) names nothing. ``_id`` is in every name of ID_FIELDS.
+HINTS = (b"_id", b'"id"', b"item_reference", b"\\u00")
+TOOL_HINT = b'"container"'
 ID_FIELDS = frozenset(
     "file_id file_ids vector_store_id vector_store_ids container_id skill_id response_id batch_id".split()
 )
@@ -43,17 +29,18 @@ DEPTH_MAX = 128
 
 def refuse_stored_objects(family: Family, body: JSONObject) -> None:
     """Raise NotFound, with the field as ``param``, where ``body`` names a stored object."""
+    if family == "responses":
+        for field in ("conversation", "prompt"):
+            if body.has(field):
+                raise _unknown(field)
     source = body.body
-    if not any(hint in source for hint in HINTS) and b'"id"' not in source:
+    if not any([hint in source for hint in HINTS]) and not (body.has("tools") and TOOL_HINT in source):
         return
     try:
         document = msgspec.json.decode(source)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidJSON from error
     if family == "responses":
-        for field in ("conversation", "prompt"):
-            if document.get(field) is not None:
-                raise _unknown(field)
         _check_items(document.get("input"))
         _check_tools(document.get("tools"))
     for name, value in document.items():

@@ -37,7 +37,6 @@ class Peek(msgspec.Struct, frozen=True):
     previous_response_id: str | None
     stores: bool
     reasons: bool
-    includes_usage: bool
 
 
 def peek(family: Family, body: JSONObject) -> Peek:
@@ -58,7 +57,6 @@ def peek(family: Family, body: JSONObject) -> Peek:
         previous_response_id=body.get_str("previous_response_id") if family == "responses" else None,
         stores=family == "responses" and body.get_bool("store") is not False,
         reasons=family == "responses" and body.has("reasoning"),
-        includes_usage=family == "chat" and b'"include_usage"' in body.raw("stream_options"),
     )
 
 

@@ -137,8 +137,10 @@ class Cycle:
     def abort(self) -> None:
         """Cuts the connection, so that no client takes what it has for a whole answer.
 
-        The callback of ``on_disconnect`` is called as for any other loss.
+        The callback of ``on_disconnect`` is called as for any other loss. Nothing happens after the end.
         """
+        if self.response_complete:
+            return
         self.disconnected = True
         self._wake()
         self._connection.cut(reset=self._framing == _BY_CLOSE)
@@ -226,7 +228,7 @@ class Cycle:
                     continue
             lines += (name, b": ", value, b"\r\n")
         block = b"".join(lines)
-        if block.count(b"\n") * 4 != len(lines) or block.count(b"\r") * 4 != len(lines):
+        if len(block.splitlines()) * 4 != len(lines):
             raise ValueError("A response header has a line break.")
         delimiter = self._delimit(status, ours.get(b"content-length"), body)
         if not (self._body_done or self._connection.rest_is_small(expects_continue=self._expects_continue)):
@@ -303,11 +305,11 @@ class Cycle:
             raise
         except Exception as error:  # noqa: BLE001 - the last line of defence for any bug of the application
             self._log(type(error).__name__, _where(error))
-            self._give_up(InternalError())
         else:
             if not self.response_complete and not self.disconnected:
                 self._log("no complete response", "-")
-                self._give_up(InternalError())
+        # Out of the handler: an error in here must not carry the application's along into a log.
+        self._give_up(InternalError())
 
     def _give_up(self, error: GatewayError) -> None:
         if self.response_complete or self.disconnected:

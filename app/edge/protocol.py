@@ -325,5 +325,6 @@ class ChunkedBody:
         self._size += size
         if self._size > self._body_bytes_max:
             raise BodyTooLarge
-        self._framing_left += 2 * size
+        # Less the CR LF after the chunk.
+        self._framing_left += 2 * size - 2
         self._left = size + 2

@@ -110,7 +110,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.deadline = self.loop.time() + self.limits.head_timeout_s
         self.sweeper.add(self)
         if len(self.connections) > self.limits.connections_max:
-            self._refuse(Overloaded())
+            self._refuse(Overloaded(), linger=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.sweeper.discard(self)
@@ -123,10 +123,11 @@ class HardenedProtocol(HttpToolsProtocol):
             cycle.lost()
 
     def eof_received(self) -> None:
-        # The transport closes itself now, but not before its buffer is written: that may be never.
+        # Who ends his side has gone. The transport waits until its buffer is written: that may be never.
         if self.current is not None:
             self.current.lost()
         self.flow.resume_writing()
+        self._close()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -250,6 +251,11 @@ class HardenedProtocol(HttpToolsProtocol):
         if len(data) > self.limits.pipelined_bytes_max:
             self.flow.pause_reading()
 
+    def _read_held(self) -> None:
+        if self._phase == _HEAD:
+            data, self._held = self._held, b""
+            self._read(data)
+
     def _next(self) -> None:
         """Waits for a next request."""
         self._phase = _HEAD
@@ -285,11 +291,12 @@ class HardenedProtocol(HttpToolsProtocol):
         else:
             self._next()
             if self._held:
-                data, self._held = self._held, b""
-                self._read(data)
+                # Not from here: this is a call of the application that has just answered.
+                self.loop.call_soon(self._read_held)
 
     def cut(self, *, reset: bool) -> None:
         self._phase = _CLOSING
+        self.deadline = math.inf
         if reset:
             opened = self.transport.get_extra_info("socket")
             if opened is not None:
@@ -316,7 +323,7 @@ class HardenedProtocol(HttpToolsProtocol):
             else:
                 self._refuse(RequestTimeout())
         else:
-            self.transport.abort()
+            self._close()
 
     def check_progress(self, now: float) -> None:
         """Cuts off a client that has not read for ``slow_client_s`` while there is something to read."""
@@ -325,24 +332,30 @@ class HardenedProtocol(HttpToolsProtocol):
             self._pending_bytes = pending
             self._progress_at = now
         elif now - self._progress_at >= self.limits.slow_client_s:
-            self.transport.abort()
+            self.cut(reset=True)
 
-    def _refuse(self, error: GatewayError) -> None:
+    def _refuse(self, error: GatewayError, *, linger: bool = True) -> None:
         """Answers with ``error``, unless an answer has begun, and serves this connection no more."""
-        self.on_refused(error.code)
         cycle = self.current
         if cycle is not None:
+            if cycle.response_complete:
+                self._close()
+                return
             cycle.lost()
             if cycle.response_started:
-                self.cut(reset=False)
+                cycle.abort()
                 return
+        self.on_refused(error.code)
         status, headers, body = render(error, new_request_id(time.time_ns() // 1_000_000))
         lines = [b"%b: %b\r\n" % header for header in headers]
         block = self.default_block(has_date=False)
         self.transport.write(
             b"".join((STATUS_LINE[status], block, *lines, b"connection: close\r\n\r\n", body)),
         )
-        self._linger()
+        if linger:
+            self._linger()
+        else:
+            self._close()
 
     def _linger(self) -> None:
         """Ends our side and reads the client's away for a moment.
@@ -357,7 +370,11 @@ class HardenedProtocol(HttpToolsProtocol):
         self._phase = _LINGER
         self.deadline = self.loop.time() + self.limits.linger_s
         self.flow.resume_reading()
-        self.transport.write_eof()
+        try:
+            self.transport.write_eof()
+        except OSError:
+            # asyncio's own transport says so where the client has reset the connection.
+            self.transport.abort()
 
     def _close(self) -> None:
         self._phase = _CLOSING

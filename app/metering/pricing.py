@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from importlib.metadata import version
 
 import msgspec
@@ -165,9 +166,7 @@ class PriceBook:
 
     def output_tokens_max(self, model: str) -> int:
         """The most that one answer of ``model`` can hold."""
-        name = model.rsplit("/", 1)[-1].lower()
-        fits = [prefix for prefix in OUTPUT_TOKENS_MAX if name.startswith(prefix)]
-        return OUTPUT_TOKENS_MAX[max(fits, key=len)] if fits else OUTPUT_TOKENS_UNKNOWN
+        return _output_tokens_max(model)
 
     def context_tokens_max(self, upstream: str, model: str) -> int:
         """The context window of ``model``, as far as it is known."""
@@ -220,6 +219,13 @@ class PriceBook:
             return self._snapshot.find_provider(None, None, base_url)
         except LookupError:
             return self._fallback
+
+
+@lru_cache(maxsize=COMPILED_MAX)
+def _output_tokens_max(model: str) -> int:
+    name = model.rsplit("/", 1)[-1].lower()
+    fits = [prefix for prefix in OUTPUT_TOKENS_MAX if name.startswith(prefix)]
+    return OUTPUT_TOKENS_MAX[max(fits, key=len)] if fits else OUTPUT_TOKENS_UNKNOWN
 
 
 def _price_of_override(override: PriceOverride) -> Price:

@@ -8,6 +8,7 @@ the first ``MODELS_MAX`` of them; the rest share ``_other``. Teams likewise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,6 +22,7 @@ OTHER = "_other"
 TEAMS_MAX = 200
 MODELS_MAX = 200
 SERIES_MAX = 2000
+READS_MAX = 5
 
 DURATION_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 OVERHEAD_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1)
@@ -187,7 +189,7 @@ class _Watched(Collector):
         self._name, self._text, self._read, self._label = name, text, read, label
 
     def collect(self) -> Iterable[Metric]:
-        value = self._read()
+        value = self._value()
         family = GaugeMetricFamily(self._name, self._text, labels=[self._label] if self._label else None)
         if isinstance(value, (int, float)):
             family.add_metric([], float(value))
@@ -195,6 +197,13 @@ class _Watched(Collector):
             for label, number in value:
                 family.add_metric([label], number)
         yield family
+
+    def _value(self) -> float | Iterable[tuple[str, float]]:
+        # The page is rendered in a thread: what is read may change under it, and is then read again.
+        for _ in range(READS_MAX):
+            with suppress(RuntimeError):
+                return self._read()
+        return float("nan")
 
 
 def usd(nanousd: int) -> float:

@@ -31,6 +31,8 @@ class UpstreamPool:
         self._socket = simulator_socket if settings.kind == "simulator" else None
         self._keys = settings.keys
         self._turns = itertools.cycle(self._keys) if self._keys else None
+        self.reachable = True
+        """Whether the last try to connect succeeded."""
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[tuple[str, bytes], URL] = {}
 
@@ -94,10 +96,11 @@ class UpstreamPool:
             raise UpstreamUnreachable
         self._own_headers(headers)
         try:
-            return await self._session.request(
+            answer = await self._session.request(
                 method, self._url(path, query), data=body, headers=headers, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            self.reachable = False
             raise UpstreamUnreachable from error
         except aiohttp.ServerTimeoutError as error:
             raise UpstreamTimeout from error
@@ -105,6 +108,8 @@ class UpstreamPool:
             raise UpstreamOutcomeUnknown from error
         except (aiohttp.ClientError, ValueError) as error:
             raise UpstreamInvalidResponse from error
+        self.reachable = True
+        return answer
 
     def redact(self, body: bytes) -> bytes:
         """An error's body without this upstream's keys, or anything of a key's shape."""

@@ -30,6 +30,9 @@ COLLECTED_BYTES_TOTAL_MAX = 128 * 1024 * 1024
 SILENCE_S = 1.0
 """Held bytes that end in a complete line go out after so long without another byte."""
 
+NO_TIMEOUTS = Timeouts()
+"""Until the upstream is known."""
+
 Cut = Literal["upstream_disconnected", "upstream_stalled", "drain_over"]
 
 
@@ -85,7 +88,7 @@ class Relay:
         self._watched = Watched(self._expire)
         self._loop = asyncio.get_running_loop()
         self._task = asyncio.current_task(self._loop)
-        self._timeouts = Timeouts()
+        self._timeouts = NO_TIMEOUTS
         self._streaming = False
         self._drain_deadline_s = inf
         self._cut: Cut | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import ssl
+import subprocess
 import threading
 import time
 
@@ -149,3 +152,34 @@ def test_the_gateway_starts_by_the_default_configuration(tmp_path):
         assert json.loads(gateway.command("check", "--config", str(gateway.config), "--json").stdout)["off"] == [
             "openai"
         ]
+
+
+def test_tls(tmp_path):
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl, which makes the certificate, is not here")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1")
+    made = (
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+        "-days",
+        "2",
+        *names,
+    )
+    subprocess.run(made, check=True, capture_output=True)
+    with RunningGateway(tmp_path, SIMULATED, "--tls-cert", str(cert), "--tls-key", str(key)) as gateway:
+        context = ssl.create_default_context(cafile=str(cert))
+        url = f"https://127.0.0.1:{gateway.port}/v1/responses"
+        for stream in (False, True):
+            answer = httpx.post(url, json={**BODY, "stream": stream}, headers=gateway.headers, verify=context)
+            assert answer.status_code == 200
+        assert gateway.first_run["base_url"].startswith("https://")
