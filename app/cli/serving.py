@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import resource
 import signal
 import socket
 import sys
@@ -52,6 +53,7 @@ def serve(
     log = LogWriter(level=environment.log_level, style=environment.log_format)
     install_standard_logging(log)
     log.start()
+    _raise_descriptor_limit()
     try:
         with listener:
             uvloop.run(_Serving(configuration, environment, listener, log, tls_cert, tls_key).run())
@@ -179,6 +181,13 @@ class _Serving:
             if gateway.first_run is not None:
                 print(welcome(gateway.first_run, self._environment.data_dir))
             sys.stdout.flush()
+
+
+def _raise_descriptor_limit() -> None:
+    """A stream takes two descriptors; the usual soft limit of 1,024 is for programs that use select()."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _settle_collector() -> None:

@@ -111,7 +111,8 @@ class Gateway:
     def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:
         self._metrics.refused.labels(error.code).inc()
         level = self._log.error if error.status >= 500 else self._log.info
-        level("refused", request_id=request_id, status=error.status, code=error.code, param=error.param)
+        # Not the parameter: where a member of the body has no business, its name is the client's own text.
+        level("refused", request_id=request_id, status=error.status, code=error.code)
         if connection.response_started:
             # After the first byte an error is never rendered into the answer as if it were one.
             connection.abort()

@@ -73,6 +73,10 @@ class Carrier:
 
     async def carry(self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route) -> None:
         """Call, and hand the answer over; every failure is told to the client and settled here."""
+        if relay.client_gone:
+            # Gone before anything was sent: there is nothing to bill and nobody to answer.
+            flight.settle("disconnected", void=True)
+            return
         try:
             answer, pool = await self._call(flight, relay, exchange, cargo, route)
             await self._hand_over(flight, relay, exchange, cargo, answer, pool)
@@ -197,11 +201,10 @@ async def _hand_error(
             flight.settle("failed", void=True)
         raise UpstreamInvalidResponse
     body = pool.redact(body)
-    flight.saw_json(body)
+    flight.saw_error(body)
     if not unbilled and flight.meter.reading.usage is None:
         headers = [(name, value) for name, value in headers if name != b"x-should-retry"]
         headers.append((b"x-should-retry", b"false"))
-        flight.meter.body_seen = False
     flight.first_byte()
     flight.settle("failed", void=unbilled, error_code=flight.meter.reading.error_code or f"upstream_{answer.status}")
     if not relay.client_gone:
@@ -213,7 +216,6 @@ async def _hand_body(
 ) -> None:
     body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
     flight.answers()
-    flight.meter.body_seen = True
     if more:
         flight.first_byte()
         cut = await relay.pass_on(answer, answer.status, headers, body)
@@ -222,7 +224,6 @@ async def _hand_body(
     if cut is not None:
         raise UpstreamTimeout if cut == "upstream_stalled" else UpstreamOutcomeUnknown
     if answer.content_type in {"application/json", "application/octet-stream"} and not flight.saw_json(body):
-        flight.meter.body_seen = False
         raise UpstreamInvalidResponse
     flight.first_byte()
     flight.saw_last()

@@ -178,12 +178,21 @@ class Flight:
         reading = self.meter.reading
         if not reading.see_json(body):
             return False
+        # All of the answer was seen: without usage, its size bounds what was produced.
+        self.meter.body_seen = True
         if reading.usage is None:
             reading.output_bytes = len(body)
             reading.finished = True
         if self._owns and reading.response_id is not None:
             self._own(reading.response_id)
         return True
+
+    def saw_error(self, body: bytes) -> None:
+        """An error of the upstream's own: its code, and its usage if it tells any."""
+        self.meter.reading.see_json(body)
+
+    def missed_some(self) -> None:
+        self.meter.body_seen = False
 
     def saw_last(self) -> None:
         if self.record is None:

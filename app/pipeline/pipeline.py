@@ -42,7 +42,7 @@ from app.pipeline.models import ModelList
 from app.settings import Configuration
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
-from app.upstream.relay import Relay
+from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
 
 
@@ -72,6 +72,7 @@ class Pipeline:
         self._default_key = parts.configuration.limits.key.frozen()
         self._default_team = parts.configuration.limits.team.frozen()
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
+        self._collection = Collection()
         self._in_flight = 0
 
     def __repr__(self) -> str:
@@ -170,6 +171,7 @@ class Pipeline:
             exchange.connection,
             flight,
             sweep=parts.sweep,
+            collection=self._collection,
             policy=parts.configuration.stream,
             slow_client_s=parts.configuration.server.slow_client_s,
         )
@@ -218,7 +220,16 @@ class Pipeline:
             ],
             body,
         )
-        self._parts.desk.metrics.passed.labels("models", "completed").inc()
+        desk = self._parts.desk
+        desk.metrics.passed.labels(exchange.endpoint.family, "completed").inc()
+        desk.log.info(
+            "unmetered",
+            request_id=exchange.request_id,
+            team=principal.team_name,
+            key_id=principal.key_id,
+            endpoint=exchange.endpoint.family,
+            status=200,
+        )
 
 
 def _check_endpoint(principal: Principal, exchange: Exchange) -> None:

@@ -45,6 +45,9 @@ class Witness(Protocol):
     def saw_json(self, body: bytes) -> bool:
         """A whole JSON answer has come; False where it is none."""
 
+    def missed_some(self) -> None:
+        """Part of the answer was too large to be read: what it held is not known."""
+
     def saw_last(self) -> None:
         """What is sent next is the last that the client waits for."""
 
@@ -55,34 +58,43 @@ class Witness(Protocol):
         """The client is gone; True where the call is to be cancelled at once."""
 
 
-class _Collected:
+class Collection:
     """Bytes held of large answers, over all requests of the process."""
 
-    __slots__ = ("total",)
+    __slots__ = ("_bytes_max", "held")
 
-    def __init__(self) -> None:
-        self.total = 0
+    def __init__(self, bytes_max: int = COLLECTED_BYTES_TOTAL_MAX) -> None:
+        self._bytes_max = bytes_max
+        self.held = 0
 
-    def take(self, size: int) -> bool:
-        if self.total + size > COLLECTED_BYTES_TOTAL_MAX:
-            return False
-        self.total += size
-        return True
+    def __repr__(self) -> str:
+        return f"Collection(held={self.held}, bytes_max={self._bytes_max})"
 
-
-collected = _Collected()
+    def change(self, difference: int) -> bool:
+        """Hold so much more or less; False where that is more than all may hold."""
+        self.held += difference
+        return self.held <= self._bytes_max
 
 
 class Relay:
     """One call upstream on behalf of one client. Used by one task, from ``open`` to ``close``."""
 
     def __init__(
-        self, connection: Connection, witness: Witness, *, sweep: Sweep, policy: StreamSettings, slow_client_s: float
+        self,
+        connection: Connection,
+        witness: Witness,
+        *,
+        sweep: Sweep,
+        collection: Collection,
+        policy: StreamSettings,
+        slow_client_s: float,
     ) -> None:
         self.connection = connection
         self.client_gone = False
         self._witness = witness
         self._sweep = sweep
+        self._collection = collection
+        self._collected = 0
         self._policy = policy
         self._slow_client_s = slow_client_s
         self._watched = Watched(self._expire)
@@ -104,6 +116,7 @@ class Relay:
         self._sweep.remove(self._watched)
         self._watched.forget()
         self._task = None
+        self._collect(0)
         if self._answer is not None:
             self._answer.close()
             self._answer = None
@@ -157,34 +170,29 @@ class Relay:
 
         The last chunk waits until all of it was shown, so that the request is settled before it ends.
         """
-        kept: list[bytes] | None = [first]
-        size = len(first)
-        if not collected.take(size):
-            kept, size = None, 0
-        try:
-            self._start(status, headers)
-            last = first
-            while True:
-                chunk, cut = await self._next(answer)
-                if cut is not None:
-                    return cut
-                if not chunk:
-                    break
-                await self._write(last)
-                last = chunk
-                if kept is not None:
-                    if size + len(chunk) > COLLECTED_BYTES_MAX or not collected.take(len(chunk)):
-                        collected.total -= size
-                        kept, size = None, 0
-                    else:
-                        kept.append(chunk)
-                        size += len(chunk)
+        kept: list[bytes] | None = [first] if self._collect(len(first)) else None
+        self._start(status, headers)
+        last = first
+        while True:
+            chunk, cut = await self._next(answer)
+            if cut is not None:
+                return cut
+            if not chunk:
+                break
             if kept is not None:
-                self._witness.saw_json(b"".join(kept))
-            self._witness.saw_last()
+                kept.append(chunk)
+                size = self._collected + len(chunk)
+                if size > COLLECTED_BYTES_MAX or not self._collect(size):
+                    self._collect(0)
+                    kept = None
             await self._write(last)
-        finally:
-            collected.total -= size
+            last = chunk
+        if kept is None:
+            self._witness.missed_some()
+        else:
+            self._witness.saw_json(b"".join(kept))
+        self._witness.saw_last()
+        await self._write(last)
         return None
 
     async def stream(self, answer: aiohttp.ClientResponse, status: int, headers: Headers) -> Cut | None:
@@ -212,17 +220,24 @@ class Relay:
         """To the witness first, so that what ends with these bytes is settled before the client has them."""
         witness = self._witness
         if released:
-            before = reader.buffered_bytes
             for event in reader.feed(released):
                 witness.saw_event(event.data)
-            collected.total += reader.buffered_bytes - before
-            if collected.total > COLLECTED_BYTES_TOTAL_MAX:
+            held = reader.buffered_bytes
+            if held != self._collected and not self._collect(held):
                 reader.overflow()
+                self._collect(0)
         if is_last:
-            collected.total -= reader.buffered_bytes
+            if reader.overflowed:
+                witness.missed_some()
             witness.saw_last()
         if released:
             await self._write(released)
+
+    def _collect(self, size: int) -> bool:
+        """Hold ``size`` bytes in all; False where there is no room for them."""
+        fits = self._collection.change(size - self._collected)
+        self._collected = size
+        return fits
 
     def _start(self, status: int, headers: Headers) -> None:
         if not self.client_gone:
