@@ -47,12 +47,16 @@ class Connection(Protocol):
 
 
 class Exchange:
-    """A request on its way through the pipeline. ``started_s`` is of the monotonic clock."""
+    """A request on its way through the pipeline. ``started_s`` is of the monotonic clock.
+
+    ``forget_body`` is called once nobody holds the body any more: it no longer counts as in flight.
+    """
 
     __slots__ = (
         "connection",
         "credential",
         "endpoint",
+        "forget_body",
         "headers",
         "peer",
         "query",
@@ -75,6 +79,7 @@ class Exchange:
         peer: str,
         connection: Connection,
         read_body: Callable[[], Awaitable[bytes]],
+        forget_body: Callable[[], None],
     ) -> None:
         self.request_id = request_id
         self.received_ms = received_ms
@@ -86,6 +91,7 @@ class Exchange:
         self.peer = peer
         self.connection = connection
         self.read_body = read_body
+        self.forget_body = forget_body
 
     def __repr__(self) -> str:
         return f"Exchange(request_id={self.request_id!r}, endpoint={self.endpoint.family!r})"

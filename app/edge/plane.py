@@ -106,6 +106,7 @@ class Gateway:
             peer=self._peers.address(scope["client"], headers),
             connection=connection,
             read_body=body.read,
+            forget_body=body.close,
         )
 
     def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:

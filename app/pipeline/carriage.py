@@ -37,8 +37,8 @@ RETRY_DELAY_S = (0.02, 0.1)
 EVENT_STREAM = "text/event-stream"
 
 
-class Cargo(msgspec.Struct, frozen=True):
-    """What is sent: the body as it came, and where in it the model's name stands.
+class Cargo(msgspec.Struct):
+    """What is sent: the body as it came, until it was sent, and where in it the model's name stands.
 
     ``bounds`` has the bound of an attempt by route, since routes differ in price.
     """
@@ -79,6 +79,8 @@ class Carrier:
             return
         try:
             answer, pool = await self._call(flight, relay, exchange, cargo, route)
+            cargo.body = b""
+            exchange.forget_body()
             await self._hand_over(flight, relay, exchange, cargo, answer, pool)
         except UpstreamError as error:
             _fail(flight, exchange, cargo, error)

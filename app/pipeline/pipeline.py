@@ -62,6 +62,19 @@ class Parts(msgspec.Struct, frozen=True):
     sweep: Sweep
 
 
+class Plan(msgspec.Struct):
+    """What a request asks for, and the routes that may serve it."""
+
+    ask: Peek
+    body: bytes
+    routes: tuple[Route, ...]
+
+    def take_body(self) -> bytes:
+        """The body, kept here no longer: a stream must not hold it for as long as it runs."""
+        body, self.body = self.body, b""
+        return body
+
+
 class Pipeline:
     """Serves the data plane. Refusals are raised as GatewayError; an admitted request is always answered here."""
 
@@ -99,13 +112,16 @@ class Pipeline:
             if not exchange.endpoint.metered:
                 await self._list_models(exchange, principal)
                 return
-            document = await _parse(await exchange.read_body())
-            ask = peek(exchange.endpoint.family, document)
-            refuse_stored_objects(exchange.endpoint.family, document)
-            routes = await self._resolve(exchange, principal, ask)
-            await self._fly(exchange, principal, ask, document.body, routes)
+            await self._fly(exchange, principal, await self._plan(exchange, principal))
         finally:
             self._in_flight -= 1
+
+    async def _plan(self, exchange: Exchange, principal: Principal) -> Plan:
+        """What is to be sent, and where: the body read, proven and understood."""
+        document = await _parse(await exchange.read_body())
+        ask = peek(exchange.endpoint.family, document)
+        refuse_stored_objects(exchange.endpoint.family, document)
+        return Plan(ask, document.body, await self._resolve(exchange, principal, ask))
 
     async def _resolve(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
         """Where the model is served, for this principal; a stored response pins the upstream that has it."""
@@ -126,13 +142,12 @@ class Pipeline:
                 )
         return routes
 
-    async def _fly(
-        self, exchange: Exchange, principal: Principal, ask: Peek, body: bytes, routes: tuple[Route, ...]
-    ) -> None:
+    async def _fly(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """From the reservation on, every way out leads through ``land``."""
         parts = self._parts
+        ask, routes = plan.ask, plan.routes
         route = choose(routes) or routes[0]
-        size = Ask(len(body), ask.output_tokens_max, ask.previous_response_id is not None, ask.answers)
+        size = Ask(len(plan.body), ask.output_tokens_max, ask.previous_response_id is not None, ask.answers)
         bounds = {candidate: self._bound(exchange, ask, size, candidate) for candidate in routes}
         tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
         grant = await self._reserve(exchange, principal, size, route)
@@ -175,7 +190,8 @@ class Pipeline:
             policy=parts.configuration.stream,
             slow_client_s=parts.configuration.server.slow_client_s,
         )
-        cargo = Cargo(body, ask.model, ask.model_span, ask.stream, routes, bounds, ratelimit_headers(grant.standings))
+        limit_headers = ratelimit_headers(grant.standings)
+        cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, routes, bounds, limit_headers)
         try:
             await self._carrier.carry(flight, relay, exchange, cargo, route)
         finally:

@@ -83,7 +83,7 @@ def sliced(data: bytes, dice: random.Random) -> list[bytes]:
 # The splitter.
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PIECES, st.randoms(use_true_random=False))
 def test_the_longest_prefix_that_ends_on_a_boundary_is_released_at_once(pieces, dice):
     data = b"".join(pieces)
@@ -100,7 +100,7 @@ def test_the_longest_prefix_that_ends_on_a_boundary_is_released_at_once(pieces, 
     assert splitter.aligned is (len(data) in boundaries_of(data) or len(data) in boundaries_of(data + b"x"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(PIECES, st.randoms(use_true_random=False), st.integers(0, 60))
 def test_too_much_held_passes_until_the_next_boundary(pieces, dice, hold_bytes_max):
     splitter = EventSplitter(hold_bytes_max)
@@ -118,7 +118,7 @@ def test_too_much_held_passes_until_the_next_boundary(pieces, dice, hold_bytes_m
     assert released + splitter.flush() == came
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(PIECES, st.randoms(use_true_random=False))
 def test_no_byte_is_lost_or_moved_whatever_is_asked(pieces, dice):
     splitter = EventSplitter(dice.choice([5, 100]))
@@ -191,7 +191,7 @@ def test_many_small_pieces_are_split_in_linear_time():
 # The reader.
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(PIECES, st.randoms(use_true_random=False))
 def test_events_are_read_as_the_slow_reader_reads_them(pieces, dice):
     data = b"".join(pieces)
