@@ -33,6 +33,8 @@ class UpstreamPool:
         self._turns = itertools.cycle(self._keys) if self._keys else None
         self.reachable = True
         """Whether the last try to connect succeeded."""
+        self.in_use = 0
+        """Calls under way; above ``connections_max`` another would wait for one of them to end."""
         self._session: aiohttp.ClientSession | None = None
         self._urls: dict[tuple[str, bytes], URL] = {}
 

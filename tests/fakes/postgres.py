@@ -8,6 +8,7 @@ takes its place.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import importlib.util
 import os
@@ -26,12 +27,21 @@ NOBODY = 65534
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 
+# Waits until the tests have ended, in whatever way: then its input ends too. Nothing is left of a server
+# whose tests were killed.
+GUARD = """
+read -r _
+pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) && kill -CONT "$pid" && kill -QUIT "$pid" && sleep 1
+rm -rf "$1"
+"""
+
 
 class PostgresServer:
     """One server with its own data directory; stopped servers may be started again."""
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="hg-pg-"))
+        self._guard = subprocess.Popen(["sh", "-c", GUARD, "guard", self._directory], stdin=subprocess.PIPE)
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0
@@ -106,17 +116,22 @@ class PostgresServer:
         if self.running:
             self.resume()
             self._process.send_signal(signal.SIGQUIT if immediate else signal.SIGINT)
-        self._process.wait(STOP_TIMEOUT_S)
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            for process in self._processes():
+                _signal(process, signal.SIGKILL)
+            self._process.wait(STOP_TIMEOUT_S)
         self._process = None
 
     def freeze(self) -> None:
         """Stops the server's processes where they are: connections stay open and get no answer."""
         for process in self._processes():
-            process.send_signal(signal.SIGSTOP)
+            _signal(process, signal.SIGSTOP)
 
     def resume(self) -> None:
         for process in self._processes():
-            process.send_signal(signal.SIGCONT)
+            _signal(process, signal.SIGCONT)
 
     def _processes(self) -> list[psutil.Process]:
         assert self._process is not None
@@ -146,6 +161,13 @@ class PostgresServer:
         """Stops the server and removes all that it wrote."""
         self.stop(immediate=True)
         shutil.rmtree(self._directory, ignore_errors=True)
+        self._guard.communicate()
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    # A server's processes come and go.
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
 
 
 class GivenServer:

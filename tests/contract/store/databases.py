@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -34,7 +36,7 @@ async def empty_url(kind: str, directory: Path) -> str:
 async def fresh_url(kind: str, directory: Path) -> str:
     """The URL of a database with the schema and nothing in it."""
     if kind not in _templates:
-        url = await empty_url(kind, Path(tempfile.mkdtemp(prefix="hg-template-")))
+        url = await empty_url(kind, _template_directory())
         database = await Database.open(url)
         await migrate.upgrade(database)
         await database.close()
@@ -45,6 +47,13 @@ async def fresh_url(kind: str, directory: Path) -> str:
     path = directory / "headgate.db"
     shutil.copy(_templates[kind].removeprefix("sqlite:///"), path)
     return f"sqlite:///{path}"
+
+
+@functools.cache
+def _template_directory() -> Path:
+    directory = Path(tempfile.mkdtemp(prefix="hg-template-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return directory
 
 
 async def clear(url: str) -> None:
