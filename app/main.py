@@ -334,7 +334,6 @@ async def _open_upstreams(
     for name, upstream in upstreams.items():
         if name not in off:
             pool = pools[name] = UpstreamPool(name, upstream, simulator_socket=simulator_socket)
-            await pool.open()
             stack.push_async_callback(pool.close)
     return pools, off
 

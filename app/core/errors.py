@@ -24,6 +24,7 @@ GatewayError
 ├── HeadersTooLarge           431  headers_too_large
 ├── InternalError             500  internal_error        a bug
 ├── UpstreamError
+│   ├── UpstreamBusy              503  overloaded             its own bound of connections is met
 │   ├── UpstreamUnreachable       502  upstream_unreachable
 │   ├── UpstreamInvalidResponse   502  upstream_invalid_response
 │   ├── UpstreamAuthFailed        502  upstream_auth_failed
@@ -224,6 +225,14 @@ class UpstreamError(GatewayError):
 
     status = 502
     type = "upstream_error"
+
+
+class UpstreamBusy(UpstreamError):
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+    default_message = "The gateway has as many calls to this upstream under way as it may. Nothing was sent."
+    retry_after_range_ms = (1000, 5000)
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 
-import aiohttp
 import msgspec
 
 from app.catalog import Route
@@ -14,6 +13,7 @@ from app.core.errors import (
     GatewayError,
     Headers,
     UpstreamAuthFailed,
+    UpstreamBusy,
     UpstreamError,
     UpstreamInvalidResponse,
     UpstreamOutcomeUnknown,
@@ -26,6 +26,7 @@ from app.core.money import usd_text
 from app.core.records import Attempt, Bound
 from app.pipeline.flight import Flight
 from app.telemetry.logs import LogWriter
+from app.upstream.client import Answer
 from app.upstream.headers import find, toward_client, toward_upstream
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
@@ -35,6 +36,7 @@ ATTEMPTS_MAX = 2
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 RETRY_DELAY_S = (0.02, 0.1)
 EVENT_STREAM = "text/event-stream"
+JSON_TYPES = frozenset({"application/json", ""})
 
 
 class Cargo(msgspec.Struct):
@@ -89,15 +91,15 @@ class Carrier:
 
     async def _call(
         self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route
-    ) -> tuple[aiohttp.ClientResponse, UpstreamPool]:
+    ) -> tuple[Answer, UpstreamPool]:
         self._budgets[route.upstream].earn()
         while True:
             pool = self._pools[route.upstream]
             headers = toward_upstream(exchange.headers, pool.forwarded)
-            headers["x-client-request-id"] = flight.meter.attempt_id
+            headers.append((b"x-client-request-id", flight.meter.attempt_id.encode()))
             flight.sends()
-            unreachable: UpstreamUnreachable | None = None
-            answer: aiohttp.ClientResponse | None = None
+            unreachable: UpstreamError | None = None
+            answer: Answer | None = None
             try:
                 answer = await relay.call(
                     pool,
@@ -107,7 +109,7 @@ class Carrier:
                     body=cargo.body_for(route),
                     wants_stream=cargo.stream,
                 )
-            except UpstreamUnreachable as error:
+            except (UpstreamUnreachable, UpstreamBusy) as error:
                 unreachable = error
             if answer is not None and answer.status != 503:
                 return answer, pool
@@ -140,7 +142,7 @@ class Carrier:
         relay: Relay,
         exchange: Exchange,
         cargo: Cargo,
-        answer: aiohttp.ClientResponse,
+        answer: Answer,
         pool: UpstreamPool,
     ) -> None:
         status = answer.status
@@ -150,8 +152,11 @@ class Carrier:
             flight.meter.status = UpstreamAuthFailed.status
             flight.settle("failed", void=True, error_code=UpstreamAuthFailed.code)
             raise UpstreamAuthFailed
-        encoding = answer.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity" or not (200 <= status < 300 or status >= 400) or status in {204, 205}:
+        if (
+            answer.content_encoding not in {"", "identity"}
+            or not (200 <= status < 300 or status >= 400)
+            or status in {204, 205}
+        ):
             # An encoding that nobody asked for could unpack to anything; a redirect would take the key along.
             flight.meter.status = UpstreamInvalidResponse.status
             if status >= 300 and status not in {500, 502, 504}:
@@ -175,8 +180,8 @@ class Carrier:
             await _hand_body(flight, relay, exchange, answer, headers)
 
 
-def _headers(exchange: Exchange, cargo: Cargo, answer: aiohttp.ClientResponse, pool: UpstreamPool) -> Headers:
-    headers = toward_client(answer.raw_headers, rename_limits=bool(cargo.limit_headers))
+def _headers(exchange: Exchange, cargo: Cargo, answer: Answer, pool: UpstreamPool) -> Headers:
+    headers = toward_client(answer.headers, rename_limits=bool(cargo.limit_headers))
     request_id = exchange.request_id.encode()
     headers.append((b"x-headgate-request-id", request_id))
     if find(headers, b"x-request-id") is None:
@@ -190,7 +195,7 @@ async def _hand_error(
     flight: Flight,
     relay: Relay,
     exchange: Exchange,
-    answer: aiohttp.ClientResponse,
+    answer: Answer,
     pool: UpstreamPool,
     headers: Headers,
 ) -> None:
@@ -213,9 +218,7 @@ async def _hand_error(
         exchange.connection.respond(answer.status, headers, body)
 
 
-async def _hand_body(
-    flight: Flight, relay: Relay, exchange: Exchange, answer: aiohttp.ClientResponse, headers: Headers
-) -> None:
+async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: Answer, headers: Headers) -> None:
     body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
     flight.answers()
     if more:
@@ -225,7 +228,7 @@ async def _hand_body(
         return
     if cut is not None:
         raise UpstreamTimeout if cut == "upstream_stalled" else UpstreamOutcomeUnknown
-    if answer.content_type in {"application/json", "application/octet-stream"} and not flight.saw_json(body):
+    if answer.content_type in JSON_TYPES and not flight.saw_json(body):
         raise UpstreamInvalidResponse
     flight.first_byte()
     flight.saw_last()
@@ -251,7 +254,7 @@ def _fail(flight: Flight, exchange: Exchange, cargo: Cargo, error: GatewayError)
     """No usable answer, and nothing has gone to the client yet."""
     flight.meter.status = error.status
     flight.first_byte()
-    flight.settle("failed", void=isinstance(error, UpstreamUnreachable), error_code=error.code)
+    flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
     if flight.client_gone:
         return
     error.headers.append((b"x-headgate-upstream", flight.meter.attempt.upstream.encode()))

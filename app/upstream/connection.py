@@ -1,9 +1,8 @@
 """One connection to an upstream: a request out, its answer in, and then the next one.
 
 llhttp tokenizes each head with a fresh parser, and only once the whole head is here and its size is known;
-the same parser then takes a chunked body apart. Bodies with a length, and those that the end of the
-connection ends, are delimited here: llhttp knows of no answer to a HEAD, and would read the bytes after an
-answer as another one.
+the same parser then takes a chunked body apart. Other bodies are delimited here: llhttp does not know an
+answer to a HEAD, and would read bytes after an answer as another one.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -22,17 +21,15 @@ HEADER_LINE_BYTES_MAX = 32 * 1024
 HEADERS_MAX = 128
 INFORMATIONAL_MAX = 16
 UNREAD_BYTES_HIGH = 64 * 1024
-"""More than this of an answer waiting to be taken, and the upstream is not read on."""
-FRAMING_BYTES_MAX = 64 * 1024
-"""What chunk extensions and trailers may come to without a byte of body among them."""
+"""With more than this of an answer waiting to be taken, the upstream is not read."""
 PART_BYTES = 64 * 1024
 """A body up to this size is copied to stand beside its head in one write; a larger one goes out in such parts."""
 
-# What is awaited of the connection.
+# What is awaited of the upstream.
 _HEAD, _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE = range(4)
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([0-9]{3})[ \r]")
 _VERSION = b"HTTP/1."
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})[ \r]")
 _HEAD_END = b"\r\n\r\n"
 _READ = frozenset((b"content-length", b"transfer-encoding", b"connection", b"content-type", b"content-encoding"))
 
@@ -42,26 +39,26 @@ class ClientError(Exception):
 
     ClientError
     ├── NotConnected            nothing was written: refused, no such host, TLS, the time to connect is over
-    │   └── TooManyConnections  all connections are in use
-    ├── ConnectionBroken        lost after something was written: before the head, or in the body
-    └── BadAnswer               what came is no HTTP/1.x answer
+    │   └── TooManyConnections  as many connections are in use as there may be
+    ├── ConnectionBroken        lost after something was written (before the head, or in the body): perhaps billed
+    └── BadAnswer               what came is no HTTP/1.x answer, or has more of a head than is read
     """
 
 
 class NotConnected(ClientError):
-    """Nothing was written."""
+    pass
 
 
 class TooManyConnections(NotConnected):
-    """As many connections are in use as there may be."""
+    pass
 
 
 class ConnectionBroken(ClientError):
-    """The connection was lost after something was written; the call may have been billed."""
+    pass
 
 
 class BadAnswer(ClientError):
-    """What came is not an answer of HTTP/1.x, or more of a head than is read."""
+    pass
 
 
 class Pool(Protocol):
@@ -79,18 +76,6 @@ class Pool(Protocol):
 class Answer:
     """An answer whose head has come. Read by one task."""
 
-    __slots__ = (
-        "_waiter",
-        "connection",
-        "content_encoding",
-        "content_type",
-        "failure",
-        "headers",
-        "parts",
-        "status",
-        "unread",
-    )
-
     def __init__(self, connection: Connection) -> None:
         self.status = 0
         self.headers: Headers = []
@@ -99,15 +84,16 @@ class Answer:
         """The media type alone, in lower case; empty where none is told."""
         self.content_encoding = ""
         """In lower case; empty or ``identity`` where there is none."""
+        # None once the answer has ended, properly or not.
         self.connection: Connection | None = connection
         self.failure: ClientError | None = None
         self.parts: list[bytes] = []
-        # Bytes of the wire since the last take: never less than what the parts hold.
+        # Bytes of the wire since the parts were last taken: never less than what they hold.
         self.unread = 0
         self._waiter: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
-        state = "failed" if self.failure is not None else "open" if self.connection is not None else "complete"
+        state = "failed" if self.failure is not None else "complete" if self.connection is None else "open"
         return f"Answer(status={self.status}, {state}, unread={sum(map(len, self.parts))})"
 
     async def read_any(self) -> bytes:
@@ -119,9 +105,7 @@ class Answer:
         parts = self.parts
         while not parts:
             if self.connection is None:
-                if self.failure is not None:
-                    # Another one each time: a traceback on the one that is held would be a cycle.
-                    raise type(self.failure)(*self.failure.args)
+                self.raise_failure()
                 return b""
             await self.wait(self.connection.loop)
         body = parts[0] if len(parts) == 1 else b"".join(parts)
@@ -134,110 +118,101 @@ class Answer:
     def close(self) -> None:
         """Gives up an answer whose body has not come to its end: its connection is closed."""
         if self.connection is not None:
-            self.fail(ConnectionBroken("The answer was given up."))
+            self.connection.abandon("The answer was given up.")
 
     # For the connection.
 
     async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Waits for anything to happen to the answer or to its connection."""
-        self._waiter = waiter = loop.create_future()
+        """Waits for anything to happen to the answer or its connection."""
+        self._waiter = loop.create_future()
         try:
-            await waiter
+            await self._waiter
         finally:
             self._waiter = None
 
     def wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def fail(self, failure: ClientError) -> None:
-        connection, self.connection = self.connection, None
-        self.failure = failure
-        if connection is not None:
-            connection.answer = None
-            connection.drop()
-        self.wake()
+    def raise_failure(self) -> None:
+        if self.failure is not None:
+            # Another one each time: with a traceback, the one that is kept would be a reference cycle.
+            raise type(self.failure)(*self.failure.args)
 
 
-class _Tokens:
-    """Takes from llhttp the header fields of one answer, and the body if it is chunked."""
+class _Head:
+    """An answer's head, and what llhttp tells of it and of a chunked body after it."""
 
-    __slots__ = ("began", "complete", "headers", "on_body")
+    __slots__ = ("began", "complete", "headers", "in_head", "on_body", "read")
 
     def __init__(self, parts: list[bytes]) -> None:
         self.began = False
+        self.in_head = True
         self.complete = False
         self.headers: Headers = []
+        self.read: dict[bytes, bytes] = {}
+        """The headers that the client itself reads."""
         self.on_body = parts.append
 
     def on_message_begin(self) -> None:
         if self.began:
-            # Bytes after the answer, which would be read as another one.
+            # Bytes after the answer, about to be taken for another one.
             raise ValueError
         self.began = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        if not self.in_head:
+            # Trailers go nowhere.
+            return
+        name = name.lower()
+        value = value.rstrip(b" \t")
+        self.headers.append((name, value))
+        if name in _READ:
+            self.read[name] = value if name not in self.read else self.read[name] + b", " + value
 
     def on_message_complete(self) -> None:
         self.complete = True
 
 
-class _Head:
-    """An answer's head that HTTP allows."""
-
-    __slots__ = ("chunked", "closes", "content_encoding", "content_type", "headers", "length", "parser", "status", "tokens")
-
-    def __init__(self, head: bytes, parts: list[bytes]) -> None:
-        """``head`` runs from the status line to its empty line. Raises BadAnswer."""
-        line = _STATUS_LINE.match(head)
-        if line is None:
-            raise BadAnswer("The status line is not one of HTTP/1.x.")
-        self.status = int(line[2])
-        fields = head.count(b"\n") - 2
-        if fields > HEADERS_MAX:
-            raise BadAnswer("The answer has too many headers.")
-        if len(head) > HEADER_LINE_BYTES_MAX and max(map(len, head.split(b"\r\n"))) > HEADER_LINE_BYTES_MAX:
-            raise BadAnswer("A header of the answer is too long.")
-        self.tokens = _Tokens(parts)
-        self.parser = httptools.HttpResponseParser(self.tokens)
-        try:
-            self.parser.feed_data(head)
-        except httptools.HttpParserUpgrade:
-            raise BadAnswer("The upstream switches protocols, which nobody asked for.") from None
-        except httptools.HttpParserError as error:
-            # llhttp's reasons are constant texts.
-            raise BadAnswer(f"The answer's head is not valid HTTP: {error}.") from None
-        self.headers = self.tokens.headers
-        if len(self.headers) != fields or not 100 <= self.status <= 599:
-            raise BadAnswer("The answer's head is not valid HTTP.")
-        if b" \r" in head or b"\t" in head:
-            self.headers = [(name, value.rstrip(b" \t")) for name, value in self.headers]
-        # Trailers go nowhere.
-        self.tokens.headers = []
-        self._interpret(minor_version=line[1])
-
-    def _interpret(self, *, minor_version: bytes) -> None:
-        read: dict[bytes, bytes] = {}
-        for name, value in self.headers:
-            if name in _READ:
-                read[name] = value if name not in read else read[name] + b", " + value
-        encoding = read.get(b"transfer-encoding")
-        # A second content-length, and one beside a transfer-encoding, are refused by llhttp.
-        self.length = int(read.get(b"content-length", -1))
-        self.chunked = encoding is not None
-        if encoding is not None and (encoding.lower() != b"chunked" or minor_version == b"0"):
-            raise BadAnswer("The only transfer-encoding is chunked, in HTTP/1.1.")
-        connection = read.get(b"connection")
-        self.closes = minor_version == b"0" or (connection is not None and _closes(connection))
-        self.content_type = _media_type(read.get(b"content-type", b""))
-        self.content_encoding = _lower(read.get(b"content-encoding", b""))
+def _parse_head(data: bytes, head: _Head) -> tuple[httptools.HttpResponseParser, int, bool]:
+    """The parser for a body after ``data``, the status, and whether it is HTTP/1.0. Raises BadAnswer."""
+    line = _STATUS_LINE.match(data)
+    if line is None:
+        raise BadAnswer("The status line is not one of HTTP/1.x.")
+    fields = data.count(b"\n") - 2
+    if fields > HEADERS_MAX or len(data) > HEAD_BYTES_MAX:
+        raise BadAnswer("The answer's head is too large.")
+    if len(data) > HEADER_LINE_BYTES_MAX and max(map(len, data.split(b"\r\n"))) > HEADER_LINE_BYTES_MAX:
+        raise BadAnswer("A header of the answer is too long.")
+    parser = httptools.HttpResponseParser(head)
+    try:
+        parser.feed_data(data)
+    except httptools.HttpParserUpgrade:
+        raise BadAnswer("The upstream switches protocols, which nobody asked for.") from None
+    except httptools.HttpParserError as error:
+        # llhttp's reasons are constant texts.
+        raise BadAnswer(f"The answer's head is not valid HTTP: {error}.") from None
+    head.in_head = False
+    is_http10 = line[1] == b"0"
+    encoding = head.read.get(b"transfer-encoding", b"chunked")
+    # A second content-length, and one beside a transfer-encoding, are refused by llhttp.
+    if (
+        len(head.headers) != fields
+        or encoding.lower() != b"chunked"
+        or (is_http10 and b"transfer-encoding" in head.read)
+    ):
+        raise BadAnswer("The answer's head is not valid HTTP, or its transfer-encoding is not plain chunked.")
+    return parser, int(line[2]), is_http10
 
 
-@lru_cache(maxsize=64)
-def _closes(connection: bytes) -> bool:
-    return b"close" in [token.strip() for token in connection.lower().split(b",")]
+def _check_partial_head(held: bytes | bytearray, fresh_at: int) -> None:
+    """Refuses at once what can no longer become a good head; it was checked before up to ``fresh_at``."""
+    if held[:7] != _VERSION[: len(held)] or len(held) > HEAD_BYTES_MAX:
+        raise BadAnswer("What came is not HTTP/1.x, or its head is too large.")
+    if fresh_at and held[fresh_at - 1] == ord("\r"):
+        fresh_at -= 1
+    if held.count(b"\n", fresh_at) != held.count(b"\r\n", fresh_at):
+        raise BadAnswer("Lines of the answer's head do not end in CR LF.")
 
 
 @lru_cache(maxsize=64)
@@ -246,24 +221,12 @@ def _media_type(content_type: bytes) -> str:
 
 
 @lru_cache(maxsize=64)
-def _lower(value: bytes) -> str:
-    return value.lower().decode("latin-1")
-
-
-def _check_partial_head(held: bytes | bytearray, fresh_at: int) -> None:
-    """Refuses at once what can no longer become a good head; it was checked before up to ``fresh_at``."""
-    if held[:7] != _VERSION[: len(held)]:
-        raise BadAnswer("What came is not HTTP/1.x.")
-    if len(held) > HEAD_BYTES_MAX:
-        raise BadAnswer("The answer's head is too long.")
-    if fresh_at and held[fresh_at - 1] == ord("\r"):
-        fresh_at -= 1
-    if held.count(b"\n", fresh_at) != held.count(b"\r\n", fresh_at):
-        raise BadAnswer("Lines of the answer's head do not end in CR LF.")
+def _has_close(connection: bytes) -> bool:
+    return b"close" in [token.strip() for token in connection.lower().split(b",")]
 
 
 class Connection(asyncio.Protocol):
-    """A connection that carries one request at a time, again and again."""
+    """Carries one request at a time, again and again."""
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -275,15 +238,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._awaited = _HEAD
         self._left = 0
-        self._closes = False
-        self._is_head = False
-        self._sending = False
         self._informational = 0
+        self._closes = self._is_head = self._sending = False
+        self._reading_paused = self._writing_paused = False
         self._held: bytearray | None = None
-        self._tokens: _Tokens | None = None
+        self._head: _Head | None = None
         self._parser: httptools.HttpResponseParser | None = None
-        self._reading_paused = False
-        self._writing_paused = False
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "idle" if self.answer is None else "in use"
@@ -292,7 +252,7 @@ class Connection(asyncio.Protocol):
     # For the client.
 
     async def exchange(self, head: bytes, body: bytes | None, *, is_head: bool) -> Answer:
-        """Sends a request and waits for the head of its answer. Raises ConnectionBroken or BadAnswer.
+        """Sends a request and waits for the head of its answer. Raises ClientError.
 
         Where it does not return an answer, cancelled or not, the connection is closed.
         """
@@ -310,13 +270,12 @@ class Connection(asyncio.Protocol):
                 transport.write(head + body)
             else:
                 await self._send(transport, answer, head, body)
-            while answer.status == 0 and answer.failure is None:
+            while answer.status == 0:
+                answer.raise_failure()
                 await answer.wait(self.loop)
         except BaseException:
             answer.close()
             raise
-        if answer.status == 0 and answer.failure is not None:
-            raise answer.failure
         return answer
 
     async def _send(self, transport: asyncio.Transport, answer: Answer, head: bytes, body: bytes) -> None:
@@ -338,27 +297,33 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
-    def drop(self) -> None:
-        """Closes at once; the pool knows before this returns."""
-        if self.closed:
-            return
-        self.closed = True
-        self._parser = self._tokens = self._held = None
-        self._pool.forget(self)
-        if self._transport is not None:
-            self._transport.abort()
+    def abandon(self, reason: str) -> None:
+        """Closes at once, whatever is on it."""
+        self._fail(ConnectionBroken(reason))
+
+    def _fail(self, failure: ClientError) -> None:
+        answer, self.answer = self.answer, None
+        if answer is not None:
+            answer.connection = None
+            answer.failure = failure
+            answer.wake()
+        if not self.closed:
+            self.closed = True
+            self._parser = self._head = self._held = None
+            self._pool.forget(self)
+            if self._transport is not None:
+                self._transport.abort()
 
     # For the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         answer = self.answer
         if answer is None:
-            # Nobody asked, so whatever it is, the next request must not take it for its answer.
-            self.drop()
+            # Nobody asked: the next request must not take it for its answer.
+            self.abandon("The upstream sent more than its answer.")
             return
         try:
             if self._awaited == _HEAD:
@@ -366,19 +331,18 @@ class Connection(asyncio.Protocol):
             else:
                 self._take_body(answer, data)
         except BadAnswer as error:
-            answer.fail(error)
-            return
+            self._fail(ConnectionBroken(*error.args) if answer.status else error)
         answer.wake()
 
     def eof_received(self) -> None:
-        answer = self.answer
-        if answer is not None and self._awaited == _BY_CLOSE:
-            self._end(answer)
-        self._lose("The upstream closed the connection.")
+        if self.answer is not None and self._awaited == _BY_CLOSE:
+            self.answer.wake()
+            self._end(self.answer, reusable=False)
+        self.abandon("The upstream closed the connection.")
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        # Without an end of file before it, a body that the end delimits was cut: by a reset, or under TLS.
-        self._lose("The connection was lost.")
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        # With no end of file before it, a body that the end delimits was cut: by a reset, or under TLS.
+        self.abandon("The connection was lost.")
         self._transport = None
 
     def pause_writing(self) -> None:
@@ -389,71 +353,97 @@ class Connection(asyncio.Protocol):
         if self.answer is not None:
             self.answer.wake()
 
-    def _lose(self, text: str) -> None:
-        if self.answer is not None:
-            self.answer.fail(ConnectionBroken(text))
-        self.drop()
-
     # The answer.
 
     def _take_head(self, answer: Answer, data: bytes) -> None:
         """The answer's head out of what came, after any informational ones."""
-        while True:
-            end = self._end_of_head(data)
+        while data:
+            end = data.find(_HEAD_END) if self._held is None else -1
             if end < 0:
+                data, end = self._hold(data)
+                if end < 0:
+                    return
+            head = _Head(answer.parts)
+            parser, status, is_http10 = _parse_head(data[: end + 4], head)
+            data = data[end + 4 :]
+            if status >= 200:
+                self._begin_body(answer, head, parser, status, is_http10=is_http10)
+                if data or not self._left:
+                    self._take_body(answer, data)
                 return
-            if self._held is not None:
-                data = bytes(self._held)
-                self._held = None
-            if end > HEAD_BYTES_MAX:
-                raise BadAnswer("The answer's head is too long.")
-            head = _Head(data[:end], answer.parts)
-            data = data[end:]
-            if head.status >= 200:
-                break
             self._informational += 1
-            if head.status == 101 or self._informational > INFORMATIONAL_MAX:
-                raise BadAnswer("The answer is informational only.")
-            if not data:
-                return
+            if status == 101 or self._informational > INFORMATIONAL_MAX:
+                raise BadAnswer("The upstream gives informational answers only, or switches protocols.")
+
+    def _hold(self, data: bytes) -> tuple[bytes, int]:
+        """Keeps a part of a head; returns all that is kept once the end of the head is in it, and where."""
+        held = self._held = self._held or bytearray()
+        fresh_at = len(held)
+        held += data
+        end = held.find(_HEAD_END, max(fresh_at - 3, 0))
+        if end < 0:
+            _check_partial_head(held, fresh_at)
+            return b"", end
+        self._held = None
+        return bytes(held), end
+
+    def _begin_body(
+        self, answer: Answer, head: _Head, parser: httptools.HttpResponseParser, status: int, *, is_http10: bool
+    ) -> None:
+        read = head.read
+        answer.status = status
         answer.headers = head.headers
-        answer.content_type = head.content_type
-        answer.content_encoding = head.content_encoding
-        self._delimit(answer, head)
-        answer.status = head.status
-        if data or (self._awaited == _BY_LENGTH and not self._left):
-            self._take_body(answer, data)
-
-    def _end_of_head(self, data: bytes) -> int:
-        """Where the head ends that ``data`` begins or goes on with; -1 where its end has not come."""
-        held = self._held
-        if held is None:
-            end = data.find(_HEAD_END)
-            if end < 0 and data:
-                _check_partial_head(data, 0)
-                self._held = bytearray(data)
-        else:
-            fresh_at = len(held)
-            held += data
-            end = held.find(_HEAD_END, max(fresh_at - 3, 0))
-            if end < 0:
-                _check_partial_head(held, fresh_at)
-        return end + 4 if end >= 0 else -1
-
-    def _delimit(self, answer: Answer, head: _Head) -> None:
-        self._closes = head.closes
-        if self._is_head or head.status in (204, 304):
+        answer.content_type = _media_type(read.get(b"content-type", b""))
+        answer.content_encoding = read.get(b"content-encoding", b"").lower().decode("latin-1")
+        self._closes = is_http10 or (b"connection" in read and _has_close(read[b"connection"]))
+        self._left = -1
+        if self._is_head or status in (204, 304):
             self._awaited = _BY_LENGTH
             self._left = 0
-        elif head.chunked:
-            self._awaited = _BY_CHUNKS
-            self._parser = head.parser
-            self._tokens = head.tokens
-        elif head.length >= 0:
+        elif b"content-length" in read:
             self._awaited = _BY_LENGTH
-            self._left = head.length
+            self._left = int(read[b"content-length"])
+        elif b"transfer-encoding" in read:
+            self._awaited = _BY_CHUNKS
+            self._head = head
+            self._parser = parser
         else:
             self._awaited = _BY_CLOSE
 
     def _take_body(self, answer: Answer, data: bytes) -> None:
-        ...
+        parts = answer.parts
+        complete = surplus = False
+        if self._awaited == _BY_LENGTH:
+            self._left -= len(data)
+            complete, surplus = self._left <= 0, self._left < 0
+            data = data[: self._left] if surplus else data
+            if data:
+                parts.append(data)
+        elif self._awaited == _BY_CLOSE:
+            parts.append(data)
+        elif self._head is not None and self._parser is not None:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserError as error:
+                surplus = self._head.complete
+                if not surplus:
+                    raise BadAnswer(f"The chunked body is not valid HTTP: {error}.") from None
+            complete = self._head.complete
+        if complete:
+            self._end(answer, reusable=not (surplus or self._closes))
+            return
+        answer.unread += len(data)
+        if answer.unread > UNREAD_BYTES_HIGH and not self._reading_paused and self._transport is not None:
+            if not parts:
+                raise BadAnswer("The chunked body is more framing than body.")
+            self._reading_paused = True
+            self._transport.pause_reading()
+
+    def _end(self, answer: Answer, *, reusable: bool) -> None:
+        """The answer is whole. A connection with unsent bytes of the request cannot take the next one."""
+        self.answer = answer.connection = self._parser = self._head = None
+        if reusable and not self._sending and self._transport and not self._transport.get_write_buffer_size():
+            self.read_on()
+            self._pool.release(self)
+        else:
+            self.abandon("It cannot be used again.")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-from multidict import CIMultiDict
-
 from app.core.errors import Headers
 
 # design: everything that is not on these lists stays here; a client's own credentials never leave.
@@ -47,33 +45,33 @@ RATE_LIMIT_PREFIX = b"x-ratelimit-"
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def toward_upstream(headers: Headers, also: frozenset[bytes]) -> CIMultiDict[str]:
+def toward_upstream(headers: Headers, also: frozenset[bytes]) -> Headers:
     """The client's headers that the upstream may see; ``also`` names the configured ones."""
-    passed: CIMultiDict[str] = CIMultiDict()
-    for name, value in headers:
-        if name in FORWARDED or name.startswith(FORWARDED_PREFIX) or name in also:
-            passed.add(name.decode("ascii"), value.decode("latin-1"))
-    return passed
+    return [
+        header
+        for header in headers
+        if header[0] in FORWARDED or header[0].startswith(FORWARDED_PREFIX) or header[0] in also
+    ]
 
 
-def toward_client(raw_headers: tuple[tuple[bytes, bytes], ...], *, rename_limits: bool) -> Headers:
-    """The upstream's headers that the client may see, names in lower case.
+def toward_client(headers: Headers, *, rename_limits: bool) -> Headers:
+    """The upstream's headers (names in lower case) that the client may see.
 
     ``rename_limits``: the key has limits of its own, so the upstream's go under ``x-upstream-``.
     Values with control characters are dropped.
     """
     passed: Headers = []
     # One look at all of them: hardly ever is there anything to drop.
-    suspicious = CONTROL.search(b"".join([value for _, value in raw_headers])) is not None
-    for raw_name, value in raw_headers:
-        name = raw_name.lower()
+    suspicious = CONTROL.search(b"".join([value for _, value in headers])) is not None
+    for name, value in headers:
         if name in WITHHELD or name.startswith(OURS_PREFIX):
             continue
         if suspicious and CONTROL.search(value) is not None:
             continue
         if rename_limits and name.startswith(RATE_LIMIT_PREFIX):
-            name = b"x-upstream-" + name.removeprefix(b"x-")
-        passed.append((name, value))
+            passed.append((b"x-upstream-" + name.removeprefix(b"x-"), value))
+        else:
+            passed.append((name, value))
     return passed
 
 

@@ -10,12 +10,10 @@ import asyncio
 from math import inf
 from typing import Literal, Protocol
 
-import aiohttp
-from multidict import CIMultiDict
-
 from app.core.errors import Headers, UpstreamOutcomeUnknown, UpstreamTimeout
 from app.core.exchange import Connection, Endpoint
 from app.settings import StreamSettings, Timeouts
+from app.upstream.client import Answer, BadAnswer, ConnectionBroken
 from app.upstream.pool import UpstreamPool
 from app.upstream.sse import EventReader, EventSplitter
 from app.upstream.watch import Sweep, Watched
@@ -104,7 +102,7 @@ class Relay:
         self._streaming = False
         self._drain_deadline_s = inf
         self._cut: Cut | None = None
-        self._answer: aiohttp.ClientResponse | None = None
+        self._answer: Answer | None = None
         sweep.add(self._watched)
         connection.on_disconnect(self._on_disconnect)
 
@@ -127,10 +125,10 @@ class Relay:
         endpoint: Endpoint,
         *,
         query: bytes,
-        headers: CIMultiDict[str],
+        headers: Headers,
         body: bytes | None,
         wants_stream: bool,
-    ) -> aiohttp.ClientResponse:
+    ) -> Answer:
         """Send, and wait for the answer's head. Raises UpstreamError."""
         self._timeouts = pool.settings.timeouts
         self._streaming = wants_stream
@@ -151,7 +149,7 @@ class Relay:
         except asyncio.CancelledError:
             self._take_cancellation()
 
-    async def read(self, answer: aiohttp.ClientResponse, bytes_max: int) -> tuple[bytes, Cut | None, bool]:
+    async def read(self, answer: Answer, bytes_max: int) -> tuple[bytes, Cut | None, bool]:
         """The body up to ``bytes_max``: (bytes, what cut it short, whether more is to come)."""
         chunks: list[bytes] = []
         size = 0
@@ -165,7 +163,7 @@ class Relay:
             size += len(chunk)
         return b"".join(chunks), None, True
 
-    async def pass_on(self, answer: aiohttp.ClientResponse, status: int, headers: Headers, first: bytes) -> Cut | None:
+    async def pass_on(self, answer: Answer, status: int, headers: Headers, first: bytes) -> Cut | None:
         """A large body, chunk by chunk; the whole is shown to the witness if it is small enough to keep.
 
         The last chunk waits until all of it was shown, so that the request is settled before it ends.
@@ -195,7 +193,7 @@ class Relay:
         await self._write(last)
         return None
 
-    async def stream(self, answer: aiohttp.ClientResponse, status: int, headers: Headers) -> Cut | None:
+    async def stream(self, answer: Answer, status: int, headers: Headers) -> Cut | None:
         """An event stream, each write on an event boundary. None where the upstream ended it properly."""
         self._streaming = True
         splitter, reader = EventSplitter(), EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
@@ -257,9 +255,7 @@ class Relay:
             except asyncio.CancelledError:
                 self._take_cancellation()
 
-    async def _next(
-        self, answer: aiohttp.ClientResponse, silence_s: float | None = None
-    ) -> tuple[bytes | None, Cut | None]:
+    async def _next(self, answer: Answer, silence_s: float | None = None) -> tuple[bytes | None, Cut | None]:
         """The next bytes (b"" at the end, None after ``silence_s`` without any), or what cut them off."""
         if self._cut is not None:
             return None, self._cut
@@ -268,15 +264,15 @@ class Relay:
             return None, "drain_over"
         try:
             if silence_s is None:
-                return await answer.content.readany(), None
+                return await answer.read_any(), None
             async with asyncio.timeout(silence_s):
-                return await answer.content.readany(), None
+                return await answer.read_any(), None
         except TimeoutError:
             return None, None
         except asyncio.CancelledError:
             self._take_cancellation()
             return None, self._cut
-        except (aiohttp.ClientError, ConnectionError, ValueError):
+        except (ConnectionBroken, BadAnswer):
             return None, "upstream_disconnected"
 
     def _watch(self, seconds: float) -> None:

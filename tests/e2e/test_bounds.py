@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import httpx
 import psutil
@@ -130,26 +131,22 @@ def test_slow_readers_cost_little_memory_and_are_cut(tmp_path):
     config_extra = "stream: {on_disconnect: cancel}\n"
     with PlayedUpstream(play) as upstream:
         config = config_for(upstream.base_url, extra=config_extra).replace("drain_delay_s: 0", "drain_delay_s: 0, slow_client_s: 2")
-        with RunningGateway(tmp_path, config) as gateway:
+        with RunningGateway(tmp_path, config) as gateway, ExitStack() as stack:
             post(gateway)
             process = psutil.Process(gateway.process.pid)
             before = process.memory_info().rss
-            socks = []
             body = json.dumps({"model": "gpt-4o", "input": "hi", "stream": True}).encode()
             for _ in range(20):
-                sock = socket.socket()
+                sock = stack.enter_context(socket.socket())
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 sock.connect(("127.0.0.1", gateway.port))
                 head = f"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
                 sock.sendall((head + f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body)
-                socks.append(sock)
             time.sleep(1.5)
             assert (process.memory_info().rss - before) / 20 < 600 * 1024
             records = gateway.records(wait_for=21)
             assert [record["outcome"] for record in records[1:]] == ["disconnected"] * 20
             assert gateway.metrics()["headgate_in_flight"] == 0
-            for sock in socks:
-                sock.close()
 
 
 @pytest.mark.parametrize("policy", ["drain", "cancel"])

@@ -41,7 +41,10 @@ class PostgresServer:
 
     def __init__(self) -> None:
         self._directory = Path(tempfile.mkdtemp(prefix="hg-pg-"))
-        self._guard = subprocess.Popen(["sh", "-c", GUARD, "guard", self._directory], stdin=subprocess.PIPE)
+        # In a session of its own, so that what kills the tests does not kill their guard.
+        self._guard = subprocess.Popen(
+            ["sh", "-c", GUARD, "guard", self._directory], stdin=subprocess.PIPE, start_new_session=True
+        )
         self._user = NOBODY if os.geteuid() == 0 else None
         self._process: subprocess.Popen[bytes] | None = None
         self._databases = 0

@@ -203,6 +203,28 @@ async def test_beyond_the_bound_records_wait_on_the_disk_in_their_order(gateway_
     assert gateway.poisoned == []
 
 
+async def test_a_record_does_not_overtake_its_objects(gateway_of):
+    """Once committed a record lets go of its lines, and an object that waits on the disk is one of them."""
+    gateway = gateway_of(queue_items_max=2)
+    await gateway.writer.stop()
+    gateway.serve(record_of())
+    gateway.serve(record_of())
+    record = record_of()
+    gateway.journal.open(opening_of(record.request_id))
+    gateway.journal.seen(owned_of(record.request_id))
+    gateway.writer.remember(owned_of(record.request_id))
+    # Now there is room again in memory.
+    gateway.journal.settled([gateway.writer._queue.popleft().request_id])
+    gateway.journal.close(record)
+    gateway.writer.submit(record)
+    gateway.writer.start()
+    async with asyncio.timeout(5):
+        while gateway.journal.records_pending:
+            await asyncio.sleep(0.005)
+    async with gateway.database.read() as connection:
+        assert len(await owner_of(connection, f"resp_{record.request_id}")) == 1
+
+
 async def test_what_cannot_be_read_back_stays_in_the_journal_and_is_told(gateway_of, switch, tmp_path):
     gateway = gateway_of(batch_items_max=5, queue_items_max=5)
     switch.away = True

@@ -1,0 +1,220 @@
+"""A small HTTP/1.1 client for a proxy: what it is given goes out, and what comes is handed over as it came.
+
+No automatic headers but ``host`` and ``content-length``, no cookies, redirects, decompression or proxies, and
+nothing is sent twice. Deadlines for the answer are the caller's, who cancels.
+
+One race is in the nature of keep-alive: an upstream may close an idle connection while a request is already
+on its way there. Whether it was read nobody can tell, so that is ConnectionBroken, not another try. To make it
+rare, ``keepalive_timeout_s`` is to be shorter than the upstream's own, and a connection whose end has been
+seen is never used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+
+from app.core.errors import Headers
+from app.upstream.connection import (
+    Answer,
+    BadAnswer,
+    ClientError,
+    Connection,
+    ConnectionBroken,
+    NotConnected,
+    TooManyConnections,
+)
+
+__all__ = [
+    "Answer",
+    "BadAnswer",
+    "Client",
+    "ClientError",
+    "ConnectionBroken",
+    "NotConnected",
+    "TooManyConnections",
+]
+
+HAPPY_EYEBALLS_DELAY_S = 0.25
+SWEEP_INTERVAL_S_MIN = 0.1
+
+_REQUEST_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
+_OURS = frozenset(
+    (b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"te", b"expect")
+)
+"""Headers by which a caller's request could end elsewhere than this client thinks."""
+
+
+class Client:
+    """The connections to one upstream. The last one that was given back is the next to be used."""
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        uds: str | None = None,
+        base_path: str,
+        connect_timeout_s: float,
+        keepalive_timeout_s: float,
+        connections_max: int,
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._uds = uds
+        self._base_path = base_path.encode("ascii")
+        self._connect_timeout_s = connect_timeout_s
+        self._keepalive_timeout_s = keepalive_timeout_s
+        self._connections_max = connections_max
+        self._line_rest = b" HTTP/1.1\r\nhost: %s\r\n" % _host_header(host, port, tls=tls is not None)
+        # Kept in the order in which they were given back.
+        self._idle: dict[Connection, None] = {}
+        self._connections: set[Connection] = set()
+        self._connecting = 0
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __repr__(self) -> str:
+        return f"Client(in_use={self.in_use}, idle={self.idle}, max={self._connections_max}, closed={self._closed})"
+
+    @property
+    def in_use(self) -> int:
+        """Connections with a request on them, and those being made."""
+        return len(self._connections) - len(self._idle) + self._connecting
+
+    @property
+    def idle(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
+
+    async def request(self, method: bytes, target: bytes, headers: Headers, body: bytes | None) -> Answer:
+        """Sends a request and waits for the head of its answer, whose body is then to be read or closed.
+
+        ``target`` follows the base path; both go out as they are. Names of ``headers`` in lower case.
+        Raises NotConnected (nothing was written), ConnectionBroken, BadAnswer; ValueError for what could not
+        be said in a request. Cancelled, it closes the connection.
+        """
+        head = self._head(method, target, headers, body)
+        connection = self._take_idle() or await self._connect()
+        return await connection.exchange(head, body, is_head=method == b"HEAD")
+
+    async def close(self) -> None:
+        """Closes every connection; answers that are still being read break off."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for connection in list(self._connections):
+            connection.abandon("The client was closed.")
+        # The event loop closes the sockets in its next turn.
+        await asyncio.sleep(0)
+
+    # For the connections.
+
+    def release(self, connection: Connection) -> None:
+        if self._closed or self._loop is None:
+            connection.abandon("It is not needed any more.")
+            return
+        connection.idle_since_s = self._loop.time()
+        self._idle[connection] = None
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._keepalive_timeout_s, self._sweep)
+
+    def forget(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+        self._connections.discard(connection)
+
+    # Inside.
+
+    def _head(self, method: bytes, target: bytes, headers: Headers, body: bytes | None) -> bytes:
+        parts = [method, b" ", self._base_path, target, self._line_rest]
+        for name, value in headers:
+            if name in _OURS:
+                raise ValueError("A header that delimits the request is the client's own to write.")
+            parts += (name, b": ", value, b"\r\n")
+        if body is not None:
+            parts.append(b"content-length: %d\r\n" % len(body))
+        parts.append(b"\r\n")
+        head = b"".join(parts)
+        lines = len(headers) + (3 if body is None else 4)
+        if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
+            raise ValueError("A header has a line break or a NUL.")
+        if _REQUEST_LINE.match(head) is None:
+            raise ValueError("The method or the target cannot stand in a request line.")
+        return head
+
+    def _take_idle(self) -> Connection | None:
+        if not self._idle or self._loop is None:
+            return None
+        connection, _ = self._idle.popitem()
+        if connection.idle_since_s + self._keepalive_timeout_s > self._loop.time():
+            return connection
+        # The others have been idle for longer still; the sweep is about to come for them.
+        connection.abandon("It is not needed any more.")
+        return None
+
+    def _sweep(self) -> None:
+        """One timer for all: drops what was idle for too long, and comes again for what remains."""
+        self._timer = None
+        if self._loop is None:
+            return
+        now_s = self._loop.time()
+        for connection in list(self._idle):
+            due_in_s = connection.idle_since_s + self._keepalive_timeout_s - now_s
+            if due_in_s > 0:
+                self._timer = self._loop.call_later(max(due_in_s, SWEEP_INTERVAL_S_MIN), self._sweep)
+                return
+            connection.abandon("It is not needed any more.")
+
+    async def _connect(self) -> Connection:
+        if self._closed:
+            raise NotConnected("The client is closed.")
+        if self.in_use >= self._connections_max:
+            raise TooManyConnections(f"All {self._connections_max} connections are in use.")
+        loop = self._loop = asyncio.get_running_loop()
+        connection = Connection(self, loop)
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await self._open(loop, connection)
+        except (OSError, UnicodeError) as error:
+            # TimeoutError and the errors of TLS and of name resolution are OSErrors.
+            connection.abandon("It is not needed any more.")
+            raise NotConnected(f"The upstream could not be connected to: {type(error).__name__}.") from error
+        except BaseException:
+            connection.abandon("It is not needed any more.")
+            raise
+        finally:
+            self._connecting -= 1
+        self._admit(connection)
+        return connection
+
+    def _admit(self, connection: Connection) -> None:
+        if self._closed:
+            connection.abandon("The client was closed.")
+        if not connection.closed:
+            self._connections.add(connection)
+
+    async def _open(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+        server_hostname = self._host if self._tls is not None else None
+        if self._uds is not None:
+            await loop.create_unix_connection(
+                lambda: connection, self._uds, ssl=self._tls, server_hostname=server_hostname
+            )
+            return
+        await loop.create_connection(
+            lambda: connection,
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=server_hostname,
+        )
+
+
+def _host_header(host: str, port: int, *, tls: bool) -> bytes:
+    name = f"[{host}]" if ":" in host else host
+    return (name if port == (443 if tls else 80) else f"{name}:{port}").encode("ascii")
