@@ -22,6 +22,8 @@ HEADERS_MAX = 128
 INFORMATIONAL_MAX = 16
 UNREAD_BYTES_HIGH = 64 * 1024
 """With more than this of an answer waiting to be taken, the upstream is not read."""
+READ_BYTES = 64 * 1024
+"""The most that is read at once."""
 PART_BYTES = 64 * 1024
 """A body up to this size is copied to stand beside its head in one write; a larger one goes out in such parts."""
 
@@ -225,8 +227,16 @@ def _has_close(connection: bytes) -> bool:
     return b"close" in [token.strip() for token in connection.lower().split(b",")]
 
 
-class Connection(asyncio.Protocol):
-    """Carries one request at a time, again and again."""
+_read_buffer = bytearray(READ_BYTES)
+_read_view = memoryview(_read_buffer)
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Carries one request at a time, again and again.
+
+    A buffered protocol, since uvloop would otherwise read up to 256 KiB at once, which a slow client makes
+    us hold. What is read is copied out before the next read, so one buffer serves every connection.
+    """
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -319,7 +329,14 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
+        return _read_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_read_view[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
+        """The next bytes of the wire."""
         answer = self.answer
         if answer is None:
             # Nobody asked: the next request must not take it for its answer.
