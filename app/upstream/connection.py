@@ -20,9 +20,9 @@ HEAD_BYTES_MAX = 64 * 1024
 HEADER_LINE_BYTES_MAX = 32 * 1024
 HEADERS_MAX = 128
 INFORMATIONAL_MAX = 16
-UNREAD_BYTES_HIGH = 64 * 1024
+UNREAD_BYTES_HIGH = 32 * 1024
 """With more than this of an answer waiting to be taken, the upstream is not read."""
-READ_BYTES = 64 * 1024
+READ_BYTES = 32 * 1024
 """The most that is read at once."""
 PART_BYTES = 64 * 1024
 """A body up to this size is copied to stand beside its head in one write; a larger one goes out in such parts."""

@@ -266,9 +266,7 @@ async def test_a_reset_is_no_end():
         await peer.request()
         await peer.send(OK + b"\r\nabc")
         await asyncio.sleep(0.05)
-        peer.writer.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
-        )
+        peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         peer.writer.transport.abort()
 
     async with served(play) as (port, _):

@@ -212,7 +212,9 @@ async def test_a_body_with_no_length_that_is_cut_is_broken():
 
 
 @pytest.mark.parametrize("end", ["eof", "lost"])
-@pytest.mark.parametrize("head", [OK + b"content-length: 9\r\n\r\nabc", CHUNKED + b"9\r\nabc", CHUNKED + b"3\r\nabc\r\n"])
+@pytest.mark.parametrize(
+    "head", [OK + b"content-length: 9\r\n\r\nabc", CHUNKED + b"9\r\nabc", CHUNKED + b"3\r\nabc\r\n"]
+)
 async def test_what_came_is_read_before_the_break_is_told(head, end):
     wire = Wire()
     answer = await wire.answer(head, end=end)
