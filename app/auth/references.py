@@ -20,8 +20,13 @@ from app.core.exchange import Family
 HINTS = (b"_id", b'"id"', b"item_reference", b"\\u00")
 TOOL_HINT = b'"container"'
 ID_FIELDS = frozenset(
-    "file_id file_ids vector_store_id vector_store_ids container_id skill_id response_id batch_id".split()
+    (
+        "file_id file_ids vector_store_id vector_store_ids container_id skill_id response_id batch_id "
+        "approval_request_id"
+    ).split()
 )
+# What an item has beside what it says. With an id and nothing more it stands for the stored one.
+BARE_FIELDS = frozenset("id type status role".split())
 # A client's own schemas, names and labels: the words in there are not the API's.
 OPAQUE_FIELDS = frozenset("parameters schema input_schema metadata arguments json_schema headers".split())
 DEPTH_MAX = 128
@@ -61,9 +66,13 @@ def _check_items(items: Any) -> None:
     for item in items:
         if not isinstance(item, dict):
             continue
-        kind = item.get("type")
-        is_bare = item.get("id") is not None and kind is None and "role" not in item
-        if kind == "item_reference" or is_bare:
+        if item.get("type") == "item_reference":
+            raise _unknown("input")
+        if item.get("id") is None:
+            continue
+        says = {name for name, value in item.items() if value is not None} - BARE_FIELDS
+        # The image itself is the result; everything else is a request for the stored one.
+        if not says or (item.get("type") == "image_generation_call" and "result" not in says):
             raise _unknown("input")
 
 

@@ -14,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.edge.endpoints import FAMILIES
-from app.settings import Environment
+from app.settings import ConfigurationError, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
 
@@ -68,9 +68,16 @@ async def writing(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def reading(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
-    """One snapshot of the ledger."""
+    """One snapshot of the ledger, which must be there."""
+    _require_ledger(Environment.read(data_dir=data_dir).database)
     async with ledger(data_dir) as database, database.read() as connection:
         yield connection
+
+
+def _require_ledger(url: str) -> None:
+    path = url.removeprefix("sqlite:///")
+    if path != url and not Path(path).exists():
+        raise ConfigurationError(f"there is no ledger at {path}")
 
 
 def name_of(text: str) -> str:

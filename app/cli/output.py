@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import typer
 
 from app.settings import ConfigurationError
-from app.store.errors import StoreError
+from app.store.errors import DatabaseUnavailable, StoreError
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -36,12 +36,19 @@ def fail(sentence: str) -> typer.Exit:
     return typer.Exit(1)
 
 
+def sentence_of(error: Exception) -> str:
+    """What failed, for a person."""
+    if isinstance(error, DatabaseUnavailable):
+        return f"the ledger's database does not answer: {error}"
+    return str(error) or type(error).__name__
+
+
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run ``work``; what can be said in a sentence is, without a traceback."""
     try:
         return asyncio.run(work)
     except (StoreError, ConfigurationError) as error:
-        raise fail(str(error)) from error
+        raise fail(sentence_of(error)) from error
     except OSError as error:
         raise fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": ")) from error
 

@@ -61,7 +61,12 @@ def show_usage(
         async with reading(data_dir) as connection:
             return [_row(row) for row in await usage(connection, groups, start_ms, end_ms)]
 
-    show_rows(run(work()), (*groups, *COLUMNS), Format.json if as_json else style)
+    rows = run(work())
+    style = Format.json if as_json else style
+    if style is Format.table:
+        # Data keeps its shape; to a person, what has no price must not look as if it cost nothing.
+        rows = [{**row, "cost_usd": "unpriced"} if row["requests"] == row["unpriced"] else row for row in rows]
+    show_rows(rows, (*groups, *COLUMNS), style)
 
 
 def _row(row: UsageRow) -> dict[str, Any]:

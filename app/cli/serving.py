@@ -8,7 +8,9 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +21,7 @@ import uvicorn
 import uvloop
 
 from app import __version__
-from app.cli.output import fail
+from app.cli.output import fail, sentence_of
 from app.edge.server import ServerLimits, server_config
 from app.main import DataDirTaken, FirstRun, Gateway, open_gateway
 from app.settings import Configuration, ConfigurationError, Environment, ServerSettings, load_configuration
@@ -45,6 +47,7 @@ def serve(
     try:
         environment = Environment.read(config=config, host=host, port=port, data_dir=data_dir)
         configuration = load_configuration(environment.config_path)
+        _check_certificate(tls_cert, tls_key)
         listener = _listen(environment.host, environment.port)
     except ConfigurationError as error:
         raise fail(str(error)) from error
@@ -58,9 +61,13 @@ def serve(
         with listener:
             uvloop.run(_Serving(configuration, environment, listener, log, tls_cert, tls_key).run())
     except (StoreError, ConfigurationError, DataDirTaken) as error:
-        raise fail(str(error)) from error
+        raise fail(sentence_of(error)) from error
     except OSError as error:
         raise fail(f"{error.filename or 'the system'}: {error.strerror}") from error
+    except Exception as error:
+        # A bug: its type and place, since its text may quote a secret.
+        trace = traceback.extract_tb(error.__traceback__)[-1]
+        raise fail(f"{type(error).__name__} at {Path(trace.filename).name}:{trace.lineno}") from error
     finally:
         log.close()
 
@@ -72,6 +79,19 @@ def simulate(
     """Run the simulator upstream on its own."""
     print(f"simulator on http://{host}:{port}/v1", file=sys.stderr)
     run_simulator(host, port)
+
+
+def _check_certificate(tls_cert: Path | None, tls_key: Path | None) -> None:
+    """Before anything is started. Raises ConfigurationError."""
+    if tls_cert is None or tls_key is None:
+        return
+    for path in (tls_cert, tls_key):
+        if not path.is_file():
+            raise ConfigurationError(f"{path}: there is no such file")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls_cert, tls_key)
+    except (ssl.SSLError, OSError) as error:
+        raise ConfigurationError(f"{tls_cert}, {tls_key}: not a certificate and its key") from error
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -139,7 +159,7 @@ class _Serving:
         config = server_config(
             gateway.app,
             _server_limits(settings),
-            on_refused=lambda code: gateway.metrics.refused.labels(code).inc(),
+            on_refused=gateway.app.refused,
             lifespan="off",
             log_config=None,
             timeout_graceful_shutdown=max(1, round(settings.drain_s_max)),

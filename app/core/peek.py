@@ -56,7 +56,7 @@ def peek(family: Family, body: JSONObject) -> Peek:
         service_tier=body.get_str("service_tier"),
         previous_response_id=body.get_str("previous_response_id") if family == "responses" else None,
         stores=family == "responses" and body.get_bool("store") is not False,
-        reasons=family == "responses" and body.has("reasoning"),
+        reasons=body.has("reasoning") or body.has("reasoning_effort"),
     )
 
 

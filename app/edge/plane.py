@@ -92,7 +92,8 @@ class Gateway:
         if self.closed:
             raise Draining
         headers: Headers = scope["headers"]
-        endpoint = match(scope["method"], scope["raw_path"], wants_websocket=_wants_websocket(headers))
+        is_get = scope["method"] == "GET"
+        endpoint = match(scope["method"], scope["raw_path"], wants_websocket=is_get and _wants_websocket(headers))
         if endpoint.method == "POST":
             check_media(headers)
         return Exchange(
@@ -109,11 +110,15 @@ class Gateway:
             forget_body=body.close,
         )
 
-    def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:
+    def refused(self, error: GatewayError, request_id: str) -> None:
+        """Count and log a refusal, also one of the HTTP server's own."""
         self._metrics.refused.labels(error.code).inc()
         level = self._log.error if error.status >= 500 else self._log.info
         # Not the parameter: where a member of the body has no business, its name is the client's own text.
         level("refused", request_id=request_id, status=error.status, code=error.code)
+
+    def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:
+        self.refused(error, request_id)
         if connection.response_started:
             # After the first byte an error is never rendered into the answer as if it were one.
             connection.abort()

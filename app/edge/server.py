@@ -36,6 +36,8 @@ from app.edge.sweeper import Sweeper
 
 __all__ = ["Cycle", "HardenedProtocol", "ServerLimits", "hardened_protocol", "server_config"]
 
+OnRefused = Callable[[GatewayError, str], None]
+
 WRITE_BUFFER_HIGH_BYTES = 64 * 1024
 DRAIN_BYTES_MAX = 64 * 1024
 """An unread rest of a request body up to this size is read away, so that the connection can be kept."""
@@ -71,8 +73,8 @@ class HardenedProtocol(HttpToolsProtocol):
     defaults: ClassVar[DefaultHeaders]
 
     @staticmethod
-    def on_refused(code: str) -> None:
-        """Told the error code of every request that is refused here."""
+    def on_refused(error: GatewayError, request_id: str) -> None:
+        """Told of every request that is refused here."""
 
     def __init__(
         self,
@@ -345,8 +347,9 @@ class HardenedProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 cycle.abort()
                 return
-        self.on_refused(error.code)
-        status, headers, body = render(error, new_request_id(time.time_ns() // 1_000_000))
+        request_id = new_request_id(time.time_ns() // 1_000_000)
+        self.on_refused(error, request_id)
+        status, headers, body = render(error, request_id)
         lines = [b"%b: %b\r\n" % header for header in headers]
         block = self.default_block(has_date=False)
         self.transport.write(
@@ -386,11 +389,11 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def hardened_protocol(
-    limits: ServerLimits, *, on_refused: Callable[[str], None] | None = None
+    limits: ServerLimits, *, on_refused: OnRefused | None = None
 ) -> type[HardenedProtocol]:
     """A protocol class for ``uvicorn.Config(http=...)``; one for each server, as its connections share a sweeper.
 
-    ``on_refused`` is told the error code of every request that is refused here.
+    ``on_refused`` is told the error and the id of every request that is refused here.
     """
 
     class LimitedProtocol(HardenedProtocol):
@@ -405,7 +408,7 @@ def hardened_protocol(
 
 
 def server_config(
-    app: App, limits: ServerLimits, *, on_refused: Callable[[str], None] | None = None, **settings: Any
+    app: App, limits: ServerLimits, *, on_refused: OnRefused | None = None, **settings: Any
 ) -> Config:
     """A configuration of uvicorn with all that the hardening relies on; ``settings`` are uvicorn's others."""
     return Config(

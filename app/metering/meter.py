@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.core.records import Attempt, Bound, Entry, Opening, Outcome, Record, attempt_id_of
-from app.core.usage import Usage
+from app.core.usage import NOTHING_USED, Usage
 from app.metering.estimates import (
     BYTES_PER_TOKEN,
     COLD_BYTES_PER_TOKEN,
@@ -16,6 +16,10 @@ from app.metering.tokens import Reading
 
 UNSEEN_TOKENS = 256
 """What a cancelled model may have produced beyond what had arrived."""
+
+REASONING_TOKENS = 2048
+REASONING_SHARE = 4
+"""Hidden reasoning of a whole answer that told no usage: so many tokens, and so many for each one seen."""
 
 REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5", "sim-reasoning")
 
@@ -45,7 +49,7 @@ class Meter:
         self.opening = opening
         self.attempt: Attempt = opening.attempt
         self.ask = ask
-        self.reading = Reading()
+        self.reading = self._new_reading()
         self.status: int | None = None
         self.first_byte_ms: int | None = None
         self.body_seen = False
@@ -63,11 +67,14 @@ class Meter:
         """The id that the current attempt carries upstream."""
         return attempt_id_of(self.opening.request_id, self.attempt.number)
 
+    def _new_reading(self) -> Reading:
+        return Reading(outputless=self.opening.endpoint == "embeddings")
+
     def retry(self, attempt: Attempt) -> None:
         """The current attempt is known to be unbilled; ``attempt`` follows it."""
         self.voids.append(self._void())
         self.attempt = attempt
-        self.reading = Reading()
+        self.reading = self._new_reading()
 
     def price(self) -> Price | None:
         """The price by what the answer says of its model and tier, as far as it has."""
@@ -124,7 +131,7 @@ class Meter:
     def _primary(self) -> Entry:
         usage = self.reading.usage
         price = self.price()
-        if usage is not None:
+        if usage is not None and self._is_complete():
             return Entry(
                 attempt_id=self.attempt_id,
                 kind="charge",
@@ -164,32 +171,52 @@ class Meter:
         )
 
     def _seen(self, bound: Bound) -> tuple[Usage, Usage]:
-        """The least that was used, and what is charged: never less than what was used, as far as that is known.
+        """The least that was used, and what is charged: not below what was used, as far as that can be known.
 
-        Where nothing, or not everything, can have been seen (no answer yet, or hidden reasoning), that
-        is the bound.
+        Where nothing, or not everything, can have been seen of an answer that did not come to its end (none
+        yet, or hidden reasoning), that is the bound.
         """
-        reading, ask = self.reading, self.ask
+        reading, bound_output = self.reading, bound.output_tokens_upper
+        told = reading.usage or NOTHING_USED
         lower = Usage(
-            input_tokens=bound.input_tokens_lower,
-            output_tokens=min(reading.output_bytes // LOWER_BYTES_PER_TOKEN, bound.output_tokens_upper),
+            input_tokens=max(bound.input_tokens_lower, told.input_tokens),
+            output_tokens=max(min(reading.text_bytes // LOWER_BYTES_PER_TOKEN, bound_output), told.output_tokens),
         )
-        if not self.body_seen or self._may_reason():
-            output = bound.output_tokens_upper
+        seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
+        if self.body_seen and self._is_complete():
+            output = seen + (REASONING_TOKENS + REASONING_SHARE * seen if self._may_reason() else 0)
+        elif self.body_seen and not self._may_reason():
+            output = seen + UNSEEN_TOKENS
         else:
-            seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
-            output = min(seen + (0 if self._is_complete() else UNSEEN_TOKENS), bound.output_tokens_upper)
-        if ask.follows_stored:
-            input_tokens = bound.input_tokens_upper
-        else:
-            learnt = self._estimates.input_tokens(self.opening.key_id, self.attempt.model, ask.body_bytes)
-            # A tenth over the likely figure, since an estimate must not be below the truth.
-            input_tokens = min(learnt + learnt // 10 + BYTES_PER_TOKEN, bound.input_tokens_upper)
-        likely = Usage(input_tokens=max(input_tokens, lower.input_tokens), output_tokens=output)
+            output = bound_output
+        likely = Usage(
+            input_tokens=max(self._likely_input(bound), lower.input_tokens),
+            output_tokens=max(min(output, bound_output), lower.output_tokens),
+        )
         return lower, likely
 
+    def _likely_input(self, bound: Bound) -> int:
+        if self.ask.follows_stored:
+            return bound.input_tokens_upper
+        learnt = self._estimates.input_tokens(self.opening.key_id, self.attempt.model, self.ask.body_bytes)
+        # A tenth over the likely figure, since an estimate must not be below the truth.
+        return min(learnt + learnt // 10 + BYTES_PER_TOKEN, bound.input_tokens_upper)
+
+    def limit_tokens(self, reserved: int) -> int:
+        """What the request counts for token limits: exactly what it used, else no less than was seen of it.
+
+        An estimate of what nobody saw belongs on the bill; in a limit it would lock a key out for nothing.
+        """
+        reading = self.reading
+        if reading.usage is not None:
+            return reading.usage.tokens
+        seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
+        return max(reserved, self._likely_input(self.attempt.bound) + seen)
+
     def _is_complete(self) -> bool:
-        return self.reading.finished or self.reading.terminal is not None
+        """Whether the answer came to its end: usage that was told on the way there is not the last word."""
+        reading = self.reading
+        return reading.finished or reading.done or reading.terminal is not None
 
     def _may_reason(self) -> bool:
         model = (self.reading.model or self.attempt.model).rsplit("/", 1)[-1]

@@ -51,6 +51,7 @@ class _Event(msgspec.Struct):
     type: Any = None
     response: msgspec.Raw = msgspec.Raw(b"")
     delta: Any = None
+    item: msgspec.Raw = msgspec.Raw(b"")
     choices: msgspec.Raw = msgspec.Raw(b"")
     id: Any = None
     model: Any = None
@@ -88,17 +89,21 @@ class Reading:
         "finished",
         "model",
         "output_bytes",
+        "outputless",
         "reasoning_seen",
         "response_id",
         "service_tier",
         "suspect",
         "terminal",
+        "text_bytes",
         "tool_usage",
         "usage",
         "usage_raw",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, *, outputless: bool = False) -> None:
+        """``outputless``: an answer whose usage has no output (embeddings)."""
+        self.outputless = outputless
         self.response_id: str | None = None
         self.model: str | None = None
         self.service_tier: str | None = None
@@ -112,6 +117,9 @@ class Reading:
         self.done = False
         self.reasoning_seen = False
         self.output_bytes = 0
+        """At least the bytes of text that the model produced: with the envelope, where that was not told apart."""
+        self.text_bytes = 0
+        """At most the bytes of text that the model produced."""
         self.events = 0
 
     def __repr__(self) -> str:
@@ -146,17 +154,24 @@ class Reading:
         if type(kind) is str:
             if kind.endswith(".delta"):
                 if type(event.delta) is str:
-                    self.output_bytes += len(event.delta.encode("utf-8", "replace"))
+                    self._saw_text(event.delta)
                 if kind.startswith("response.reasoning"):
                     self.reasoning_seen = True
             elif event.response:
                 self._see_response(kind, event.response)
             elif kind == "error":
                 self._see_error(event)
+            elif kind == "response.output_item.added" and b'"reasoning"' in bytes(event.item):
+                self.reasoning_seen = True
         elif event.choices or event.usage is not None:
             self._see_chunk(event)
         elif event.error is not None:
             self._see_error(event)
+
+    def _saw_text(self, text: str) -> None:
+        size = len(text.encode("utf-8", "replace"))
+        self.output_bytes += size
+        self.text_bytes += size
 
     def _see_response(self, kind: str, raw: msgspec.Raw) -> None:
         terminal = TERMINAL_EVENTS.get(kind)
@@ -168,7 +183,7 @@ class Reading:
             return
         if terminal is not None and self.terminal is not None:
             # The first terminal event wins; a second with other numbers is a fault of the upstream.
-            self.suspect = self.suspect or _usage_of(found.usage)[0] != self.usage
+            self.suspect = self.suspect or _usage_of(found.usage, outputless=self.outputless)[0] != self.usage
             return
         self._take(found)
         self.terminal = terminal
@@ -205,7 +220,7 @@ class Reading:
             return
         for text in (delta.content, delta.refusal, delta.reasoning_content):
             if type(text) is str:
-                self.output_bytes += len(text.encode("utf-8", "replace"))
+                self._saw_text(text)
         self.output_bytes += len(delta.tool_calls)
 
     # -- shared -------------------------------------------------------------------------------
@@ -224,11 +239,11 @@ class Reading:
             self.usage = _with_searches(self.usage, found.output)
 
     def _take_usage(self, raw: Any) -> None:
-        self.usage, self.suspect = _usage_of(raw)
+        self.usage, self.suspect = _usage_of(raw, outputless=self.outputless)
         self.usage_raw = _numbers_text(raw)
 
 
-def _usage_of(raw: Any) -> tuple[Usage | None, bool]:
+def _usage_of(raw: Any, *, outputless: bool) -> tuple[Usage | None, bool]:
     """The usage in its buckets, and whether it is absurd. Missing and absurd give None."""
     if not isinstance(raw, dict):
         return None, raw is not None
@@ -237,9 +252,9 @@ def _usage_of(raw: Any) -> tuple[Usage | None, bool]:
         required: tuple[str, ...] = ("input_tokens", "output_tokens")
     else:
         names = ("prompt_tokens", "prompt_tokens_details", "completion_tokens", "completion_tokens_details")
-        required = ("prompt_tokens",)
+        required = ("prompt_tokens",) if outputless else ("prompt_tokens", "completion_tokens")
     if any(raw.get(name) is None for name in required):
-        # Embeddings have no output; anything else that is not there is missing, not zero.
+        # What is not there is missing, not zero.
         return None, False
     into, out = raw.get(names[1]), raw.get(names[3])
     details_in: dict[str, Any] = into if isinstance(into, dict) else {}
@@ -283,7 +298,7 @@ def _short(value: Any) -> str | None:
 def _numbers_text(raw: Any) -> str | None:
     """The numbers of ``raw`` as JSON text, without any text values; None where it is too large."""
     text = msgspec.json.encode(raw)
-    if b':"' in text or b"[" in text or len(text) > USAGE_RAW_BYTES_MAX:
+    if not isinstance(raw, dict) or b':"' in text or b"[" in text or len(text) > USAGE_RAW_BYTES_MAX:
         # Not the usual object of numbers (and objects of them).
         text = msgspec.json.encode(_numbers(raw, USAGE_DEPTH_MAX))
     return text.decode() if len(text) <= USAGE_RAW_BYTES_MAX else None
@@ -294,4 +309,4 @@ def _numbers(raw: Any, depth: int) -> Any:
         if not depth:
             return None
         return {str(name)[:64]: _numbers(value, depth - 1) for name, value in list(raw.items())[:64]}
-    return raw if isinstance(raw, (int, float)) else None
+    return raw if isinstance(raw, (int, float)) and not isinstance(raw, bool) else None

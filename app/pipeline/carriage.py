@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Mapping
 
@@ -10,6 +11,7 @@ import msgspec
 from app.catalog import Route
 from app.catalog.catalog import choose
 from app.core.errors import (
+    Draining,
     GatewayError,
     Headers,
     UpstreamAuthFailed,
@@ -36,7 +38,6 @@ ATTEMPTS_MAX = 2
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 RETRY_DELAY_S = (0.02, 0.1)
 EVENT_STREAM = "text/event-stream"
-JSON_TYPES = frozenset({"application/json", ""})
 
 
 class Cargo(msgspec.Struct):
@@ -86,6 +87,15 @@ class Carrier:
             await self._hand_over(flight, relay, exchange, cargo, answer, pool)
         except UpstreamError as error:
             _fail(flight, exchange, cargo, error)
+        except asyncio.CancelledError:
+            # Only the end of the shutdown's grace cancels a request; what was sent may be billed.
+            flight.settle("interrupted", void=flight.sent_s is None, error_code="gateway_shutdown")
+            if exchange.connection.response_started:
+                exchange.connection.abort()
+            elif not flight.client_gone:
+                draining = Draining(should_retry=None if flight.sent_s is None else False)
+                exchange.connection.respond(*render(draining, exchange.request_id))
+            raise
 
     # -- the call -----------------------------------------------------------------------------
 
@@ -228,7 +238,7 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
         return
     if cut is not None:
         raise UpstreamTimeout if cut == "upstream_stalled" else UpstreamOutcomeUnknown
-    if answer.content_type in JSON_TYPES and not flight.saw_json(body):
+    if not flight.saw_json(body) and _is_json(answer.content_type):
         raise UpstreamInvalidResponse
     flight.first_byte()
     flight.saw_last()
@@ -237,6 +247,10 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
         headers.append((b"x-headgate-cost-usd", usd_text(cost).encode()))
     if not relay.client_gone:
         exchange.connection.respond(answer.status, headers, body)
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type in {"", "application/json"} or content_type.endswith("+json")
 
 
 def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | None) -> None:
@@ -252,7 +266,7 @@ def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | 
 
 def _fail(flight: Flight, exchange: Exchange, cargo: Cargo, error: GatewayError) -> None:
     """No usable answer, and nothing has gone to the client yet."""
-    flight.meter.status = error.status
+    flight.meter.status = None if flight.client_gone else error.status
     flight.first_byte()
     flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
     if flight.client_gone:

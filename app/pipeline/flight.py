@@ -180,9 +180,9 @@ class Flight:
             return False
         # All of the answer was seen: without usage, its size bounds what was produced.
         self.meter.body_seen = True
+        reading.finished = True
         if reading.usage is None:
             reading.output_bytes = len(body)
-            reading.finished = True
         if self._owns and reading.response_id is not None:
             self._own(reading.response_id)
         return True
@@ -190,6 +190,16 @@ class Flight:
     def saw_error(self, body: bytes) -> None:
         """An error of the upstream's own: its code, and its usage if it tells any."""
         self.meter.reading.see_json(body)
+
+    def came_to_its_end(self, *, delimited: bool) -> bool:
+        """Whether a stream whose body ended is whole. A Responses stream says so itself, by its last event; of
+        another, the end of the body says it, if the upstream delimited it.
+        """
+        reading = self.meter.reading
+        if reading.terminal is not None or reading.finished or reading.done:
+            return True
+        is_responses = self.meter.opening.endpoint == "responses" and reading.response_id is not None
+        return delimited and not is_responses
 
     def missed_some(self) -> None:
         self.meter.body_seen = False
@@ -233,7 +243,7 @@ class Flight:
         if last.kind == "void":
             desk.limiter.release(self._grant)
         else:
-            desk.limiter.settle(self._grant, last.usage.tokens)
+            desk.limiter.settle(self._grant, self.meter.limit_tokens(self._grant.claim.tokens))
         return record
 
     def land(self) -> None:

@@ -39,10 +39,15 @@ def load_configuration(path: Path, environ: Mapping[str, str] | None = None) -> 
         raise ConfigurationError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
     reader = _Reader(path, environ)
     values = reader.read(raw)
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}:1: expected sections with names: upstreams, models, …")
     try:
-        return Configuration.model_validate(values)
+        configuration = Configuration.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(reader.explain(error)) from error
+    if faults := [reader.say(place, text) for place, text in configuration.faults()]:
+        raise ConfigurationError("\n".join(faults))
+    return configuration
 
 
 class _Reader:
@@ -113,15 +118,14 @@ class _Reader:
         """One line a fault: place, key, what was expected. Never the value, which may be a secret."""
         faults = []
         for fault in error.errors(include_input=False, include_url=False):
-            place = tuple(fault["loc"])
-            line = next(
-                (self._lines[place[:size]] for size in range(len(place), -1, -1) if place[:size] in self._lines),
-                1,
-            )
             text = "there is no such key" if fault["type"] == "extra_forbidden" else fault["msg"]
-            text = text.removeprefix("Value error, ")
-            faults.append(f"{self._path}:{line}: {_dotted(place)}: {text}" if place else f"{self._path}:{line}: {text}")
+            faults.append(self.say(tuple(fault["loc"]), text.removeprefix("Value error, ")))
         return "\n".join(faults)
+
+    def say(self, place: Place, text: str) -> str:
+        """A fault, with the line of the innermost part of its place that stands in the file."""
+        line = next((self._lines[place[:size]] for size in range(len(place), -1, -1) if place[:size] in self._lines), 1)
+        return f"{self._path}:{line}: {_dotted(place)}: {text}" if place else f"{self._path}:{line}: {text}"
 
 
 def _dotted(place: Place) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from app.core.identity import LimitSettings
 
@@ -21,8 +23,19 @@ NEVER_FORWARDED = frozenset(
     "x-client-request-id".split()
 )
 
-Seconds = Annotated[float, Field(gt=0, le=86_400)]
-Count = Annotated[int, Field(gt=0, le=10**15)]
+
+def _no_truth_value(value: object) -> object:
+    """YAML's ``yes`` is no number, though Python's True is one."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number")  # noqa: TRY004 - pydantic tells ValueErrors
+    return value
+
+
+Number = BeforeValidator(_no_truth_value)
+Seconds = Annotated[float, Number, Field(gt=0, le=86_400)]
+Duration = Annotated[float, Number, Field(ge=0, le=86_400)]
+Count = Annotated[int, Number, Field(gt=0, le=10**15)]
+Bytes = Annotated[int, Number, Field(ge=1024, le=2**40)]
 
 
 class Section(BaseModel):
@@ -102,7 +115,7 @@ class UpstreamSettings(Section):
 class Target(Section):
     upstream: str
     model: str | None = None
-    weight: Annotated[int, Field(ge=1, le=10_000)] = 1
+    weight: Annotated[int, Number, Field(ge=1, le=10_000)] = 1
 
 
 class ModelRule(Section):
@@ -155,7 +168,7 @@ class LimitDefaults(Section):
 
 class StreamSettings(Section):
     on_disconnect: Literal["drain", "cancel"] = "drain"
-    drain_s_max: Annotated[float, Field(ge=0, le=3600)] = 30
+    drain_s_max: Duration = 30
     drain_usd_max: Annotated[Decimal, Field(ge=0, le=1000)] = Decimal("0.05")
 
 
@@ -175,16 +188,26 @@ class PriceOverride(Section):
 
 
 class ServerSettings(Section):
-    body_bytes_max: Annotated[int, Field(ge=1024, le=2**34)] = 64 * 2**20
-    body_bytes_in_flight_max: Annotated[int, Field(ge=1024, le=2**40)] = 512 * 2**20
+    body_bytes_max: Bytes = 64 * 2**20
+    body_bytes_in_flight_max: Bytes = 512 * 2**20
     head_timeout_s: Seconds = 5
     body_timeout_s: Seconds = 60
     keepalive_timeout_s: Seconds = 75
     in_flight_max: Count = 2000
     slow_client_s: Seconds = 60
-    drain_delay_s: Annotated[float, Field(ge=0, le=3600)] = 5
-    drain_s_max: Annotated[float, Field(ge=0, le=86_400)] = 600
+    drain_delay_s: Duration = 5
+    drain_s_max: Duration = 600
     trusted_proxies: tuple[str, ...] = ()
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ip_network(text, strict=False)
+            except ValueError as error:
+                raise ValueError(f"{text!r} is neither an address nor a network") from error
+        return value
 
 
 class Configuration(Section):
@@ -198,20 +221,20 @@ class Configuration(Section):
     on_unpriced: Literal["allow", "block"] = "allow"
     server: ServerSettings = ServerSettings()
 
-    @model_validator(mode="after")
-    def _names_are_known(self) -> Self:
+    def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """What does not fit together: (place in the file, what is wrong)."""
         for name in self.upstreams:
             if not NAME.match(name):
-                raise ValueError(f"upstream name {name!r}: expected letters, digits, '_', '.' or '-'")
-        for rule in self.models:
+                yield ("upstreams", name), "expected a name of letters, digits, '_', '.' and '-'"
+        seen: set[str] = set()
+        for index, rule in enumerate(self.models):
             for target in rule.all_targets:
                 if target.upstream not in self.upstreams:
-                    raise ValueError(f"models: there is no upstream named {target.upstream!r}")
-        names = [rule.name for rule in self.models if rule.name is not None]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"models: the name {name!r} stands twice")
-        for price in self.prices:
+                    yield ("models", index), f"there is no upstream named {target.upstream!r}"
+            if rule.name is not None:
+                if rule.name in seen:
+                    yield ("models", index), f"the name {rule.name!r} stands twice"
+                seen.add(rule.name)
+        for index, price in enumerate(self.prices):
             if price.upstream is not None and price.upstream not in self.upstreams:
-                raise ValueError(f"prices: there is no upstream named {price.upstream!r}")
-        return self
+                yield ("prices", index), f"there is no upstream named {price.upstream!r}"

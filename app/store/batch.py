@@ -77,10 +77,11 @@ async def write_batch(database: Database, records: Sequence[Record], objects: Se
         return await database.run_in_sqlite(lambda connection: _write_sqlite(connection, records, objects))
     try:
         batch = _Batch(records, objects)
-        async with database.driver_connection() as connection:
-            return await _write_postgres(connection, batch)
+        async with database.postgres_transaction() as connection:
+            new = await _write_postgres(connection, batch)
     except Exception as error:
         raise _blamed(error) from error
+    return new
 
 
 async def keep_poison(database: Database, rows: Sequence[PoisonRow]) -> None:
@@ -90,7 +91,7 @@ async def keep_poison(database: Database, rows: Sequence[PoisonRow]) -> None:
         await database.run_in_sqlite(lambda connection: _keep_sqlite(connection, values))
         return
     try:
-        async with database.driver_connection() as connection:
+        async with database.postgres_transaction() as connection:
             await connection.execute(statements.POSTGRES_POISON, *_columns(values))
     except Exception as error:
         raise _blamed(error) from error
@@ -176,22 +177,21 @@ def _keep_sqlite(connection: sqlite3.Connection, rows: Sequence[Row]) -> None:
 
 
 async def _write_postgres(connection: Any, batch: _Batch) -> int:
-    async with connection.transaction(isolation="read_committed"):
-        new_records: list[Record] = []
-        new_entries: list[tuple[Record, Entry]] = []
-        if batch.records:
-            found = await connection.fetch(statements.POSTGRES_RECORDS, *_columns(batch.record_rows))
-            new_ids = {row[0] for row in found}
-            new_records = [record for record in batch.records if record.request_id in new_ids]
-        if batch.entries:
-            found = await connection.fetch(statements.POSTGRES_ENTRIES, *_columns(batch.entry_rows))
-            new_keys = {tuple(row) for row in found}
-            new_entries = [pair for pair in batch.entries if _key(pair[1]) in new_keys]
-        sums = rollup_rows(new_records, new_entries)
-        if sums:
-            await connection.execute(statements.POSTGRES_ROLLUPS, *_columns(sums))
-        if batch.object_rows:
-            await connection.execute(statements.POSTGRES_OBJECTS, *_columns(batch.object_rows))
+    new_records: list[Record] = []
+    new_entries: list[tuple[Record, Entry]] = []
+    if batch.records:
+        found = await connection.fetch(statements.POSTGRES_RECORDS, *_columns(batch.record_rows))
+        new_ids = {row[0] for row in found}
+        new_records = [record for record in batch.records if record.request_id in new_ids]
+    if batch.entries:
+        found = await connection.fetch(statements.POSTGRES_ENTRIES, *_columns(batch.entry_rows))
+        new_keys = {tuple(row) for row in found}
+        new_entries = [pair for pair in batch.entries if _key(pair[1]) in new_keys]
+    sums = rollup_rows(new_records, new_entries)
+    if sums:
+        await connection.execute(statements.POSTGRES_ROLLUPS, *_columns(sums))
+    if batch.object_rows:
+        await connection.execute(statements.POSTGRES_OBJECTS, *_columns(batch.object_rows))
     return len(new_records)
 
 

@@ -153,17 +153,21 @@ class Database:
             return result
 
     @asynccontextmanager
-    async def driver_connection(self) -> AsyncIterator[Any]:
-        """The driver's own PostgreSQL connection, outside of any transaction; one that is left inside of
-        one, by a cancellation or a lost server, is closed.
+    async def postgres_transaction(self) -> AsyncIterator[Any]:
+        """A transaction on the driver's own connection; what is done is committed when this returns.
+
+        BEGIN and COMMIT are said in words. The driver's transaction object, cut short in BEGIN by a
+        cancellation or a time limit, stays behind on its connection: the next one is then a savepoint
+        inside of it, and a batch that seems committed is lost with it.
         """
         async with self._checkout(self._writer) as connection:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             try:
+                await _begin(raw)
                 yield raw
-            except BaseException:
-                if raw.is_in_transaction() or raw.is_closed():
-                    await connection.invalidate()
+                await _commit(raw)
+            except BaseException as error:
+                await _leave(raw, answered=driver is not None and isinstance(error, driver.PostgresError))
                 raise
 
     @asynccontextmanager
@@ -174,6 +178,9 @@ class Database:
                     yield connection
             except Exception as error:
                 if is_unavailable(error):
+                    if self.dialect == "postgresql":
+                        # After a time limit the driver may take its next transaction for a savepoint.
+                        await connection.invalidate()
                     raise DatabaseUnavailable(reason_of(error)) from error
                 raise
 
@@ -189,3 +196,29 @@ class Database:
         finally:
             # Shielded: a task that is cancelled here would leave the connection in nobody's hands.
             await asyncio.shield(connection.close())
+
+
+async def _begin(raw: Any) -> None:
+    if raw.is_in_transaction():
+        raise DatabaseUnavailable("a connection was left inside of a transaction")
+    await raw.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+
+
+async def _commit(raw: Any) -> None:
+    # COMMIT of a transaction that has failed is answered, without an error, by ROLLBACK.
+    if await raw.execute("COMMIT") != "COMMIT":
+        raise DatabaseUnavailable("the transaction was not committed")
+
+
+async def _leave(raw: Any, *, answered: bool) -> None:
+    """Ends a transaction that failed. Only where the server has ``answered`` is it known in which state the
+    connection is; any other is closed, and the pool replaces it.
+    """
+    usable = False
+    try:
+        if answered:
+            await raw.execute("ROLLBACK")
+            usable = True
+    finally:
+        if not usable:
+            raw.terminate()

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 from sqlalchemy import URL, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -198,6 +198,6 @@ def postgres_engine(address: PostgresAddress, *, pool_size: int, command_timeout
         # The driver knows when the server has hung up; asking the server would take three round trips.
         raw: Any = engine.dialect.get_driver_connection(connection)
         if raw.is_closed():
-            raise InvalidatePoolError
+            raise DisconnectionError
 
     return engine

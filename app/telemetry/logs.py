@@ -123,8 +123,8 @@ class LogWriter:
 class StandardLogHandler(logging.Handler):
     """Lets what libraries say through ``logging`` come out as lines of the same shape.
 
-    Only the message template, the logger and the exception's type are written: arguments and
-    tracebacks may hold a client's text.
+    Only the message template, the logger and the exception's type are written: arguments (but for
+    numbers) and tracebacks may hold a client's text.
     """
 
     def __init__(self, writer: LogWriter) -> None:
@@ -133,11 +133,16 @@ class StandardLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level: Level = "error" if record.levelno >= logging.ERROR else "warning"
-        fields: dict[str, object] = {"logger": record.name, "message": str(record.msg)[:200]}
+        fields: dict[str, object] = {"logger": record.name, "message": _message(record)[:200]}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exception"] = record.exc_info[0].__name__
             fields["where"] = _innermost_frame(record)
         self._writer.event(level, "library", **fields)
+
+
+def _message(record: logging.LogRecord) -> str:
+    numbers = isinstance(record.args, tuple) and all(isinstance(value, (int, float)) for value in record.args)
+    return record.getMessage() if record.args and numbers else str(record.msg)
 
 
 def _innermost_frame(record: logging.LogRecord) -> str:

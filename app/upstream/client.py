@@ -12,16 +12,19 @@ seen is never used.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+import socket
 import ssl
+from collections.abc import Sequence
 
 from app.core.errors import Headers
 from app.upstream.connection import (
-    Answer,
     BadAnswer,
     ClientError,
     Connection,
     ConnectionBroken,
+    Incoming,
     NotConnected,
     TooManyConnections,
 )
@@ -40,10 +43,45 @@ HAPPY_EYEBALLS_DELAY_S = 0.25
 SWEEP_INTERVAL_S_MIN = 0.1
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
+Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+"""As ``getaddrinfo`` tells it."""
+
 _OURS = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"te", b"expect")
 )
 """Headers by which a caller's request could end elsewhere than this client thinks."""
+
+
+class Answer(Incoming):
+    """An answer whose head has come. Read by one task."""
+
+    def __repr__(self) -> str:
+        state = "failed" if self.failure is not None else "complete" if self.connection is None else "open"
+        return f"Answer(status={self.status}, {state}, unread={sum(map(len, self.parts))})"
+
+    async def read_any(self) -> bytes:
+        """What has come since, b"" at the proper end of the body.
+
+        Raises ConnectionBroken where the body ended early or is not delimited as HTTP asks. May be
+        cancelled and called again: nothing is lost by that.
+        """
+        parts = self.parts
+        while not parts:
+            if self.connection is None:
+                self.raise_failure()
+                return b""
+            await self.wait(self.connection.loop)
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.unread = 0
+        if self.connection is not None:
+            self.connection.read_on()
+        return body
+
+    def close(self) -> None:
+        """Gives up an answer whose body has not come to its end: its connection is closed."""
+        if self.connection is not None:
+            self.connection.abandon("The answer was given up.")
 
 
 class Client:
@@ -100,7 +138,9 @@ class Client:
         """
         head = self._head(method, target, headers, body)
         connection = self._take_idle() or await self._connect()
-        return await connection.exchange(head, body, is_head=method == b"HEAD")
+        answer = Answer(connection)
+        await connection.exchange(answer, head, body, is_head=method == b"HEAD")
+        return answer
 
     async def close(self) -> None:
         """Closes every connection; answers that are still being read break off."""
@@ -152,7 +192,11 @@ class Client:
             return None
         connection, _ = self._idle.popitem()
         if connection.idle_since_s + self._keepalive_timeout_s > self._loop.time():
-            return connection
+            if connection.is_quiet():
+                return connection
+            # Closed by its peer just now: found before anything was written, so it is no attempt.
+            connection.abandon("The upstream closed the connection.")
+            return self._take_idle()
         # The others have been idle for longer still; the sweep is about to come for them.
         connection.abandon("It is not needed any more.")
         return None
@@ -206,13 +250,72 @@ class Client:
                 lambda: connection, self._uds, ssl=self._tls, server_hostname=server_hostname
             )
             return
+        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         await loop.create_connection(
             lambda: connection,
-            self._host,
-            self._port,
+            sock=await _first_to_connect(loop, _in_turn(found)),
             ssl=self._tls,
             server_hostname=server_hostname,
         )
+
+
+async def _first_to_connect(loop: asyncio.AbstractEventLoop, addresses: Sequence[Address]) -> socket.socket:
+    """RFC 8305: the next address gets its chance when the one before it fails or takes long.
+
+    asyncio does this by itself, but uvloop waits for each address in turn, and one that never answers
+    would use up the time for all of them.
+    """
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    waiting = iter(addresses)
+    left = len(addresses)
+    failure: BaseException = OSError("The name has no address.")
+    try:
+        while left or attempts:
+            if left:
+                left -= 1
+                attempts.add(loop.create_task(_dial(loop, next(waiting))))
+            done, _ = await asyncio.wait(
+                attempts, timeout=HAPPY_EYEBALLS_DELAY_S if left else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for attempt in done:
+                attempts.discard(attempt)
+                error = attempt.exception()
+                if error is None:
+                    # One that succeeded at the same moment is still among the attempts, or comes to be discarded.
+                    attempts |= done - {attempt}
+                    return attempt.result()
+                failure = error
+        raise failure
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+            attempt.add_done_callback(_discard)
+
+
+async def _dial(loop: asyncio.AbstractEventLoop, address: Address) -> socket.socket:
+    family, kind, protocol, _, where = address
+    one = socket.socket(family, kind, protocol)
+    try:
+        one.setblocking(False)
+        await loop.sock_connect(one, where)
+    except BaseException:
+        one.close()
+        raise
+    return one
+
+
+def _discard(attempt: asyncio.Task[socket.socket]) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().close()
+
+
+def _in_turn(addresses: Sequence[Address]) -> list[Address]:
+    """As the resolver orders them, but with the address families taking turns."""
+    families: dict[int, list[Address]] = {}
+    for address in addresses:
+        families.setdefault(address[0], []).append(address)
+    turns = itertools.zip_longest(*families.values())
+    return [address for turn in turns for address in turn if address is not None]
 
 
 def _host_header(host: str, port: int, *, tls: bool) -> bytes:

@@ -8,7 +8,10 @@ answer to a HEAD, and would read bytes after an answer as another one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+import select
+import ssl
 from functools import lru_cache
 from typing import Protocol, cast
 
@@ -68,15 +71,13 @@ class Pool(Protocol):
 
     def release(self, connection: Connection) -> None:
         """The connection may carry the next request."""
-        ...
 
     def forget(self, connection: Connection) -> None:
         """The connection is closed."""
-        ...
 
 
-class Answer:
-    """An answer whose head has come. Read by one task."""
+class Incoming:
+    """An answer as far as it has come: the connection's to fill, one reader's to take."""
 
     def __init__(self, connection: Connection) -> None:
         self.status = 0
@@ -86,6 +87,8 @@ class Answer:
         """The media type alone, in lower case; empty where none is told."""
         self.content_encoding = ""
         """In lower case; empty or ``identity`` where there is none."""
+        self.is_delimited = True
+        """Whether the upstream told where the body ends, or closes the connection for that."""
         # None once the answer has ended, properly or not.
         self.connection: Connection | None = connection
         self.failure: ClientError | None = None
@@ -93,36 +96,6 @@ class Answer:
         # Bytes of the wire since the parts were last taken: never less than what they hold.
         self.unread = 0
         self._waiter: asyncio.Future[None] | None = None
-
-    def __repr__(self) -> str:
-        state = "failed" if self.failure is not None else "complete" if self.connection is None else "open"
-        return f"Answer(status={self.status}, {state}, unread={sum(map(len, self.parts))})"
-
-    async def read_any(self) -> bytes:
-        """What has come since, b"" at the proper end of the body.
-
-        Raises ConnectionBroken where the body ended early or is not delimited as HTTP asks. May be
-        cancelled and called again: nothing is lost by that.
-        """
-        parts = self.parts
-        while not parts:
-            if self.connection is None:
-                self.raise_failure()
-                return b""
-            await self.wait(self.connection.loop)
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
-        self.unread = 0
-        if self.connection is not None:
-            self.connection.read_on()
-        return body
-
-    def close(self) -> None:
-        """Gives up an answer whose body has not come to its end: its connection is closed."""
-        if self.connection is not None:
-            self.connection.abandon("The answer was given up.")
-
-    # For the connection.
 
     async def wait(self, loop: asyncio.AbstractEventLoop) -> None:
         """Waits for anything to happen to the answer or its connection."""
@@ -145,12 +118,11 @@ class Answer:
 class _Head:
     """An answer's head, and what llhttp tells of it and of a chunked body after it."""
 
-    __slots__ = ("began", "complete", "headers", "in_head", "on_body", "read")
+    __slots__ = ("began", "closes", "complete", "headers", "in_head", "on_body", "read")
 
     def __init__(self, parts: list[bytes]) -> None:
-        self.began = False
+        self.began = self.closes = self.complete = False
         self.in_head = True
-        self.complete = False
         self.headers: Headers = []
         self.read: dict[bytes, bytes] = {}
         """The headers that the client itself reads."""
@@ -176,8 +148,8 @@ class _Head:
         self.complete = True
 
 
-def _parse_head(data: bytes, head: _Head) -> tuple[httptools.HttpResponseParser, int, bool]:
-    """The parser for a body after ``data``, the status, and whether it is HTTP/1.0. Raises BadAnswer."""
+def _parse_head(data: bytes, head: _Head) -> tuple[httptools.HttpResponseParser, int]:
+    """The parser for a body after ``data``, and the status. Raises BadAnswer."""
     line = _STATUS_LINE.match(data)
     if line is None:
         raise BadAnswer("The status line is not one of HTTP/1.x.")
@@ -204,7 +176,8 @@ def _parse_head(data: bytes, head: _Head) -> tuple[httptools.HttpResponseParser,
         or (is_http10 and b"transfer-encoding" in head.read)
     ):
         raise BadAnswer("The answer's head is not valid HTTP, or its transfer-encoding is not plain chunked.")
-    return parser, int(line[2]), is_http10
+    head.closes = is_http10 or _has_close(head.read.get(b"connection", b""))
+    return parser, int(line[2])
 
 
 def _check_partial_head(held: bytes | bytearray, fresh_at: int) -> None:
@@ -240,12 +213,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.answer: Answer | None = None
+        self.answer: Incoming | None = None
         self.closed = False
         self.idle_since_s = 0.0
         """When it was last given back; the pool's to set."""
         self._pool = pool
         self._transport: asyncio.Transport | None = None
+        self._poll: select.poll | None = None
         self._awaited = _HEAD
         self._left = 0
         self._informational = 0
@@ -261,15 +235,23 @@ class Connection(asyncio.BufferedProtocol):
 
     # For the client.
 
-    async def exchange(self, head: bytes, body: bytes | None, *, is_head: bool) -> Answer:
+    def is_quiet(self) -> bool:
+        """Whether nothing has come from the upstream, not even an end that the event loop has not seen yet."""
+        if self._poll is None and self._transport is not None:
+            self._poll = select.poll()
+            # An end or a reset can be read too.
+            self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return self._poll is not None and not self._poll.poll(0)
+
+    async def exchange(self, answer: Incoming, head: bytes, body: bytes | None, *, is_head: bool) -> None:
         """Sends a request and waits for the head of its answer. Raises ClientError.
 
-        Where it does not return an answer, cancelled or not, the connection is closed.
+        Where that does not come, be it by cancellation, the connection is closed.
         """
         transport = self._transport
         if transport is None or self.closed:
             raise NotConnected("The upstream closed the connection at once.")
-        self.answer = answer = Answer(self)
+        self.answer = answer
         self._awaited = _HEAD
         self._is_head = is_head
         self._informational = 0
@@ -284,11 +266,11 @@ class Connection(asyncio.BufferedProtocol):
                 answer.raise_failure()
                 await answer.wait(self.loop)
         except BaseException:
-            answer.close()
+            if answer.connection is not None:
+                self.abandon("The request was given up.")
             raise
-        return answer
 
-    async def _send(self, transport: asyncio.Transport, answer: Answer, head: bytes, body: bytes) -> None:
+    async def _send(self, transport: asyncio.Transport, answer: Incoming, head: bytes, body: bytes) -> None:
         """A large body, part by part; the rest stays unsent once the upstream has refused it or gone."""
         self._sending = True
         transport.write(head + body[:PART_BYTES])
@@ -352,15 +334,21 @@ class Connection(asyncio.BufferedProtocol):
         answer.wake()
 
     def eof_received(self) -> None:
-        if self.answer is not None and self._awaited == _BY_CLOSE:
+        if self.answer is not None and self._awaited == _BY_CLOSE and self._is_true_end():
             self.answer.wake()
             self._end(self.answer, reusable=False)
         self.abandon("The upstream closed the connection.")
 
+    def _is_true_end(self) -> bool:
+        """Whether TLS, where it is used, has said the end: anyone on the way can end a TCP connection."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport is not None else None
+        with contextlib.suppress(ssl.SSLError):
+            return tls is None or tls.read(1) == b""
+        return False
+
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        # With no end of file before it, a body that the end delimits was cut: by a reset, or under TLS.
         self.abandon("The connection was lost.")
-        self._transport = None
+        self._transport = self._poll = None
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -372,7 +360,7 @@ class Connection(asyncio.BufferedProtocol):
 
     # The answer.
 
-    def _take_head(self, answer: Answer, data: bytes) -> None:
+    def _take_head(self, answer: Incoming, data: bytes) -> None:
         """The answer's head out of what came, after any informational ones."""
         while data:
             end = data.find(_HEAD_END) if self._held is None else -1
@@ -381,10 +369,10 @@ class Connection(asyncio.BufferedProtocol):
                 if end < 0:
                     return
             head = _Head(answer.parts)
-            parser, status, is_http10 = _parse_head(data[: end + 4], head)
+            parser, status = _parse_head(data[: end + 4], head)
             data = data[end + 4 :]
             if status >= 200:
-                self._begin_body(answer, head, parser, status, is_http10=is_http10)
+                self._begin_body(answer, head, parser, status)
                 if data or not self._left:
                     self._take_body(answer, data)
                 return
@@ -404,15 +392,13 @@ class Connection(asyncio.BufferedProtocol):
         self._held = None
         return bytes(held), end
 
-    def _begin_body(
-        self, answer: Answer, head: _Head, parser: httptools.HttpResponseParser, status: int, *, is_http10: bool
-    ) -> None:
+    def _begin_body(self, answer: Incoming, head: _Head, parser: httptools.HttpResponseParser, status: int) -> None:
         read = head.read
         answer.status = status
         answer.headers = head.headers
         answer.content_type = _media_type(read.get(b"content-type", b""))
         answer.content_encoding = read.get(b"content-encoding", b"").lower().decode("latin-1")
-        self._closes = is_http10 or (b"connection" in read and _has_close(read[b"connection"]))
+        self._closes = head.closes
         self._left = -1
         if self._is_head or status in (204, 304):
             self._awaited = _BY_LENGTH
@@ -426,8 +412,9 @@ class Connection(asyncio.BufferedProtocol):
             self._parser = parser
         else:
             self._awaited = _BY_CLOSE
+            answer.is_delimited = False
 
-    def _take_body(self, answer: Answer, data: bytes) -> None:
+    def _take_body(self, answer: Incoming, data: bytes) -> None:
         parts = answer.parts
         complete = surplus = False
         if self._awaited == _BY_LENGTH:
@@ -456,7 +443,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reading_paused = True
             self._transport.pause_reading()
 
-    def _end(self, answer: Answer, *, reusable: bool) -> None:
+    def _end(self, answer: Incoming, *, reusable: bool) -> None:
         """The answer is whole. A connection with unsent bytes of the request cannot take the next one."""
         self.answer = answer.connection = self._parser = self._head = None
         if reusable and not self._sending and self._transport and not self._transport.get_write_buffer_size():

@@ -25,6 +25,7 @@ COLLECTED_BYTES_MAX = 16 * 1024 * 1024
 COLLECTED_BYTES_TOTAL_MAX = 128 * 1024 * 1024
 """What all requests together may hold of large answers and events for the sake of their usage."""
 
+EVENT_END = b"\n\n"
 SILENCE_S = 1.0
 """Held bytes that end in a complete line go out after so long without another byte."""
 
@@ -42,6 +43,9 @@ class Witness(Protocol):
 
     def saw_json(self, body: bytes) -> bool:
         """A whole JSON answer has come; False where it is none."""
+
+    def came_to_its_end(self, *, delimited: bool) -> bool:
+        """Whether a stream whose body ended is whole; ``delimited``: the upstream told where the body ends."""
 
     def missed_some(self) -> None:
         """Part of the answer was too large to be read: what it held is not known."""
@@ -211,25 +215,28 @@ class Relay:
                 break
             if released:
                 await self._show(reader, released)
-        await self._show(reader, splitter.flush(), is_last=True)
+        rest = splitter.flush()
+        for event in reader.feed(rest + EVENT_END):
+            # The last event's blank line is missing: some servers leave it out.
+            self._witness.saw_event(event.data)
+        if not self._witness.came_to_its_end(delimited=answer.is_delimited):
+            return "upstream_disconnected"
+        if reader.overflowed:
+            self._witness.missed_some()
+        self._witness.saw_last()
+        if rest:
+            await self._write(rest)
         return None
 
-    async def _show(self, reader: EventReader, released: bytes, *, is_last: bool = False) -> None:
+    async def _show(self, reader: EventReader, released: bytes) -> None:
         """To the witness first, so that what ends with these bytes is settled before the client has them."""
-        witness = self._witness
-        if released:
-            for event in reader.feed(released):
-                witness.saw_event(event.data)
-            held = reader.buffered_bytes
-            if held != self._collected and not self._collect(held):
-                reader.overflow()
-                self._collect(0)
-        if is_last:
-            if reader.overflowed:
-                witness.missed_some()
-            witness.saw_last()
-        if released:
-            await self._write(released)
+        for event in reader.feed(released):
+            self._witness.saw_event(event.data)
+        held = reader.buffered_bytes
+        if held != self._collected and not self._collect(held):
+            reader.overflow()
+            self._collect(0)
+        await self._write(released)
 
     def _collect(self, size: int) -> bool:
         """Hold ``size`` bytes in all; False where there is no room for them."""

@@ -161,3 +161,34 @@ async def test_a_killed_gateway_loses_nothing(tmp_path):
         assert gateway.check_ledger()["ok"]
         interrupted = [record for record in records if record["outcome"] == "interrupted"]
         assert all(json.loads(record["decision"])["sent"] == "unknown" for record in interrupted)
+
+
+STEERED = [
+    {"usage": usage, "stream": stream, "family": family}
+    for usage in ("missing", "null", "negative", "float", "string", "huge", "cached_above_input")
+    for stream in (False, True)
+    for family in ("responses", "chat")
+]
+
+
+async def test_usage_that_is_missing_or_absurd_makes_estimates_that_bracket_the_truth(tmp_path):
+    with RunningGateway(tmp_path) as gateway:
+        async with AsyncOpenAI(base_url=gateway.base_url, api_key=gateway.key, max_retries=0) as client:
+            for case in STEERED:
+                text = f"[[sim: tokens=60 usage={case['usage']}]] Say something of some length, please."
+                await ask(client, text, case["stream"], case["family"])
+            chat = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "Say hi."}], "stream": True}
+            async for _ in await client.chat.completions.create(**chat, reasoning_effort="low"):
+                pass
+        await settled(gateway)
+        truth = await truth_of(gateway)
+        records = gateway.records(wait_for=len(STEERED) + 1)
+        assert len(records) == len(STEERED) + 1
+        for record in records:
+            (entry,) = record["entries"]
+            usage = truth[entry["attempt_id"]]["usage"]
+            assert entry["kind"] == "estimate", record["request_id"]
+            if record["model"] == "sim-large":
+                cost = price(usage)
+                assert entry["cost_lower_nanousd"] <= cost <= entry["cost_nanousd"] <= entry["cost_upper_nanousd"]
+            assert usage["output_tokens"] <= entry["output_tokens"] < 8000, "not below the truth, and not absurd"

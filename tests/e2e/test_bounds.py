@@ -27,7 +27,10 @@ def post(gateway: RunningGateway, **body) -> httpx.Response:
 def test_a_large_json_answer_passes_and_is_billed_exactly(tmp_path):
     answer = {"id": "resp_1", "model": "gpt-4o", "status": "completed", "usage": USAGE, "output": ["x" * 6_000_000]}
     raw = json.dumps(answer).encode()
-    with PlayedUpstream(lambda _: whole(raw)) as upstream, RunningGateway(tmp_path, config_for(upstream.base_url)) as gateway:
+    with (
+        PlayedUpstream(lambda _: whole(raw)) as upstream,
+        RunningGateway(tmp_path, config_for(upstream.base_url)) as gateway,
+    ):
         got = post(gateway)
         assert got.content == raw
         assert "x-headgate-cost-usd" not in got.headers
@@ -49,7 +52,9 @@ def test_a_terminal_event_that_is_too_large_to_keep_is_an_estimate_at_the_bound(
 
 
 def test_bodies_are_bounded_each_and_together(tmp_path):
-    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, body_bytes_max: 20000, body_bytes_in_flight_max: 30000")
+    config = SIMULATED.replace(
+        "drain_delay_s: 0", "drain_delay_s: 0, body_bytes_max: 20000, body_bytes_in_flight_max: 30000"
+    )
     with RunningGateway(tmp_path, config) as gateway:
         too_large = post(gateway, input="x" * 20_000)
         assert (too_large.status_code, too_large.json()["error"]["code"]) == (413, "body_too_large")
@@ -57,7 +62,9 @@ def test_bodies_are_bounded_each_and_together(tmp_path):
         def unfinished() -> socket.socket:
             sock = socket.create_connection(("127.0.0.1", gateway.port))
             head = f"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
-            sock.sendall((head + "content-type: application/json\r\ncontent-length: 18000\r\n\r\n").encode() + b"x" * 17_000)
+            sock.sendall(
+                (head + "content-type: application/json\r\ncontent-length: 18000\r\n\r\n").encode() + b"x" * 17_000
+            )
             return sock
 
         first = unfinished()
@@ -75,7 +82,9 @@ def test_bodies_are_bounded_each_and_together(tmp_path):
 def test_more_requests_than_may_be_in_flight_are_refused_at_once(tmp_path):
     config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, in_flight_max: 3")
     with RunningGateway(tmp_path, config) as gateway:
-        threads = [threading.Thread(target=post, args=(gateway,), kwargs={"input": "[[sim: first_ms=1500]]"}) for _ in range(3)]
+        threads = [
+            threading.Thread(target=post, args=(gateway,), kwargs={"input": "[[sim: first_ms=1500]]"}) for _ in range(3)
+        ]
         for thread in threads:
             thread.start()
         time.sleep(0.7)
@@ -130,7 +139,9 @@ def test_slow_readers_cost_little_memory_and_are_cut(tmp_path):
 
     config_extra = "stream: {on_disconnect: cancel}\n"
     with PlayedUpstream(play) as upstream:
-        config = config_for(upstream.base_url, extra=config_extra).replace("drain_delay_s: 0", "drain_delay_s: 0, slow_client_s: 2")
+        config = config_for(upstream.base_url, extra=config_extra).replace(
+            "drain_delay_s: 0", "drain_delay_s: 0, slow_client_s: 2"
+        )
         with RunningGateway(tmp_path, config) as gateway, ExitStack() as stack:
             post(gateway)
             process = psutil.Process(gateway.process.pid)
@@ -141,7 +152,9 @@ def test_slow_readers_cost_little_memory_and_are_cut(tmp_path):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
                 sock.connect(("127.0.0.1", gateway.port))
                 head = f"POST /v1/responses HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gateway.key}\r\n"
-                sock.sendall((head + f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body)
+                sock.sendall(
+                    (head + f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body
+                )
             time.sleep(1.5)
             assert (process.memory_info().rss - before) / 60 < 320 * 1024
             records = gateway.records(wait_for=61)

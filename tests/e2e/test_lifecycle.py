@@ -65,8 +65,19 @@ def test_what_outlasts_the_drain_is_cut_and_billed(tmp_path):
                     gateway.process.send_signal(signal.SIGTERM)
         assert gateway.process.wait(30) == 0
         (record,) = gateway.records()
-        assert record["outcome"] == "interrupted"
+        assert (record["outcome"], record["error_code"]) == ("interrupted", "gateway_shutdown")
         assert record["entries"][0]["kind"] == "estimate"
+
+
+def test_a_call_that_the_shutdown_cuts_is_not_worth_a_retry(tmp_path):
+    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, drain_s_max: 1")
+    with RunningGateway(tmp_path, config) as gateway:
+        threading.Timer(0.5, lambda: gateway.process.send_signal(signal.SIGTERM)).start()
+        body = {"model": "sim-large", "input": "[[sim: first_ms=8000]] hi"}
+        cut = httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers, timeout=20)
+        assert (cut.status_code, cut.json()["error"]["code"]) == (503, "draining")
+        assert cut.headers["x-should-retry"] == "false"
+        assert gateway.process.wait(30) == 0
 
 
 def test_a_wrong_configuration_is_one_sentence_and_no_traceback(tmp_path):
@@ -77,6 +88,20 @@ def test_a_wrong_configuration_is_one_sentence_and_no_traceback(tmp_path):
     assert "Traceback" not in str(caught.value)
     checked = gateway.command("check", "--config", str(gateway.config), check=False)
     assert checked.returncode == 1
+
+
+def test_a_certificate_that_is_not_there_is_named_before_anything_starts(tmp_path):
+    gateway = RunningGateway(tmp_path, SIMULATED, "--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.pem")
+    with pytest.raises(RuntimeError, match=r"/nowhere\.pem: there is no such file"):
+        gateway.start()
+
+
+def test_a_report_of_a_ledger_that_is_not_there_says_so(tmp_path):
+    gateway = RunningGateway(tmp_path)
+    said = gateway.command("usage", "--data-dir", str(tmp_path / "typo"), check=False)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "no ledger" in said.stderr
+    assert not (tmp_path / "typo").exists()
 
 
 def test_a_port_in_use_is_one_sentence(tmp_path):

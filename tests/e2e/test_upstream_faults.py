@@ -26,12 +26,23 @@ def respond(head: str, body: bytes = OK) -> list:
     return whole(body, head)
 
 
+CHAT = {"id": "c", "model": "gpt-4o", "choices": [{"message": {"content": "x" * 2000}, "finish_reason": "stop"}]}
+NO_COMPLETION = json.dumps({**CHAT, "usage": {"prompt_tokens": 12}}).encode()
 NO_USAGE = json.dumps({"id": "resp_1", "model": "gpt-4o", "status": "completed"}).encode()
 
 # name: (steps, status, code or None, kind of the last entry, x-should-retry)
 FAULTS = {
     "fine": (whole(OK), 200, None, "charge", None),
     "no usage": (whole(NO_USAGE), 200, None, "estimate", None),
+    "half a usage": (whole(NO_COMPLETION), 200, None, "estimate", None),
+    "json by another name": (respond("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n"), 200, None, "charge", None),
+    "problem json": (
+        respond("HTTP/1.1 200 OK\r\ncontent-type: application/vnd.api+json\r\n"),
+        200,
+        None,
+        "charge",
+        None,
+    ),
     "bad request": (error(400, "Bad Request"), 400, "x", "void", None),
     "not found": (error(404, "Not Found"), 404, "x", "void", None),
     "rate limited": (error(429, "Too Many", extra="retry-after: 7\r\n"), 429, "x", "void", None),
@@ -170,6 +181,9 @@ DONE = (
 HEAD = STREAM_HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n"
 
 
+CLOSED_HEAD = STREAM_HEAD.encode() + b"connection: close\r\n\r\n"
+
+
 def piece(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
@@ -179,7 +193,10 @@ STREAMS = {
     "cut inside an event": ([HEAD + piece(CREATED) + piece(DELTA[:30]), 0.05, "close"], False, "upstream_disconnected"),
     "stalled": ([HEAD + piece(CREATED) + piece(DELTA), "hang"], False, "upstream_stalled"),
     "reset after the end": ([HEAD + piece(CREATED) + piece(DONE), 0.05, "reset"], True, None),
-    "without a terminal event": (chunked([CREATED, DELTA]), True, None),
+    "without a terminal event": (chunked([CREATED, DELTA]), False, "upstream_disconnected"),
+    "closed without a length": ([CLOSED_HEAD + CREATED + DELTA, 0.05, "close"], False, "upstream_disconnected"),
+    "whole, delimited by the end": ([CLOSED_HEAD + CREATED + DONE, 0.05, "close"], True, None),
+    "whole, without the last blank line": (chunked([CREATED, DONE[:-1]]), True, None),
 }
 
 
@@ -217,11 +234,11 @@ def test_an_upstream_that_dies_mid_stream_never_looks_like_success(streaming, na
         pass
     assert ended == clean
     assert received.startswith(CREATED)
-    assert received.endswith(b"\n\n")
+    assert received.endswith(b"\n\n") or name == "whole, without the last blank line"
     record = streaming.records(wait_for=before + 1)[-1]
     assert record["error_code"] == code
     (entry,) = record["entries"]
-    assert entry["kind"] == ("charge" if name == "reset after the end" else "estimate")
+    assert entry["kind"] == ("charge" if clean else "estimate")
 
 
 # -- several upstreams ------------------------------------------------------------------------

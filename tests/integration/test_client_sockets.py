@@ -9,16 +9,26 @@ import inspect
 import os
 import random
 import socket
+import time
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from app.upstream.client import Answer, BadAnswer, Client, ConnectionBroken, NotConnected, TooManyConnections
+from app.upstream.client import (
+    Answer,
+    BadAnswer,
+    Client,
+    ConnectionBroken,
+    NotConnected,
+    TooManyConnections,
+    _in_turn,
+)
 
 OK = b"HTTP/1.1 200 OK\r\n"
 EMPTY = OK + b"content-length: 0\r\n\r\n"
@@ -149,7 +159,7 @@ def always(data: bytes) -> Play:
 
 
 def open_files() -> int:
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 # The wire.
@@ -413,25 +423,58 @@ async def test_more_than_may_be_in_use_is_refused_at_once():
         await client.close()
 
 
+def resolves_to(*addresses: tuple[str, int]) -> None:
+    """Gives ``some.invalid`` these addresses on the running loop."""
+    loop = asyncio.get_running_loop()
+    real = loop.getaddrinfo
+
+    async def resolve(host, port, **options):
+        if host != "some.invalid":
+            # uvloop asks for numbers too.
+            return await real(host, port, **options)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in addresses]
+
+    loop.getaddrinfo = resolve
+
+
 @on_both_loops
-async def test_a_second_address_is_tried(monkeypatch):
-    """A name with two addresses, of which the first refuses."""
+async def test_an_address_that_refuses_is_followed_by_the_next_at_once():
     async with served(always(EMPTY)) as (port, _):
-        loop = asyncio.get_running_loop()
-        real = socket.getaddrinfo
-
-        def two(host, *args, **kwargs):
-            if host in ("two.invalid", b"two.invalid"):
-                kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
-                return [(*kind, ("127.0.0.2", port)), (*kind, ("127.0.0.1", port))]
-            return real(host, *args, **kwargs)
-
-        if not isinstance(loop, asyncio.BaseEventLoop):
-            pytest.skip("uvloop resolves names without Python's resolver")
-        monkeypatch.setattr(socket, "getaddrinfo", two)
-        client = client_to(port, host="two.invalid")
+        resolves_to(("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", port))
+        client = client_to(port, host="some.invalid")
+        start_s = time.monotonic()
         assert await get(client) == (200, b"")
+        assert time.monotonic() - start_s < 0.2
         await client.close()
+
+
+@on_both_loops
+async def test_an_address_that_never_answers_does_not_hold_up_the_next():
+    async with served(always(EMPTY)) as (port, _), full_listener() as full:
+        resolves_to(("127.0.0.1", full), ("127.0.0.1", full), ("127.0.0.1", port))
+        client = client_to(port, host="some.invalid", connect_timeout_s=2.0)
+        before = open_files()
+        assert await get(client) == (200, b"")
+        # Both ends of the one that is kept; the others are closed.
+        await settled(lambda: open_files() <= before + 2)
+        await client.close()
+
+
+@on_both_loops
+async def test_addresses_that_all_fail():
+    port = closed_port()
+    for addresses in ([("127.0.0.1", port), ("127.0.0.2", port)], []):
+        resolves_to(*addresses)
+        client = client_to(port, host="some.invalid")
+        with pytest.raises(NotConnected):
+            await get(client)
+        assert client.in_use == 0
+
+
+def test_address_families_take_turns():
+    four = [(socket.AF_INET, 1, 6, "", (f"127.0.0.{number}", 80)) for number in range(3)]
+    six = [(socket.AF_INET6, 1, 6, "", ("::1", 80, 0, number)) for number in range(2)]
+    assert _in_turn([*six, *four]) == [six[0], four[0], six[1], four[1], four[2]]
 
 
 # Connections that are kept.
@@ -531,20 +574,26 @@ async def test_closed_without_a_byte_of_answer_is_broken_and_not_sent_again():
 async def test_a_peer_that_closes_idle_connections_at_random():
     """No request fails, unless the end came while it was already on its way: that race nobody can win.
 
-    Such a request is never sent again, because it may have been read; each one that failed is therefore
-    one that went out on a connection which the peer closed without having seen the whole of it.
+    Such a request is never sent again, because it may have been read. Each close can therefore fail one
+    request at most, and a close that the client has seen fails none.
     """
     chance = random.Random(7)
-    unread: list[bool] = []
+    closed = 0
 
     async def play(peer: Peer) -> None:
+        nonlocal closed
         while True:
-            await peer.request()
-            await peer.send(EMPTY)
-            if chance.random() < 0.3:
-                await asyncio.sleep(chance.random() * 0.004)
-                unread.append(bool(peer.reader._buffer))
+            patience_s = chance.random() * 0.06 if peer.requests and chance.random() < 0.4 else 5
+            try:
+                async with asyncio.timeout(patience_s):
+                    await peer.request()
+            except TimeoutError:
+                closed += 1
+                # At once, and not only in the event loop's next turn.
+                with socket.socket(fileno=os.dup(peer.writer.get_extra_info("socket").fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
                 return
+            await peer.send(EMPTY)
 
     async with served(play) as (port, peers):
         client = client_to(port)
@@ -552,20 +601,21 @@ async def test_a_peer_that_closes_idle_connections_at_random():
 
         async def one() -> None:
             nonlocal failed, succeeded
-            for _ in range(100):
+            for _ in range(30):
                 try:
                     assert await get(client) == (200, b"")
                 except ConnectionBroken:
                     failed += 1
                 else:
                     succeeded += 1
-                await asyncio.sleep(chance.random() * 0.004)
+                await asyncio.sleep(chance.random() * 0.06)
 
-        await asyncio.gather(*(one() for _ in range(20)))
-        assert succeeded + failed == 2000
+        await asyncio.gather(*(one() for _ in range(10)))
+        assert succeeded + failed == 300
         assert succeeded == sum(len(peer.requests) for peer in peers)
-        assert failed <= len(unread)
-        assert failed < 500
+        assert closed > 10
+        # Both ends share an event loop here, and so their clock's ticks: that makes the race likelier than it is.
+        assert failed < closed / 3
         assert client.in_use == 0
         await client.close()
 
@@ -586,7 +636,7 @@ async def test_closing_the_client():
             await answer.read_any()
         with pytest.raises(NotConnected):
             await get(client)
-        await settled(lambda: peers[0].reader.at_eof())
+        await settled(peers[0].reader.at_eof)
         assert repr(client) == "Client(in_use=0, idle=0, max=100, closed=True)"
         await client.close()
 

@@ -91,7 +91,7 @@ async def test_a_good_certificate(certificates, good):
         assert len(peers) == 1
         assert (client.in_use, client.idle) == (0, 1)
         await client.close()
-        await settled(lambda: peers[0].reader.at_eof())
+        await settled(peers[0].reader.at_eof)
 
 
 @on_both_loops
@@ -139,7 +139,7 @@ async def test_a_handshake_that_never_ends(certificates):
     async def play(peer: Peer) -> None:
         await asyncio.sleep(30)
 
-    async with served(play) as (port, peers):
+    async with served(play) as (port, _):
         client = client_to(port, tls=certificates.trusting(), connect_timeout_s=0.2)
         with pytest.raises(NotConnected):
             await get(client)
@@ -223,6 +223,7 @@ async def test_a_slow_reader_over_tls(certificates, good):
         await peer.send(OK + b"content-length: %d\r\n\r\n" % total)
         for _ in range(total // 65_536):
             await peer.send(bytes(65_536))
+        await peer.reader.read()
 
     async with served(play, ssl=good) as (port, _):
         client = client_to(port, tls=certificates.trusting())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import sqlite3
 import stat
 import time
@@ -84,6 +85,25 @@ async def test_tasks_cancelled_at_any_point_leave_the_database_usable(database):
         await keep_fact(connection, "fact", "2")
     async with database.read() as connection:
         assert await find_fact(connection, "fact") == "2"
+
+
+async def test_after_any_cancellation_what_is_committed_is_there_for_others(database, database_url):
+    chance = random.Random(5)
+    other = await Database.open(database_url)
+
+    async def write(value):
+        async with database.transaction() as connection:
+            await keep_fact(connection, "fact", value)
+
+    for turn in range(60):
+        task = asyncio.create_task(write("cancelled"))
+        await asyncio.sleep(chance.random() * 0.004)
+        task.cancel()
+        await asyncio.wait([task])
+        await write(str(turn))
+        async with other.read() as connection:
+            assert await find_fact(connection, "fact") == str(turn)
+    await other.close()
 
 
 async def test_a_missing_table_is_not_taken_for_success(database):
@@ -256,6 +276,9 @@ async def test_postgresql_comes_back_after_a_restart_and_a_freeze_is_bounded(own
     assert time.monotonic() - before < 4
     own_server.resume()
     await write("4")
+    await database.close()
+    # Asked by another: a connection sees what it has not committed.
+    database = await Database.open(url)
     async with database.read() as connection:
         assert await find_fact(connection, "fact") == "4"
     await database.close()

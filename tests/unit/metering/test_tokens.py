@@ -17,8 +17,8 @@ FULL = {
 USAGE = Usage(input_tokens=100, cached_tokens=20, cache_write_tokens=5, output_tokens=30, reasoning_tokens=10)
 
 
-def read(body) -> Reading:
-    reading = Reading()
+def read(body, *, outputless=False) -> Reading:
+    reading = Reading(outputless=outputless)
     assert reading.see_json(json.dumps(body).encode())
     return reading
 
@@ -40,7 +40,6 @@ def test_a_response_tells_its_usage_model_tier_and_state():
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        ({"prompt_tokens": 9, "total_tokens": 9}, Usage(input_tokens=9)),
         (
             {
                 "prompt_tokens": 9,
@@ -58,7 +57,22 @@ def test_every_shape_of_usage_is_read(usage, expected):
     assert read({"usage": usage}).usage == expected
 
 
-@pytest.mark.parametrize("usage", [None, {"input_tokens": 5}, {"input_tokens": None, "output_tokens": 4}, {}])
+def test_only_embeddings_have_no_output():
+    usage = {"prompt_tokens": 9, "total_tokens": 9}
+    assert read({"usage": usage}, outputless=True).usage == Usage(input_tokens=9)
+    assert read({"usage": usage}).usage is None
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        None,
+        {"prompt_tokens": 5, "completion_tokens": None},
+        {"input_tokens": 5},
+        {"input_tokens": None, "output_tokens": 4},
+        {},
+    ],
+)
 def test_missing_usage_is_missing_and_not_zero(usage):
     reading = read({"usage": usage})
     assert (reading.usage, reading.suspect) == (None, False)
@@ -84,6 +98,7 @@ def test_absurd_usage_is_suspect_and_not_used(change):
 def test_usage_of_another_kind_is_suspect():
     assert read({"usage": [1, 2]}).suspect
     assert read({"usage": "lots"}).suspect
+    assert "lots" not in (read({"usage": "lots"}).usage_raw or "")
 
 
 def test_only_numbers_of_the_usage_are_kept():

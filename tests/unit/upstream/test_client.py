@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.upstream.client import BadAnswer, Client, ConnectionBroken, NotConnected
+from app.upstream.client import Answer, BadAnswer, Client, ConnectionBroken, NotConnected
 from app.upstream.connection import (
     HEAD_BYTES_MAX,
     HEADER_LINE_BYTES_MAX,
@@ -16,7 +16,6 @@ from app.upstream.connection import (
     INFORMATIONAL_MAX,
     PART_BYTES,
     UNREAD_BYTES_HIGH,
-    Answer,
     Connection,
 )
 
@@ -74,12 +73,17 @@ class Wire:
         self._body = body
 
     async def answer(self, *pieces: bytes, end: str = "") -> Answer:
-        task = asyncio.ensure_future(self.connection.exchange(b"REQUEST", self._body, is_head=self._is_head))
+        task = asyncio.ensure_future(self.exchange())
         await asyncio.sleep(0)
         for piece in pieces:
             self.connection.data_received(piece)
         self.end(end)
         return await task
+
+    async def exchange(self) -> Answer:
+        answer = Answer(self.connection)
+        await self.connection.exchange(answer, b"REQUEST", self._body, is_head=self._is_head)
+        return answer
 
     def end(self, end: str) -> None:
         if end == "eof":
@@ -393,7 +397,7 @@ async def test_a_cancelled_wait_for_the_head_closes_the_connection():
 
 async def test_a_head_that_comes_with_the_cancellation_closes_nothing_twice():
     wire = Wire()
-    task = asyncio.ensure_future(wire.connection.exchange(b"REQUEST", None, is_head=False))
+    task = asyncio.ensure_future(wire.exchange())
     await asyncio.sleep(0)
     wire.connection.data_received(OK + b"content-length: 3\r\n\r\n")
     task.cancel()
@@ -405,7 +409,7 @@ async def test_a_head_that_comes_with_the_cancellation_closes_nothing_twice():
 
 async def test_a_whole_answer_that_comes_with_the_cancellation_keeps_the_connection():
     wire = Wire()
-    task = asyncio.ensure_future(wire.connection.exchange(b"REQUEST", None, is_head=False))
+    task = asyncio.ensure_future(wire.exchange())
     await asyncio.sleep(0)
     wire.connection.data_received(OK + b"content-length: 0\r\n\r\n")
     task.cancel()
