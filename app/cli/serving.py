@@ -239,7 +239,7 @@ or, from Python (pip install openai):
       if event.type == "response.output_text.delta":
           print(event.delta, end="", flush=True)
 
-Then: headgate usage
+Then: headgate usage{"" if data_dir == Path("data") else f" --data-dir {data_dir}"}
 """
 
 

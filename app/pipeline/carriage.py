@@ -134,6 +134,8 @@ class Carrier:
             flight.retries(Attempt(flight.meter.attempt.number + 1, again.upstream, again.model, cargo.bounds[again]))
             if again is route:
                 await relay.pause(random.uniform(*RETRY_DELAY_S))  # noqa: S311 - jitter
+                if relay.client_gone:
+                    raise unreachable or UpstreamUnreachable
             route = again
 
     def _again(self, flight: Flight, relay: Relay, cargo: Cargo, route: Route) -> Route | None:

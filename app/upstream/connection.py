@@ -168,13 +168,9 @@ def _parse_head(data: bytes, head: _Head) -> tuple[httptools.HttpResponseParser,
         raise BadAnswer(f"The answer's head is not valid HTTP: {error}.") from None
     head.in_head = False
     is_http10 = line[1] == b"0"
-    encoding = head.read.get(b"transfer-encoding", b"chunked")
+    encoding = head.read.get(b"transfer-encoding")
     # A second content-length, and one beside a transfer-encoding, are refused by llhttp.
-    if (
-        len(head.headers) != fields
-        or encoding.lower() != b"chunked"
-        or (is_http10 and b"transfer-encoding" in head.read)
-    ):
+    if len(head.headers) != fields or (encoding is not None and (is_http10 or encoding.lower() != b"chunked")):
         raise BadAnswer("The answer's head is not valid HTTP, or its transfer-encoding is not plain chunked.")
     head.closes = is_http10 or _has_close(head.read.get(b"connection", b""))
     return parser, int(line[2])
@@ -200,8 +196,7 @@ def _has_close(connection: bytes) -> bool:
     return b"close" in [token.strip() for token in connection.lower().split(b",")]
 
 
-_read_buffer = bytearray(READ_BYTES)
-_read_view = memoryview(_read_buffer)
+_read_view = memoryview(bytearray(READ_BYTES))
 
 
 class Connection(asyncio.BufferedProtocol):

@@ -104,6 +104,7 @@ class Relay:
         self._task = asyncio.current_task(self._loop)
         self._timeouts = NO_TIMEOUTS
         self._streaming = False
+        self._silent = False
         self._drain_deadline_s = inf
         self._cut: Cut | None = None
         self._answer: Answer | None = None
@@ -266,7 +267,10 @@ class Relay:
         """The next bytes (b"" at the end, None after ``silence_s`` without any), or what cut them off."""
         if self._cut is not None:
             return None, self._cut
-        self._watch(self._timeouts.idle_s)
+        if not self._silent:
+            # Asking again after a silence does not end it.
+            self._watch(self._timeouts.idle_s)
+        self._silent = False
         if self.client_gone and self._streaming and not self._witness.may_drain_on():
             return None, "drain_over"
         try:
@@ -275,6 +279,7 @@ class Relay:
             async with asyncio.timeout(silence_s):
                 return await answer.read_any(), None
         except TimeoutError:
+            self._silent = True
             return None, None
         except asyncio.CancelledError:
             self._take_cancellation()

@@ -192,6 +192,7 @@ STREAMS = {
     "reset": ([HEAD + piece(CREATED) + piece(DELTA), 0.05, "reset"], False, "upstream_disconnected"),
     "cut inside an event": ([HEAD + piece(CREATED) + piece(DELTA[:30]), 0.05, "close"], False, "upstream_disconnected"),
     "stalled": ([HEAD + piece(CREATED) + piece(DELTA), "hang"], False, "upstream_stalled"),
+    "stalled inside an event": ([HEAD + piece(CREATED) + piece(DELTA[:60] + b"\n"), "hang"], False, "upstream_stalled"),
     "reset after the end": ([HEAD + piece(CREATED) + piece(DONE), 0.05, "reset"], True, None),
     "without a terminal event": (chunked([CREATED, DELTA]), False, "upstream_disconnected"),
     "closed without a length": ([CLOSED_HEAD + CREATED + DELTA, 0.05, "close"], False, "upstream_disconnected"),

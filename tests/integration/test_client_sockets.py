@@ -553,6 +553,19 @@ async def test_an_idle_connection_that_stirs_is_not_used(stir):
 
 
 @on_both_loops
+async def test_an_end_that_the_event_loop_has_not_seen_yet_is_found_before_anything_is_written():
+    async with served(echo) as (port, peers):
+        client = client_to(port)
+        await get(client)
+        with socket.socket(fileno=os.dup(peers[0].writer.get_extra_info("socket").fileno())) as same:
+            same.shutdown(socket.SHUT_WR)
+        assert client.idle == 1
+        assert await get(client) == (200, b"")
+        assert [len(peer.requests) for peer in peers] == [1, 1]
+        await client.close()
+
+
+@on_both_loops
 async def test_closed_without_a_byte_of_answer_is_broken_and_not_sent_again():
     async def play(peer: Peer) -> None:
         await peer.request()
