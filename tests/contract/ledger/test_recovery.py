@@ -367,9 +367,8 @@ async def test_after_kill_9_every_request_that_was_opened_has_exactly_one_record
     assert seen <= owned <= seen + len(seeds)
 
 
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 async def test_tens_of_thousands_of_lines_are_recovered_in_seconds(root, database, kind):
-    if kind == "postgresql":
-        pytest.skip("measured once")
     slot = take_slot(root)
     with (slot.directory / "000000000001.log").open("wb") as file:
         for number in range(20_000):

@@ -241,9 +241,8 @@ async def close_first(connection, _batch):
     return await connection.fetch("SELECT 1")
 
 
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 async def test_a_connection_that_was_left_in_a_transaction_is_not_used(database, kind):
-    if kind == "sqlite":
-        pytest.skip("its transactions are begun and ended in one step")
     async with database._checkout(database._writer) as connection:
         raw = (await connection.get_raw_connection()).driver_connection
         await raw.execute("BEGIN")
@@ -252,9 +251,8 @@ async def test_a_connection_that_was_left_in_a_transaction_is_not_used(database,
     assert await write_batch(database, [record_of()]) == 1
 
 
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
 async def test_a_commit_that_the_server_turned_into_a_rollback_is_told(database, kind, monkeypatch):
-    if kind == "sqlite":
-        pytest.skip("it has no such answer")
     real = batch._write_postgres
 
     async def fail_quietly(connection, rows):
