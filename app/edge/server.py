@@ -388,9 +388,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def hardened_protocol(
-    limits: ServerLimits, *, on_refused: OnRefused | None = None
-) -> type[HardenedProtocol]:
+def hardened_protocol(limits: ServerLimits, *, on_refused: OnRefused | None = None) -> type[HardenedProtocol]:
     """A protocol class for ``uvicorn.Config(http=...)``; one for each server, as its connections share a sweeper.
 
     ``on_refused`` is told the error and the id of every request that is refused here.
@@ -407,9 +405,7 @@ def hardened_protocol(
     return LimitedProtocol
 
 
-def server_config(
-    app: App, limits: ServerLimits, *, on_refused: OnRefused | None = None, **settings: Any
-) -> Config:
+def server_config(app: App, limits: ServerLimits, *, on_refused: OnRefused | None = None, **settings: Any) -> Config:
     """A configuration of uvicorn with all that the hardening relies on; ``settings`` are uvicorn's others."""
     return Config(
         app,

@@ -182,7 +182,12 @@ def serve(loop: str) -> None:
     recorder = Recorder()
     listener = socket.create_server(("127.0.0.1", 0))
     config = server_config(
-        recorder, LIMITS, on_refused=lambda error, _: recorder.refused.append(error.code), loop=loop, lifespan="off", log_config=None
+        recorder,
+        LIMITS,
+        on_refused=lambda error, _: recorder.refused.append(error.code),
+        loop=loop,
+        lifespan="off",
+        log_config=None,
     )
     print(listener.getsockname()[1], flush=True)
     uvicorn.Server(config).run(sockets=[listener])
