@@ -7,6 +7,7 @@ touch an amount; decimals only where people write or read one.
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 
 NANO_PER_USD = 1_000_000_000
 UNITS_PER_PRICE = 1_000_000
@@ -32,6 +33,7 @@ def nanousd_from_usd(amount: str | int | Decimal) -> int:
     return int(exact)
 
 
+@lru_cache(maxsize=1024)
 def usd_text(nanousd: int) -> str:
     """``nanousd`` as a decimal string in dollars, without an exponent or trailing zeros: ``0.000123``."""
     sign = "-" if nanousd < 0 else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Literal
 
 from app.core.errors import Headers, InsufficientQuota, RateLimited
@@ -11,27 +12,38 @@ from app.limits.limiter import Limit, Refusal, Standing
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TOLD_KINDS: tuple[Literal["requests", "tokens"], ...] = ("requests", "tokens")
+_NAMES = {
+    kind: tuple(f"x-ratelimit-{what}-{kind}".encode() for what in ("limit", "remaining", "reset"))
+    for kind in TOLD_KINDS
+}
 
 
-def ratelimit_headers(standings: Iterable[Standing]) -> Headers:
+def ratelimit_headers(standings: Sequence[Standing]) -> Headers:
     """``x-ratelimit-{limit,remaining,reset}-{requests,tokens}`` of the tightest limit of each kind.
 
     The tightest has the least left; of two alike, the one that takes longer to recover.
     """
-    standings = tuple(standings)
     headers: Headers = []
     for kind in TOLD_KINDS:
-        of_kind = [standing for standing in standings if standing.limit.kind == kind]
-        if not of_kind:
+        tightest: Standing | None = None
+        for standing in standings:
+            if standing.limit.kind == kind and (tightest is None or _is_tighter(standing, tightest)):
+                tightest = standing
+        if tightest is None:
             continue
-        tightest = min(of_kind, key=lambda standing: (standing.remaining, -standing.reset_ms))
-        suffix = kind.encode()
+        limit, remaining, reset = _NAMES[kind]
         headers += [
-            (b"x-ratelimit-limit-" + suffix, b"%d" % tightest.limit.maximum),
-            (b"x-ratelimit-remaining-" + suffix, b"%d" % tightest.remaining),
-            (b"x-ratelimit-reset-" + suffix, go_duration(tightest.reset_ms).encode()),
+            (limit, b"%d" % tightest.limit.maximum),
+            (remaining, b"%d" % tightest.remaining),
+            (reset, go_duration(tightest.reset_ms).encode()),
         ]
     return headers
+
+
+def _is_tighter(one: Standing, other: Standing) -> bool:
+    if one.remaining == other.remaining:
+        return one.reset_ms > other.reset_ms
+    return one.remaining < other.remaining
 
 
 def refusal_error(refusal: Refusal, now_ms: int) -> RateLimited | InsufficientQuota:
@@ -59,6 +71,7 @@ def refusal_error(refusal: Refusal, now_ms: int) -> RateLimited | InsufficientQu
     )
 
 
+@lru_cache(maxsize=4096)
 def go_duration(milliseconds: int) -> str:
     """``milliseconds`` as Go prints a duration: ``0s``, ``4ms``, ``1.5s``, ``6m0s``, ``1h0m0.25s``."""
     if milliseconds <= 0:

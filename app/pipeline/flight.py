@@ -20,7 +20,7 @@ from app.core.usage import Usage
 from app.limits.limiter import Grant, Limiter
 from app.metering.meter import Meter
 from app.telemetry.logs import LogWriter
-from app.telemetry.metrics import Metrics, usd
+from app.telemetry.metrics import Metrics
 
 
 class Books(Protocol):
@@ -277,30 +277,29 @@ class Flight:
         if record.status is not None and 200 <= record.status < 300:
             desk.metrics.served(record.model)
         told = desk.metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
-        told.requests.inc()
+        told.requests += 1
         if cost is None:
-            told.unpriced.inc()
+            told.unpriced += 1
         else:
-            told.cost_usd.inc(usd(cost))
-        told.input_tokens.inc(usage.input_tokens)
-        told.output_tokens.inc(usage.output_tokens)
-        if usage.cached_tokens:
-            told.cached_tokens.inc(usage.cached_tokens)
-        if usage.reasoning_tokens:
-            told.reasoning_tokens.inc(usage.reasoning_tokens)
+            told.cost_nanousd += cost
+        told.input_tokens += usage.input_tokens
+        told.cached_tokens += usage.cached_tokens
+        told.output_tokens += usage.output_tokens
+        told.reasoning_tokens += usage.reasoning_tokens
         if record.suspect:
             desk.metrics.suspect.labels(record.upstream).inc()
         started_s = self._exchange.started_s
-        told.duration.observe(ended_s - started_s)
+        times = told.times
+        times.duration.observe(ended_s - started_s)
         if self.sent_s is not None:
-            told.upstream.observe(ended_s - self.sent_s)
+            times.upstream.observe(ended_s - self.sent_s)
             if self.first_byte_s is not None:
-                told.first_byte.observe(self.first_byte_s - started_s)
+                times.first_byte.observe(self.first_byte_s - started_s)
                 if self.answered_s is not None:
                     own_s = self.sent_s - started_s
                     if not record.stream:
                         own_s += self.first_byte_s - self.answered_s
-                    told.overhead.observe(own_s)
+                    times.overhead.observe(own_s)
         desk.log.info(
             "request",
             request_id=record.request_id,
