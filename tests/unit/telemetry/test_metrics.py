@@ -22,8 +22,7 @@ def test_sums_come_out_as_counters_and_histograms():
     told = page(metrics)
     money = 'endpoint="responses",model="m",team="t",upstream="u"'
     assert (
-        told['headgate_requests_total{endpoint="responses",model="m",outcome="completed",team="t",upstream="u"}']
-        == 2
+        told['headgate_requests_total{endpoint="responses",model="m",outcome="completed",team="t",upstream="u"}'] == 2
     )
     assert told[f"headgate_cost_usd_total{{{money}}}"] == 1.000000005
     assert told['headgate_tokens_total{endpoint="responses",model="m",team="t",type="input",upstream="u"}'] == 21
