@@ -134,6 +134,7 @@ class _Serving:
         self._log = log
         self._tls = {} if tls_cert is None else {"ssl_certfile": str(tls_cert), "ssl_keyfile": str(tls_key)}
         self._stopping = asyncio.Event()
+        self._server_now: _Server | None = None
         self._hurried = asyncio.Event()
 
     async def run(self) -> None:
@@ -144,7 +145,7 @@ class _Serving:
         async with open_gateway(
             self._configuration, self._environment, base_url=f"{base_url}/v1", log=self._log
         ) as gateway:
-            server = self._server(gateway)
+            server = self._server_now = self._server(gateway)
             _settle_collector()
             serving = loop.create_task(server.serve(sockets=[self._listener]))
             self._announce(gateway, base_url)
@@ -180,6 +181,10 @@ class _Serving:
     def _stop(self, number: int) -> None:
         # A person at the keyboard does not wait for a load balancer.
         if number == signal.SIGINT:
+            if self._stopping.is_set() and self._server_now is not None:
+                # Asked twice: what runs is cut and settled now.
+                for task in list(self._server_now.server_state.tasks):
+                    task.cancel()
             self._hurried.set()
         self._stopping.set()
 

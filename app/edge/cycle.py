@@ -147,7 +147,7 @@ class Cycle:
 
     @property
     def write_paused(self) -> bool:
-        """Whether more than 64 KiB wait to be sent: write no more until ``drained``."""
+        """Whether more than 32 KiB wait to be sent: write no more until ``drained``."""
         return self._flow.write_paused
 
     @property

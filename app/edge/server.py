@@ -38,7 +38,7 @@ __all__ = ["Cycle", "HardenedProtocol", "ServerLimits", "hardened_protocol", "se
 
 OnRefused = Callable[[GatewayError, str], None]
 
-WRITE_BUFFER_HIGH_BYTES = 64 * 1024
+WRITE_BUFFER_HIGH_BYTES = 32 * 1024
 DRAIN_BYTES_MAX = 64 * 1024
 """An unread rest of a request body up to this size is read away, so that the connection can be kept."""
 LINGER_BYTES_MAX = 1024 * 1024

@@ -77,7 +77,10 @@ class Estimates:
         output = ask.output_tokens_max
         if output is None:
             learnt = self._learnt.get((key_id, model))
-            output = COLD_OUTPUT_TOKENS if learnt is None else int(learnt.output_tokens) + 1
+            # What was learnt holds all answers of a request.
+            output = COLD_OUTPUT_TOKENS * ask.many if learnt is None else int(learnt.output_tokens) + 1
+        else:
+            output *= ask.many
         return self.input_tokens(key_id, model, ask.body_bytes) + output
 
 

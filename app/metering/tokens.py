@@ -15,6 +15,8 @@ from app.core.usage import Usage
 
 USAGE_RAW_BYTES_MAX = 4096
 USAGE_DEPTH_MAX = 4
+UNREADABLE = (ValueError, RecursionError)
+"""What msgspec raises: its own errors, and UnicodeDecodeError, are ValueErrors."""
 TOKENS_ABSURD = 20_000_000
 """Ten times the largest context window on offer: above it a count is a fault, not a bill."""
 
@@ -131,7 +133,7 @@ class Reading:
         """Read a whole JSON answer; False where it is not a JSON object."""
         try:
             found = _body_decoder.decode(body)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return False
         self._take(found)
         if isinstance(found.status, str) and f"response.{found.status}" in TERMINAL_EVENTS:
@@ -148,7 +150,7 @@ class Reading:
             return
         try:
             event = _event_decoder.decode(data)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return
         kind = event.type
         if type(kind) is str:
@@ -179,7 +181,7 @@ class Reading:
             return
         try:
             found = _body_decoder.decode(raw)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE:
             return
         if terminal is not None and self.terminal is not None:
             # The first terminal event wins; a second with other numbers is a fault of the upstream.
@@ -205,7 +207,7 @@ class Reading:
         if event.choices:
             try:
                 choices = _choices_decoder.decode(event.choices)
-            except (msgspec.DecodeError, RecursionError):
+            except UNREADABLE:
                 choices = []
             for choice in choices:
                 self._see_choice(choice)
@@ -281,7 +283,7 @@ def _usage_of(raw: Any, *, outputless: bool) -> tuple[Usage | None, bool]:
 def _with_searches(usage: Usage, output: msgspec.Raw) -> Usage:
     try:
         kinds = [item.type for item in _items_decoder.decode(output)]
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return usage
     return msgspec.structs.replace(
         usage, web_searches=kinds.count("web_search_call"), file_searches=kinds.count("file_search_call")
@@ -297,7 +299,10 @@ def _short(value: Any) -> str | None:
 
 def _numbers_text(raw: Any) -> str | None:
     """The numbers of ``raw`` as JSON text, without any text values; None where it is too large."""
-    text = msgspec.json.encode(raw)
+    try:
+        text = msgspec.json.encode(raw)
+    except RecursionError:
+        return None
     if not isinstance(raw, dict) or b':"' in text or b"[" in text or len(text) > USAGE_RAW_BYTES_MAX:
         # Not the usual object of numbers (and objects of them).
         text = msgspec.json.encode(_numbers(raw, USAGE_DEPTH_MAX))

@@ -54,6 +54,11 @@ class Cargo(msgspec.Struct):
     bounds: Mapping[Route, Bound]
     limit_headers: Headers
 
+    def forget_body(self, exchange: Exchange) -> None:
+        """It was sent, or never will be."""
+        self.body = b""
+        exchange.forget_body()
+
     def body_for(self, route: Route) -> bytes:
         """The original bytes; an alias is replaced at its place, and nothing else is touched."""
         if route.model == self.model:
@@ -82,18 +87,19 @@ class Carrier:
             return
         try:
             answer, pool = await self._call(flight, relay, exchange, cargo, route)
-            cargo.body = b""
-            exchange.forget_body()
+            cargo.forget_body(exchange)
             await self._hand_over(flight, relay, exchange, cargo, answer, pool)
         except UpstreamError as error:
+            cargo.forget_body(exchange)
             _fail(flight, exchange, cargo, error)
         except asyncio.CancelledError:
             # Only the end of the shutdown's grace cancels a request; what was sent may be billed.
-            flight.settle("interrupted", void=flight.sent_s is None, error_code="gateway_shutdown")
+            was_sent = relay.was_sent
+            flight.settle("interrupted", void=not was_sent, error_code="gateway_shutdown")
             if exchange.connection.response_started:
                 exchange.connection.abort()
             elif not flight.client_gone:
-                draining = Draining(should_retry=None if flight.sent_s is None else False)
+                draining = Draining(should_retry=False if was_sent else None)
                 exchange.connection.respond(*render(draining, exchange.request_id))
             raise
 
@@ -103,12 +109,12 @@ class Carrier:
         self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route
     ) -> tuple[Answer, UpstreamPool]:
         self._budgets[route.upstream].earn()
+        failure: type[UpstreamError] = UpstreamUnreachable
         while True:
             pool = self._pools[route.upstream]
             headers = toward_upstream(exchange.headers, pool.forwarded)
             headers.append((b"x-client-request-id", flight.meter.attempt_id.encode()))
             flight.sends()
-            unreachable: UpstreamError | None = None
             answer: Answer | None = None
             try:
                 answer = await relay.call(
@@ -120,14 +126,15 @@ class Carrier:
                     wants_stream=cargo.stream,
                 )
             except (UpstreamUnreachable, UpstreamBusy) as error:
-                unreachable = error
+                # Only its kind: the error itself holds this frame, and with it the body, in a cycle.
+                failure = type(error)
             if answer is not None and answer.status != 503:
                 return answer, pool
             # Nothing was billed: a connection that never was, or a refusal before any work.
             again = self._again(flight, relay, cargo, route)
             if again is None:
                 if answer is None:
-                    raise unreachable or UpstreamUnreachable
+                    raise failure
                 return answer, pool
             if answer is not None:
                 answer.close()
@@ -135,7 +142,7 @@ class Carrier:
             if again is route:
                 await relay.pause(random.uniform(*RETRY_DELAY_S))  # noqa: S311 - jitter
                 if relay.client_gone:
-                    raise unreachable or UpstreamUnreachable
+                    raise UpstreamUnreachable
             route = again
 
     def _again(self, flight: Flight, relay: Relay, cargo: Cargo, route: Route) -> Route | None:
@@ -171,7 +178,7 @@ class Carrier:
         ):
             # An encoding that nobody asked for could unpack to anything; a redirect would take the key along.
             flight.meter.status = UpstreamInvalidResponse.status
-            if status >= 300 and status not in {500, 502, 504}:
+            if status >= 300 and _is_unbilled(status):
                 flight.settle("failed", void=True, error_code=UpstreamInvalidResponse.code)
             raise UpstreamInvalidResponse
         headers = _headers(exchange, cargo, answer, pool)
@@ -214,11 +221,13 @@ async def _hand_error(
     """An error of the upstream's own passes as it is, but for keys that it may have quoted."""
     body, cut, more = await relay.read(answer, ERROR_BODY_BYTES_MAX)
     flight.answers()
-    unbilled = answer.status < 500 or answer.status == 503
+    unbilled = _is_unbilled(answer.status)
     if cut is not None or more:
+        error = UpstreamTimeout if cut == "upstream_stalled" else UpstreamInvalidResponse
         if unbilled:
-            flight.settle("failed", void=True)
-        raise UpstreamInvalidResponse
+            flight.meter.status = error.status
+            flight.settle("failed", void=True, error_code=error.code)
+        raise error
     body = pool.redact(body)
     flight.saw_error(body)
     if not unbilled and flight.meter.reading.usage is None:
@@ -249,6 +258,11 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
         headers.append((b"x-headgate-cost-usd", usd_text(cost).encode()))
     if not relay.client_gone:
         exchange.connection.respond(answer.status, headers, body)
+
+
+def _is_unbilled(status: int) -> bool:
+    """Whether a refusal with ``status`` is known to cost nothing; of other server errors nobody can tell."""
+    return status < 500 or status == 503
 
 
 def _is_json(content_type: str) -> bool:

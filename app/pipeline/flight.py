@@ -213,12 +213,14 @@ class Flight:
     def may_drain_on(self) -> bool:
         return self.drain_tokens_max is None or self.meter.reading.output_bytes <= self._drain_bytes_end
 
-    def client_left(self, phase: str) -> bool:
+    def client_left(self, phase: str, *, is_stream: bool) -> bool:
         self.client_gone = True
         if self.record is not None:
             return False
         desk = self._desk
         desk.metrics.disconnects.labels(phase).inc()
+        if not is_stream:
+            return False
         if self.cancel_on_disconnect or not desk.drains.begin(self._principal.key_id):
             return True
         self._drains = True
@@ -236,24 +238,31 @@ class Flight:
         desk = self._desk
         if self.client_gone and outcome != "interrupted":
             outcome = "disconnected"
-        record = self.meter.close(desk.clock.now_ms(), outcome, void=void, error_code=error_code)
-        self.record = record
-        desk.books.close(record)
-        last = record.entries[-1]
-        if last.kind == "void":
-            desk.limiter.release(self._grant)
-        else:
-            desk.limiter.settle(self._grant, self.meter.limit_tokens(self._grant.claim.tokens))
+        try:
+            record = self.meter.close(desk.clock.now_ms(), outcome, void=void, error_code=error_code)
+            self.record = record
+            desk.books.close(record)
+        finally:
+            # Whatever goes wrong here, a lease that is kept for ever would lock its key out.
+            self._give_back()
         return record
+
+    def _give_back(self) -> None:
+        """What was reserved; giving it back twice changes nothing."""
+        limiter = self._desk.limiter
+        if self.record is None or self.record.entries[-1].kind == "void":
+            limiter.release(self._grant)
+        else:
+            limiter.settle(self._grant, self.meter.limit_tokens(self._grant.claim.tokens))
 
     def land(self) -> None:
         """The exchange is over: hand the record on. What was never settled was interrupted."""
         if self._landed:
             return
         self._landed = True
-        record = self.settle("interrupted", error_code="internal_error")
         if self._drains:
             self._desk.drains.end(self._principal.key_id)
+        record = self.settle("interrupted", error_code="internal_error")
         self._desk.books.submit(record)
         self._tell(record)
 

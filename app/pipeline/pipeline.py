@@ -151,6 +151,41 @@ class Pipeline:
         bounds = {candidate: self._bound(exchange, ask, size, candidate) for candidate in routes}
         tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
         grant = await self._reserve(exchange, principal, size, route)
+        try:
+            attempt = Attempt(1, route.upstream, route.model, bounds[route])
+            flight = self._open(exchange, principal, ask, size, grant, attempt, tags)
+            limit_headers = ratelimit_headers(grant.standings)
+            cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, routes, bounds, limit_headers)
+            parts.journal.open(flight.meter.opening)
+        except BaseException:
+            parts.limiter.release(grant)
+            raise
+        relay = Relay(
+            exchange.connection,
+            flight,
+            sweep=parts.sweep,
+            collection=self._collection,
+            policy=parts.configuration.stream,
+            slow_client_s=parts.configuration.server.slow_client_s,
+        )
+        try:
+            await self._carrier.carry(flight, relay, exchange, cargo, route)
+        finally:
+            relay.close()
+            flight.land()
+
+    def _open(
+        self,
+        exchange: Exchange,
+        principal: Principal,
+        ask: Peek,
+        size: Ask,
+        grant: Grant,
+        attempt: Attempt,
+        tags: dict[str, str],
+    ) -> Flight:
+        """The tally of an admitted request, and the one who will close it."""
+        parts = self._parts
         opening = Opening(
             request_id=exchange.request_id,
             admitted_at_ms=exchange.received_ms,
@@ -161,18 +196,13 @@ class Pipeline:
             endpoint=exchange.endpoint.family,
             stream=ask.stream,
             model_requested=ask.model,
-            attempt=Attempt(1, route.upstream, route.model, bounds[route]),
+            attempt=attempt,
             end_user=ask.end_user,
             tags=tags,
             decision=_decision(grant),
         )
-        try:
-            parts.journal.open(opening)
-        except BaseException:
-            parts.limiter.release(grant)
-            raise
         meter = Meter(opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
-        flight = Flight(
+        return Flight(
             parts.desk,
             exchange,
             principal,
@@ -182,21 +212,6 @@ class Pipeline:
             cancel_on_disconnect=parts.configuration.stream.on_disconnect == "cancel",
             drain_tokens_max=self._drain_tokens_max(meter, size),
         )
-        relay = Relay(
-            exchange.connection,
-            flight,
-            sweep=parts.sweep,
-            collection=self._collection,
-            policy=parts.configuration.stream,
-            slow_client_s=parts.configuration.server.slow_client_s,
-        )
-        limit_headers = ratelimit_headers(grant.standings)
-        cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, routes, bounds, limit_headers)
-        try:
-            await self._carrier.carry(flight, relay, exchange, cargo, route)
-        finally:
-            relay.close()
-            flight.land()
 
     async def _reserve(self, exchange: Exchange, principal: Principal, size: Ask, route: Route) -> Grant:
         parts = self._parts

@@ -119,9 +119,16 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A reading transaction; on SQLite one snapshot, on PostgreSQL READ COMMITTED."""
-        async with self._begun(self._reader) as connection:
-            yield connection
+        """A reading transaction; on SQLite one snapshot, on PostgreSQL READ COMMITTED.
+
+        Whatever the database refuses to read (a table that a restore has taken away, a damaged page) is for
+        its readers as if it did not answer: DatabaseUnavailable.
+        """
+        try:
+            async with self._begun(self._reader) as connection:
+                yield connection
+        except exc.SQLAlchemyError as error:
+            raise DatabaseUnavailable(reason_of(error)) from error
 
     @asynccontextmanager
     async def maintenance(self) -> AsyncIterator[AsyncConnection]:

@@ -36,6 +36,7 @@ __all__ = [
     "ClientError",
     "ConnectionBroken",
     "NotConnected",
+    "Sent",
     "TooManyConnections",
 ]
 
@@ -84,6 +85,15 @@ class Answer(Incoming):
             self.connection.abandon("The answer was given up.")
 
 
+class Sent:
+    """Whether a request has been written, for whoever gives up waiting for its answer."""
+
+    __slots__ = ("was_written",)
+
+    def __init__(self) -> None:
+        self.was_written = False
+
+
 class Client:
     """The connections to one upstream. The last one that was given back is the next to be used."""
 
@@ -129,8 +139,12 @@ class Client:
         """Connections that wait for a request."""
         return len(self._idle)
 
-    async def request(self, method: bytes, target: bytes, headers: Headers, body: bytes | None) -> Answer:
+    async def request(
+        self, method: bytes, target: bytes, headers: Headers, body: bytes | None, sent: Sent | None = None
+    ) -> Answer:
         """Sends a request and waits for the head of its answer, whose body is then to be read or closed.
+
+        ``sent`` tells, also after a cancellation, whether anything was written.
 
         ``target`` follows the base path; both go out as they are. Names of ``headers`` in lower case.
         Raises NotConnected (nothing was written), ConnectionBroken, BadAnswer; ValueError for what could not
@@ -139,6 +153,8 @@ class Client:
         head = self._head(method, target, headers, body)
         connection = self._take_idle() or await self._connect()
         answer = Answer(connection)
+        if sent is not None:
+            sent.was_written = True
         await connection.exchange(answer, head, body, is_head=method == b"HEAD")
         return answer
 
@@ -188,17 +204,16 @@ class Client:
         return head
 
     def _take_idle(self) -> Connection | None:
-        if not self._idle or self._loop is None:
-            return None
-        connection, _ = self._idle.popitem()
-        if connection.idle_since_s + self._keepalive_timeout_s > self._loop.time():
+        while self._idle and self._loop is not None:
+            connection, _ = self._idle.popitem()
+            if connection.idle_since_s + self._keepalive_timeout_s <= self._loop.time():
+                # The others have been idle for longer still; the sweep is about to come for them.
+                connection.abandon("It is not needed any more.")
+                return None
             if connection.is_quiet():
                 return connection
             # Closed by its peer just now: found before anything was written, so it is no attempt.
             connection.abandon("The upstream closed the connection.")
-            return self._take_idle()
-        # The others have been idle for longer still; the sweep is about to come for them.
-        connection.abandon("It is not needed any more.")
         return None
 
     def _sweep(self) -> None:

@@ -16,7 +16,15 @@ from app.core.errors import (
     UpstreamUnreachable,
 )
 from app.settings import UpstreamSettings
-from app.upstream.client import Answer, BadAnswer, Client, ConnectionBroken, NotConnected, TooManyConnections
+from app.upstream.client import (
+    Answer,
+    BadAnswer,
+    Client,
+    ConnectionBroken,
+    NotConnected,
+    Sent,
+    TooManyConnections,
+)
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 SECRET_SHAPE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
@@ -50,8 +58,12 @@ class UpstreamPool:
         """Close every connection."""
         await self._client.close()
 
-    async def send(self, method: str, path: str, query: bytes, headers: Headers, body: bytes | None) -> Answer:
+    async def send(
+        self, method: str, path: str, query: bytes, headers: Headers, body: bytes | None, sent: Sent | None = None
+    ) -> Answer:
         """Send a request and wait for the answer's head; the caller reads or closes the answer.
+
+        ``sent`` tells, also after a cancellation, whether anything was written.
 
         Raises UpstreamBusy and UpstreamUnreachable (nothing was sent), UpstreamOutcomeUnknown (it may have
         been), UpstreamInvalidResponse (what came is not HTTP).
@@ -61,7 +73,7 @@ class UpstreamPool:
             headers.append((b"authorization", next(self._turns)))
         target = b"%s?%s" % (path.encode(), query) if query else path.encode()
         try:
-            answer = await self._client.request(method.encode(), target, headers, body)
+            answer = await self._client.request(method.encode(), target, headers, body, sent)
         except TooManyConnections as error:
             raise UpstreamBusy from error
         except NotConnected as error:

@@ -10,10 +10,10 @@ import asyncio
 from math import inf
 from typing import Literal, Protocol
 
-from app.core.errors import Headers, UpstreamOutcomeUnknown, UpstreamTimeout
+from app.core.errors import Headers, UpstreamOutcomeUnknown, UpstreamTimeout, UpstreamUnreachable
 from app.core.exchange import Connection, Endpoint
 from app.settings import StreamSettings, Timeouts
-from app.upstream.client import Answer, BadAnswer, ConnectionBroken
+from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.pool import UpstreamPool
 from app.upstream.sse import EventReader, EventSplitter
 from app.upstream.watch import Sweep, Watched
@@ -56,8 +56,8 @@ class Witness(Protocol):
     def may_drain_on(self) -> bool:
         """Whether a stream without a client may go on costing money."""
 
-    def client_left(self, phase: str) -> bool:
-        """The client is gone; True where the call is to be cancelled at once."""
+    def client_left(self, phase: str, *, is_stream: bool) -> bool:
+        """The client is gone; True where a stream is to be cancelled at once."""
 
 
 class Collection:
@@ -108,6 +108,7 @@ class Relay:
         self._drain_deadline_s = inf
         self._cut: Cut | None = None
         self._answer: Answer | None = None
+        self._sent = Sent()
         sweep.add(self._watched)
         connection.on_disconnect(self._on_disconnect)
 
@@ -139,16 +140,24 @@ class Relay:
         self._streaming = wants_stream
         self._watch(self._timeouts.first_byte_s)
         try:
-            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body)
+            self._sent = Sent()
+            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body, self._sent)
         except asyncio.CancelledError:
             self._take_cancellation()
-            if self._cut == "drain_over":
-                raise UpstreamOutcomeUnknown from None
-            raise UpstreamTimeout from None
+            if not self.was_sent:
+                raise UpstreamUnreachable from None
+            raise UpstreamOutcomeUnknown if self._cut == "drain_over" else UpstreamTimeout from None
         return self._answer
 
+    @property
+    def was_sent(self) -> bool:
+        """Whether any of the current call was written: it may be billed."""
+        return self._sent.was_written
+
     async def pause(self, seconds: float) -> None:
-        """Wait before a call is repeated."""
+        """Wait before a call is repeated; the deadline of the last one does not count meanwhile."""
+        self._watched.deadline_s = self._drain_deadline_s
+        self._sent = Sent()
         try:
             await asyncio.sleep(seconds)
         except asyncio.CancelledError:
@@ -201,6 +210,9 @@ class Relay:
     async def stream(self, answer: Answer, status: int, headers: Headers) -> Cut | None:
         """An event stream, each write on an event boundary. None where the upstream ended it properly."""
         self._streaming = True
+        if self.client_gone and self._drain_deadline_s == inf:
+            # It left while this was not known to be a stream.
+            self._drain_deadline_s = self._loop.time() + self._policy.drain_s_max
         splitter, reader = EventSplitter(), EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
         self._start(status, headers)
         while True:
@@ -220,10 +232,11 @@ class Relay:
         for event in reader.feed(rest + EVENT_END):
             # The last event's blank line is missing: some servers leave it out.
             self._witness.saw_event(event.data)
-        if not self._witness.came_to_its_end(delimited=answer.is_delimited):
-            return "upstream_disconnected"
         if reader.overflowed:
+            # The last event may be the one that was too large to be read.
             self._witness.missed_some()
+        elif not self._witness.came_to_its_end(delimited=answer.is_delimited):
+            return "upstream_disconnected"
         self._witness.saw_last()
         if rest:
             await self._write(rest)
@@ -236,13 +249,15 @@ class Relay:
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
-            self._collect(0)
         await self._write(released)
 
     def _collect(self, size: int) -> bool:
-        """Hold ``size`` bytes in all; False where there is no room for them."""
+        """Hold ``size`` bytes in all; False, and nothing is held, where there is no room for them."""
         fits = self._collection.change(size - self._collected)
         self._collected = size
+        if not fits:
+            self._collection.change(-size)
+            self._collected = 0
         return fits
 
     def _start(self, status: int, headers: Headers) -> None:
@@ -262,6 +277,7 @@ class Relay:
                     connection.abort()
             except asyncio.CancelledError:
                 self._take_cancellation()
+            self._silent = False
 
     async def _next(self, answer: Answer, silence_s: float | None = None) -> tuple[bytes | None, Cut | None]:
         """The next bytes (b"" at the end, None after ``silence_s`` without any), or what cut them off."""
@@ -304,7 +320,7 @@ class Relay:
     def _on_disconnect(self) -> None:
         self.client_gone = True
         phase = "stream" if self.connection.response_started else "waiting"
-        cancel_at_once = self._witness.client_left(phase)
+        cancel_at_once = self._witness.client_left(phase, is_stream=self._streaming)
         if not self._streaming:
             return
         drain_s = 0.0 if cancel_at_once else self._policy.drain_s_max

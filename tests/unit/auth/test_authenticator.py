@@ -1,0 +1,89 @@
+"""The change feed: it survives whatever the ledger throws, and a late reader brings nothing back."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from app.auth import authenticator as module
+from app.auth.authenticator import Authenticator
+from app.auth.keys import mint
+from app.core.clock import SystemClock
+from app.core.errors import InvalidAPIKey
+from app.core.identity import LimitSettings
+from app.store.changes import Changes
+from app.store.rows import KeyRow, SecretRow, TeamRow
+
+MINTED = mint()
+TEAM = TeamRow("t1", "team", LimitSettings(), 0, 1)
+SECRET = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, None)
+
+
+def key(*, revoked: bool, changed: int) -> KeyRow:
+    return KeyRow(MINTED.id, "t1", "k", LimitSettings(), None, None, None, 5 if revoked else None, 0, changed)
+
+
+class Feed:
+    """Stands for the ledger: its change, its rows, and how long they take to be read."""
+
+    def __init__(self) -> None:
+        self.change = 1
+        self.revoked = False
+        self.failure: Exception | None = None
+        self.delays = [0.0]
+
+    @asynccontextmanager
+    async def read(self):
+        yield None
+
+    async def current_change(self, _):
+        if self.failure is not None:
+            raise self.failure
+        return self.change
+
+    async def rows_since(self, _, __):
+        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [SECRET])
+        await asyncio.sleep(self.delays.pop(0) if self.delays else 0)
+        return seen
+
+
+@pytest.fixture
+def feed(monkeypatch):
+    feed = Feed()
+    monkeypatch.setattr(module, "current_change", feed.current_change)
+    monkeypatch.setattr(module, "rows_since", feed.rows_since)
+    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0.01)
+    return feed
+
+
+async def test_the_feed_goes_on_after_any_failure(feed):
+    states = []
+    one = Authenticator(feed, SystemClock(), on_state=lambda up, reason: states.append((up, reason)))
+    await one.start()
+    try:
+        assert (await one.authenticate(MINTED.text, "")).key_id == MINTED.id
+        feed.failure = KeyError("anything")
+        await asyncio.sleep(0.05)
+        assert states == [(False, "KeyError")]
+        feed.failure, feed.revoked, feed.change = None, True, 2
+        await asyncio.sleep(0.05)
+        assert states[-1] == (True, "")
+        with pytest.raises(InvalidAPIKey):
+            await one.authenticate(MINTED.text, "")
+    finally:
+        await one.close()
+
+
+async def test_a_late_reader_does_not_bring_a_revoked_key_back(feed):
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
+    feed.delays = [0.05, 0.0]
+    late = asyncio.ensure_future(one._follow())
+    await asyncio.sleep(0.01)
+    feed.revoked, feed.change = True, 2
+    await one._follow()
+    await late
+    await one._follow()
+    with pytest.raises(InvalidAPIKey):
+        await one.authenticate(MINTED.text, "")
