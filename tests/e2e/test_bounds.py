@@ -90,7 +90,7 @@ def test_more_requests_than_may_be_in_flight_are_refused_at_once(tmp_path):
         time.sleep(0.7)
         began = time.monotonic()
         refused = post(gateway)
-        assert time.monotonic() - began < 0.5
+        assert time.monotonic() - began < 0.7
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
         assert httpx.get(f"{gateway.url}/readyz").status_code == 200
         for thread in threads:

@@ -123,7 +123,7 @@ def test_redis_that_dies_or_hangs_never_holds_a_request(tmp_path):
         redis.freeze()
         started = time.monotonic()
         answers = [ask(gateway, limited) for _ in range(5)]
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 3
         assert {answer.json()["error"]["code"] for answer in answers} == {"limits_unavailable"}
         assert all("retry-after" in answer.headers for answer in answers)
         assert ask(gateway).status_code == 200, "a key without limits goes on"

@@ -444,7 +444,7 @@ async def test_an_address_that_refuses_is_followed_by_the_next_at_once():
         client = client_to(port, host="some.invalid")
         start_s = time.monotonic()
         assert await get(client) == (200, b"")
-        assert time.monotonic() - start_s < 0.2
+        assert time.monotonic() - start_s < 0.45
         await client.close()
 
 

