@@ -7,6 +7,7 @@ the record to the ledger and tells metrics and log. Neither waits for anything.
 
 from __future__ import annotations
 
+import re
 from typing import Protocol
 
 import msgspec
@@ -21,6 +22,9 @@ from app.limits.limiter import Grant, Limiter
 from app.metering.meter import Meter
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
+
+FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
+"""An answer's id where it is the first member, as it is with every server seen so far."""
 
 
 class Books(Protocol):
@@ -173,6 +177,11 @@ class Flight:
                 self.settle("completed" if reading.finished else "failed")
         elif reading.suspect and not self.record.suspect:
             self.record = msgspec.structs.replace(self.record, suspect=True)
+
+    def saw_beginning(self, first: bytes) -> None:
+        found = FIRST_ID.match(first)
+        if self._owns and found is not None:
+            self._own(found[1].decode())
 
     def saw_json(self, body: bytes) -> bool:
         reading = self.meter.reading

@@ -41,6 +41,9 @@ class Witness(Protocol):
     def saw_event(self, data: bytes) -> None:
         """One whole event's data has come."""
 
+    def saw_beginning(self, first: bytes) -> None:
+        """An answer that is too large to be held has begun; the client is about to see so much of it."""
+
     def saw_json(self, body: bytes) -> bool:
         """A whole JSON answer has come; False where it is none."""
 
@@ -183,6 +186,7 @@ class Relay:
         The last chunk waits until all of it was shown, so that the request is settled before it ends.
         """
         kept: list[bytes] | None = [first] if self._collect(len(first)) else None
+        self._witness.saw_beginning(first)
         self._start(status, headers)
         last = first
         while True:

@@ -38,6 +38,26 @@ def test_a_large_json_answer_passes_and_is_billed_exactly(tmp_path):
         assert (entry["kind"], entry["input_tokens"], entry["output_tokens"]) == ("charge", 11, 7)
 
 
+def test_a_response_that_is_too_large_to_keep_can_be_continued_by_its_team(tmp_path):
+    answer = {
+        "id": "resp_large",
+        "model": "gpt-4o",
+        "status": "completed",
+        "output": ["x" * 18_000_000],
+        "usage": USAGE,
+    }
+    raw = json.dumps(answer).encode()
+    with (
+        PlayedUpstream(lambda _: whole(raw)) as upstream,
+        RunningGateway(tmp_path, config_for(upstream.base_url)) as gateway,
+    ):
+        assert post(gateway).content == raw
+        assert post(gateway, previous_response_id="resp_large").status_code == 200
+        assert post(gateway, previous_response_id="resp_other").status_code == 404
+        (entry,) = gateway.records(wait_for=2)[0]["entries"]
+        assert entry["kind"] == "estimate"
+
+
 def test_a_terminal_event_that_is_too_large_to_keep_is_an_estimate_at_the_bound(tmp_path):
     huge = completed(output=["y" * 17_000_000])
 
