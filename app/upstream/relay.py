@@ -201,14 +201,16 @@ class Relay:
                 if size > COLLECTED_BYTES_MAX or not self._collect(size):
                     self._collect(0)
                     kept = None
-            await self._write(last)
+            self._write(last)
             last = chunk
+            if self.connection.write_paused:
+                await self._drained()
         if kept is None:
             self._witness.missed_some()
         else:
             self._witness.saw_json(b"".join(kept))
         self._witness.saw_last()
-        await self._write(last)
+        self._write(last)
         return None
 
     async def stream(self, answer: Answer, status: int, headers: Headers) -> Cut | None:
@@ -231,7 +233,11 @@ class Relay:
             else:
                 break
             if released:
-                await self._show(reader, released)
+                self._show(reader, released)
+                # Not held here as well while a slow client is waited for.
+                chunk = released = b""
+                if self.connection.write_paused:
+                    await self._drained()
         rest = splitter.flush()
         for event in reader.feed(rest + EVENT_END):
             # The last event's blank line is missing: some servers leave it out.
@@ -243,17 +249,17 @@ class Relay:
             return "upstream_disconnected"
         self._witness.saw_last()
         if rest:
-            await self._write(rest)
+            self._write(rest)
         return None
 
-    async def _show(self, reader: EventReader, released: bytes) -> None:
+    def _show(self, reader: EventReader, released: bytes) -> None:
         """To the witness first, so that what ends with these bytes is settled before the client has them."""
         for event in reader.feed(released):
             self._witness.saw_event(event.data)
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
-        await self._write(released)
+        self._write(released)
 
     def _collect(self, size: int) -> bool:
         """Hold ``size`` bytes in all; False, and nothing is held, where there is no room for them."""
@@ -268,20 +274,21 @@ class Relay:
         if not self.client_gone:
             self.connection.start(status, headers)
 
-    async def _write(self, data: bytes) -> None:
-        connection = self.connection
+    def _write(self, data: bytes) -> None:
+        if not self.client_gone:
+            self.connection.write(data)
+
+    async def _drained(self) -> None:
+        """Wait for a slow client. The upstream is not read meanwhile: it is slowed down too, and not to blame."""
         if self.client_gone:
             return
-        connection.write(data)
-        if connection.write_paused:
-            # The upstream is not read meanwhile: a slow client slows it down. Nor is it to blame.
-            self._watched.deadline_s = self._drain_deadline_s
-            try:
-                if not await connection.drained(self._slow_client_s):
-                    connection.abort()
-            except asyncio.CancelledError:
-                self._take_cancellation()
-            self._silent = False
+        self._watched.deadline_s = self._drain_deadline_s
+        try:
+            if not await self.connection.drained(self._slow_client_s):
+                self.connection.abort()
+        except asyncio.CancelledError:
+            self._take_cancellation()
+        self._silent = False
 
     async def _next(self, answer: Answer, silence_s: float | None = None) -> tuple[bytes | None, Cut | None]:
         """The next bytes (b"" at the end, None after ``silence_s`` without any), or what cut them off."""

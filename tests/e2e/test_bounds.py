@@ -176,7 +176,7 @@ def test_slow_readers_cost_little_memory_and_are_cut(tmp_path):
                     (head + f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n").encode() + body
                 )
             time.sleep(1.5)
-            assert (process.memory_info().rss - before) / 60 < 400 * 1024
+            assert (process.memory_info().rss - before) / 60 < 320 * 1024
             records = gateway.records(wait_for=61)
             assert [record["outcome"] for record in records[1:]] == ["disconnected"] * 60
             assert gateway.metrics()["headgate_in_flight"] == 0
