@@ -47,13 +47,17 @@ _NULL = b"null"
 
 
 class JSONObject:
-    """A body that is one unambiguous object. A member that is null is as absent."""
+    """A body that is one unambiguous object. A member that is null is as absent.
 
-    __slots__ = ("body", "members")
+    ``canonical``: the body is what msgspec would write, so that no letter in it is spelled as an escape.
+    """
 
-    def __init__(self, body: bytes, members: Mapping[str, msgspec.Raw]) -> None:
+    __slots__ = ("body", "canonical", "members")
+
+    def __init__(self, body: bytes, members: Mapping[str, msgspec.Raw], *, canonical: bool = False) -> None:
         self.body = body
         self.members = members
+        self.canonical = canonical
 
     def __repr__(self) -> str:
         return f"JSONObject(bytes={len(self.body)}, members={len(self.members)})"
@@ -117,7 +121,7 @@ def parse_object_fast(body: bytes) -> JSONObject | None:
     value = _decode(body)
     if _encoder.encode(value) != body:
         return None
-    return JSONObject(body, _members_decoder.decode(body))
+    return JSONObject(body, _members_decoder.decode(body), canonical=True)
 
 
 def parse_object_slow(body: bytes) -> JSONObject:

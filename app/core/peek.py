@@ -2,9 +2,15 @@
 
 Everything else passes as it came. A field that is read and has the wrong type is refused, so that the
 gateway's idea of a request and the upstream's cannot differ.
+
+What makes a request dearer than its bytes of text is looked for in the raw bytes, not decoded: of 1 KB of
+messages that takes 1 µs, of 200 KB 70; of fourteen tools (15 KB) 9.
 """
 
 from __future__ import annotations
+
+import re
+from typing import Any
 
 import msgspec
 
@@ -21,6 +27,58 @@ OUTPUT_TOKENS_FIELDS = {
 OUTPUT_TOKENS_LARGEST = 10_000_000
 ANSWERS_MAX = 128
 END_USER_CHARS_MAX = 256
+TOOL_CALLS_LARGEST = 100_000
+TOOL_NAME_CHARS_MAX = 64
+CLIENT_TOOLS = frozenset("function custom apply_patch local_shell computer computer_use_preview namespace".split())
+"""Tools that the client runs: each call ends the response, so they cost no more than their tokens."""
+OPEN_ENDED = ("prompt", "multi_agent")
+"""Members of a Responses body that bring in what only the provider knows: tools, or further agents."""
+DEAR_MEMBERS = {
+    "responses": frozenset({"tools", "max_tool_calls", "conversation", "prompt_cache_options", *OPEN_ENDED}),
+    "chat": frozenset("tools web_search_options audio modalities prediction prompt_cache_options".split()),
+}
+"""Without any of these, and with nothing in its input, a request is plain."""
+
+# Input that its bytes do not measure. In the canonical form a text cannot contain these words with their
+# quotation marks: there they stand behind backslashes.
+_UNMEASURED = re.compile(rb'"(?:i(?:nput_(?:image|file|audio)|mage_url|tem_reference)|computer_screenshot|file)"')
+_IMAGES = {"responses": (b'"input_image"', b'"computer_screenshot"'), "chat": (b'"image_url"',)}
+_UNSEEN = {"responses": (b'"input_file"', b'"item_reference"'), "chat": (b'"file"',)}
+_AUDIO = b'"input_audio"'
+_LIST = ord("[")
+
+
+class _Tool(msgspec.Struct):
+    type: Any = None
+    environment: Any = None
+    execution: Any = None
+
+
+_tools_decoder = msgspec.json.Decoder(list[_Tool])
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """What makes a request dearer than its bytes of text.
+
+    ``unseen``: it has the model read what is not in the body, or not by its bytes (files, stored items).
+    ``tools`` are the types of those that the provider runs, each once; ``max_tool_calls`` bounds their
+    calls. ``prediction_bytes``: of a predicted output, which is billed where it is wrong. ``kept_12h``: what
+    is written to the cache is to be kept for twelve hours. ``open_ended`` names a member that nothing bounds.
+    """
+
+    images: int = 0
+    unseen: bool = False
+    audio_input: bool = False
+    audio_output: bool = False
+    tools: tuple[str, ...] = ()
+    max_tool_calls: int | None = None
+    prediction_bytes: int = 0
+    kept_12h: bool = False
+    open_ended: str | None = None
+
+
+PLAIN = Extent()
+"""Text in, text out, and no tools but the client's own."""
 
 
 class Peek(msgspec.Struct, frozen=True):
@@ -36,6 +94,7 @@ class Peek(msgspec.Struct, frozen=True):
     previous_response_id: str | None
     stores: bool
     reasons: bool
+    extent: Extent = PLAIN
 
 
 def peek(family: Family, body: JSONObject) -> Peek:
@@ -56,6 +115,7 @@ def peek(family: Family, body: JSONObject) -> Peek:
         previous_response_id=body.get_str("previous_response_id") if family == "responses" else None,
         stores=family == "responses" and body.get_bool("store") is not False,
         reasons=body.has("reasoning") or body.has("reasoning_effort"),
+        extent=_responses_extent(body) if family == "responses" else _chat_extent(body) if family == "chat" else PLAIN,
     )
 
 
@@ -90,3 +150,97 @@ def _end_user(body: JSONObject) -> str | None:
         if value:
             return value[:END_USER_CHARS_MAX]
     return None
+
+
+def _responses_extent(body: JSONObject) -> Extent:
+    found = _unmeasured(body, "input")
+    if not found and DEAR_MEMBERS["responses"].isdisjoint(body.members):
+        return PLAIN
+    calls_max = body.get_int("max_tool_calls")
+    if calls_max is not None and not 0 <= calls_max <= TOOL_CALLS_LARGEST:
+        raise InvalidRequest(f"max_tool_calls must be between 0 and {TOOL_CALLS_LARGEST}.", param="max_tool_calls")
+    open_ended = next((name for name in OPEN_ENDED if body.has(name)), None)
+    return Extent(
+        images=_count(found, _IMAGES["responses"]),
+        unseen=body.has("conversation") or open_ended is not None or _count(found, _UNSEEN["responses"]) > 0,
+        audio_input=_AUDIO in found,
+        tools=_hosted_tools(body),
+        max_tool_calls=calls_max,
+        kept_12h=_is_kept_12h(body),
+        open_ended=open_ended,
+    )
+
+
+def _chat_extent(body: JSONObject) -> Extent:
+    found = _unmeasured(body, "messages")
+    if not found and DEAR_MEMBERS["chat"].isdisjoint(body.members):
+        return PLAIN
+    searches = ("web_search",) if body.has("web_search_options") else ()
+    return Extent(
+        # Each image has the word twice: as its type, and as the name of what holds its address.
+        images=-(-_count(found, _IMAGES["chat"]) // 2),
+        unseen=_count(found, _UNSEEN["chat"]) > 0,
+        audio_input=_AUDIO in found,
+        audio_output=body.has("audio") or _names_audio(body),
+        tools=(*_hosted_tools(body), *searches),
+        prediction_bytes=len(body.raw("prediction")),
+        kept_12h=_is_kept_12h(body),
+    )
+
+
+def _unmeasured(body: JSONObject, name: str) -> list[bytes]:
+    """The words in the member ``name`` that stand for input which its bytes do not measure."""
+    raw = body.members.get(name)
+    if raw is None:
+        return []
+    view = memoryview(raw)
+    if view[0] != _LIST:
+        return []
+    if not body.canonical and b"\\u" in bytes(view):
+        # Letters may be spelled as escapes, and the words with them.
+        view = memoryview(msgspec.json.encode(msgspec.json.decode(raw)))
+    return _UNMEASURED.findall(view)
+
+
+def _count(found: list[bytes], words: tuple[bytes, ...]) -> int:
+    return sum(found.count(word) for word in words) if found else 0
+
+
+def _hosted_tools(body: JSONObject) -> tuple[str, ...]:
+    """The types of the tools that the provider runs; one that is not known is taken for such."""
+    if not body.has("tools"):
+        return ()
+    try:
+        tools = _tools_decoder.decode(body.members["tools"])
+    except ValueError:
+        raise InvalidRequest("tools must be an array of objects.", param="tools") from None
+    hosted = {_name(tool) for tool in tools if not _runs_at_client(tool)}
+    return tuple(sorted(hosted)) if hosted else ()
+
+
+def _name(tool: _Tool) -> str:
+    return tool.type[:TOOL_NAME_CHARS_MAX] if isinstance(tool.type, str) else "?"
+
+
+def _runs_at_client(tool: _Tool) -> bool:
+    kind = tool.type
+    if kind == "shell":
+        return isinstance(tool.environment, dict) and tool.environment.get("type") == "local"
+    if kind == "tool_search":
+        return bool(tool.execution == "client")
+    return isinstance(kind, str) and kind in CLIENT_TOOLS
+
+
+def _is_kept_12h(body: JSONObject) -> bool:
+    options = _decoded(body, "prompt_cache_options")
+    return isinstance(options, dict) and options.get("ttl") == "12h"
+
+
+def _names_audio(body: JSONObject) -> bool:
+    modalities = _decoded(body, "modalities")
+    return isinstance(modalities, list) and "audio" in modalities
+
+
+def _decoded(body: JSONObject, name: str) -> Any:
+    raw = body.members.get(name)
+    return None if raw is None else msgspec.json.decode(raw)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from app.core.records import Attempt, Bound, Entry, Opening, Outcome, Record, attempt_id_of
 from app.core.usage import NOTHING_USED, Usage
+from app.metering.bounds import cheapest, dearest_parts, turns_of
 from app.metering.estimates import (
     BYTES_PER_TOKEN,
     COLD_BYTES_PER_TOKEN,
@@ -11,7 +14,8 @@ from app.metering.estimates import (
     Ask,
     Estimates,
 )
-from app.metering.pricing import Price, PriceBook
+from app.metering.pricing import PriceBook
+from app.metering.rates import Price
 from app.metering.tokens import Reading
 
 UNSEEN_TOKENS = 256
@@ -20,6 +24,12 @@ UNSEEN_TOKENS = 256
 REASONING_TOKENS = 2048
 REASONING_SHARE = 4
 """Hidden reasoning of a whole answer that told no usage: so many tokens, and so many for each one seen."""
+
+IMAGE_TOKENS_LIKELY = 2500
+"""Of one image, with most models: a few have tokens of a tenth of the price and twenty times as many."""
+
+CALL_TOKENS_LIKELY = 8000
+"""What a tool's call puts before the model; OpenAI bills a search with its small models as a block of so many."""
 
 REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5", "sim-reasoning")
 
@@ -78,13 +88,12 @@ class Meter:
 
     def price(self) -> Price | None:
         """The price by what the answer says of its model and tier, as far as it has."""
-        reading = self.reading
+        return self._price_at(self.reading.service_tier)
+
+    def _price_at(self, tier: str | None) -> Price | None:
+        opening, attempt = self.opening, self.attempt
         return self._prices.price(
-            self.attempt.upstream,
-            self.attempt.model,
-            reading.service_tier,
-            self.opening.admitted_at_ms,
-            served=reading.model,
+            attempt.upstream, attempt.model, tier, opening.admitted_at_ms, served=self.reading.model
         )
 
     def close(self, ended_at_ms: int, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
@@ -122,6 +131,7 @@ class Meter:
             tool_usage=reading.tool_usage,
             usage_raw=reading.usage_raw,
             suspect=reading.suspect,
+            budgets=opening.budgets,
             decision=opening.decision,
         )
 
@@ -130,8 +140,8 @@ class Meter:
 
     def _primary(self) -> Entry:
         usage = self.reading.usage
-        price = self.price()
         if usage is not None and self._is_complete():
+            price = self.price()
             return Entry(
                 attempt_id=self.attempt_id,
                 kind="charge",
@@ -143,19 +153,28 @@ class Meter:
                 price_version=None if price is None else price.version,
                 service_tier=self.reading.service_tier,
             )
-        return self._estimate(price)
+        return self._estimate()
 
-    def _estimate(self, price: Price | None) -> Entry:
-        bound = self.attempt.bound
+    def _estimate(self) -> Entry:
+        """What may have been used of an attempt that did not say: the least, the likely and the most of it.
+
+        Until the answer names a tier that was used it is priced at the one that the bound was priced at.
+        """
+        reading, bound = self.reading, self.attempt.bound
+        tier = bound.service_tier if reading.service_tier in {None, "auto"} else reading.service_tier
+        price = self._price_at(tier)
         lower, likely = self._seen(bound)
-        upper = Usage(input_tokens=bound.input_tokens_upper, output_tokens=bound.output_tokens_upper)
         cost = lower_cost = upper_cost = None
         if price is not None:
-            lower_cost, cost = price.cost_nanousd(lower), price.cost_nanousd(likely)
-            upper_cost = price.cost_nanousd(upper)
+            parts = dearest_parts(price, self._without_tools, likely.input_tokens, likely.output_tokens, 0)
+            likely = likely if parts is None else likely.at_least(parts)
+            cost = price.cost_nanousd(likely)
             if cost is not None:
+                least = lower.at_least(cheapest(price, lower.input_tokens))
+                lower_cost = min(price.cost_nanousd(least) or 0, cost)
                 # The bound was priced at admission; the answer may have named a dearer tier since.
-                upper_cost = max(upper_cost or 0, bound.cost_upper_nanousd or 0, cost)
+                upper = bound.usage_upper.at_least(likely)
+                upper_cost = max(price.cost_nanousd(upper) or 0, bound.cost_upper_nanousd or 0, cost)
         return Entry(
             attempt_id=self.attempt_id,
             kind="estimate",
@@ -167,8 +186,16 @@ class Meter:
             cost_upper_nanousd=upper_cost,
             price_source=None if price is None else price.source,
             price_version=None if price is None else price.version,
-            service_tier=self.reading.service_tier,
+            service_tier=tier,
         )
+
+    @property
+    def _without_tools(self) -> Ask:
+        """The request without the provider's tools: what they may do is in the bound, what they did was seen."""
+        ask = self.ask
+        if not ask.extent.tools:
+            return ask
+        return msgspec.structs.replace(ask, extent=msgspec.structs.replace(ask.extent, tools=()))
 
     def _seen(self, bound: Bound) -> tuple[Usage, Usage]:
         """The least that was used, and what is charged: not below what was used, as far as that can be known.
@@ -178,7 +205,8 @@ class Meter:
         """
         reading, bound_output = self.reading, bound.output_tokens_upper
         told = reading.usage or NOTHING_USED
-        lower = Usage(
+        lower = msgspec.structs.replace(
+            reading.calls,
             input_tokens=max(bound.input_tokens_lower, told.input_tokens),
             output_tokens=max(min(reading.text_bytes // LOWER_BYTES_PER_TOKEN, bound_output), told.output_tokens),
         )
@@ -189,18 +217,34 @@ class Meter:
             output = seen + UNSEEN_TOKENS
         else:
             output = bound_output
-        likely = Usage(
+        likely = msgspec.structs.replace(
+            reading.calls_begun,
             input_tokens=max(self._likely_input(bound), lower.input_tokens),
             output_tokens=max(min(output, bound_output), lower.output_tokens),
         )
         return lower, likely
 
     def _likely_input(self, bound: Bound) -> int:
-        if self.ask.follows_stored:
-            return bound.input_tokens_upper
-        learnt = self._estimates.input_tokens(self.opening.key_id, self.attempt.model, self.ask.body_bytes)
-        # A tenth over the likely figure, since an estimate must not be below the truth.
-        return min(learnt + learnt // 10 + BYTES_PER_TOKEN, bound.input_tokens_upper)
+        ask = self.ask
+        if ask.follows_stored or ask.extent.unseen:
+            likely = bound.input_tokens_upper // turns_of(ask)
+        else:
+            learnt = self._estimates.input_tokens_high(self.opening.key_id, self.attempt.model, ask.body_bytes)
+            # A tenth over the densest lately, since an estimate must not be below the truth.
+            likely = learnt + learnt // 10 + BYTES_PER_TOKEN + ask.extent.images * IMAGE_TOKENS_LIKELY
+        if ask.extent.tools:
+            begun = self.reading.calls_begun
+            calls = begun.web_searches + begun.file_searches + begun.code_sessions + begun.image_calls
+            # After each call the model reads all there was and what the call gave.
+            likely = (calls + 1) * likely + CALL_TOKENS_LIKELY * calls * (calls + 1) // 2
+        return likely if bound.unbounded else min(likely, bound.input_tokens_upper)
+
+    def at_least(self) -> tuple[int, int]:
+        """What has been seen of a running call: output tokens, and what it has cost by now, in nano-dollars."""
+        lower, _ = self._seen(self.attempt.bound)
+        price = self.price()
+        cost = None if price is None else price.cost_nanousd(lower.at_least(cheapest(price, lower.input_tokens)))
+        return lower.output_tokens, cost or 0
 
     def limit_tokens(self, reserved: int) -> int:
         """What the request counts for token limits: exactly what it used, else no less than was seen of it.

@@ -1,29 +1,34 @@
-"""The price book: the file's overrides, then genai-prices, then *unpriced*.
+"""The price book: the file's prices, then genai-prices and what it lacks, then *unpriced*.
 
-Prices are compiled into integers once per model, tier and hour and kept; a request only multiplies.
+Prices are compiled into integers once per model, tier and quarter of an hour and kept; a request only
+multiplies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
 from functools import lru_cache
 from importlib.metadata import version
 
 import msgspec
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
-from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
+from genai_prices.types import ModelInfo, Provider
 
-from app.core.money import UNITS_PER_PRICE, nanousd_from_usd, round_up
-from app.core.patterns import compile_pattern
+from app.core.money import nanousd_from_usd
 from app.core.usage import Usage
+from app.metering.listed import is_tiered, listed_price
+from app.metering.overrides import Overrides
+from app.metering.rates import Price, Rates
 from app.settings import PriceOverride
+from app.settings.model import STANDARD_TIERS
+
+__all__ = ["Price", "PriceBook", "Priced", "Rates"]
 
 COMPILED_MAX = 4096
-HOUR_MS = 3_600_000
-STANDARD_TIERS = frozenset({"", "auto", "default", "standard"})
-PER_THOUSAND = 1000
+QUARTER_MS = 900_000
+"""Prices change at instants that are whole quarters of an hour: the file's at midnight, the list's (which has
+prices by the time of day) at whole or half hours. A test holds the list to it."""
 FALLBACK_PROVIDER = "openai"
 """Upstreams at other addresses usually pass OpenAI's models on, under OpenAI's names."""
 
@@ -46,75 +51,16 @@ OUTPUT_TOKENS_UNKNOWN = 131_072
 CONTEXT_TOKENS_UNKNOWN = 1_050_000
 
 
-class Rates(msgspec.Struct, frozen=True):
-    """Nano-dollars per million units. None: the model has no such price."""
+class Priced(msgspec.Struct, frozen=True):
+    """What a usage costs, and by which price. ``cost_nanousd`` None: unpriced."""
 
-    input: int | None
-    output: int | None
-    cached: int | None = None
-    cache_write: int | None = None
-    input_audio: int | None = None
-    output_audio: int | None = None
-    web_search: int | None = None
-    file_search: int | None = None
-    request: int = 0
-
-
-class Price(msgspec.Struct, frozen=True):
-    """The price of a model at one tier. ``long`` holds (more than so many input tokens, rates), ascending."""
-
-    rates: Rates
-    source: str
-    version: str
-    long: tuple[tuple[int, Rates], ...] = ()
-
-    def rates_for(self, input_tokens: int) -> Rates:
-        """The rates that a request of so many input tokens pays, for all of its tokens."""
-        chosen = self.rates
-        for start, rates in self.long:
-            if input_tokens > start:
-                chosen = rates
-        return chosen
-
-    def cost_nanousd(self, usage: Usage) -> int | None:
-        """What ``usage`` costs, rounded up once; None where a bucket that was used has no price."""
-        rates = self.rates_for(usage.input_tokens)
-        total = rates.request
-        plain_input = usage.input_tokens
-        plain_output = usage.output_tokens
-        # A bucket without a rate of its own is plain input: that is how providers bill it.
-        if usage.cached_tokens and rates.cached is not None:
-            plain_input -= usage.cached_tokens
-            total += usage.cached_tokens * rates.cached
-        if usage.cache_write_tokens and rates.cache_write is not None:
-            plain_input -= usage.cache_write_tokens
-            total += usage.cache_write_tokens * rates.cache_write
-        if usage.input_audio_tokens:
-            if rates.input_audio is None:
-                return None
-            plain_input -= usage.input_audio_tokens
-            total += usage.input_audio_tokens * rates.input_audio
-        if usage.output_audio_tokens:
-            if rates.output_audio is None:
-                return None
-            plain_output -= usage.output_audio_tokens
-            total += usage.output_audio_tokens * rates.output_audio
-        for units, rate in (
-            (max(plain_input, 0), rates.input),
-            (max(plain_output, 0), rates.output),
-            (usage.web_searches, rates.web_search),
-            (usage.file_searches, rates.file_search),
-        ):
-            if not units:
-                continue
-            if rate is None:
-                return None
-            total += units * rate
-        return round_up(total)
+    cost_nanousd: int | None
+    price_source: str | None
+    price_version: str | None
 
 
 class PriceBook:
-    """Finds prices. ``providers`` maps an upstream's name to its base URL ("" where it is unknown)."""
+    """Finds prices. ``base_urls`` maps an upstream's name to its base URL ("" where it is unknown)."""
 
     def __init__(
         self,
@@ -123,34 +69,35 @@ class PriceBook:
         *,
         snapshot: DataSnapshot | None = None,
     ) -> None:
-        self._overrides = [
-            (compile_pattern(override.model), override)
-            for override in sorted(overrides, key=lambda override: override.effective_from, reverse=True)
-        ]
+        self._overrides = Overrides(overrides)
         self._snapshot = snapshot or get_snapshot()
+        self._fallback = self._snapshot.find_provider(None, FALLBACK_PROVIDER, None)
+        self._openai_models = frozenset(map(id, self._fallback.models))
         self._providers = {name: self._provider_of(url) for name, url in base_urls.items()}
         self._version = version("genai-prices")
         self._compiled: dict[tuple[str, str, str, str, int], Price | None] = {}
         self._infos: dict[tuple[str, str], ModelInfo | None] = {}
 
     def __repr__(self) -> str:
-        return f"PriceBook(overrides={len(self._overrides)}, compiled={len(self._compiled)})"
+        return f"PriceBook(overrides={self._overrides!r}, compiled={len(self._compiled)})"
 
     def price(
         self, upstream: str, model: str, tier: str | None, at_ms: int, *, served: str | None = None
     ) -> Price | None:
-        """The price in force at ``at_ms``, or None: unpriced.
+        """The price in force at ``at_ms``, the instant of admission, or None: unpriced.
 
+        ``tier`` is the service tier that the answer names (before there is an answer, the one asked for):
+        "auto", "default", "standard", "" and None are the standard one, any other must have a price.
         ``served`` is the model that the answer names, as soon as there is one: it has the price, and
-        ``model``, the name it was asked by, is looked up only where it has none. Overrides for either
+        ``model``, the name it was asked by, is looked up only where it has none. The file's rows for either
         name come before list prices.
         """
         key = (
             upstream,
             model,
             served or "",
-            "" if (tier or "") in STANDARD_TIERS else tier or "",
-            at_ms // HOUR_MS,
+            "" if tier is None or tier in STANDARD_TIERS else tier,
+            at_ms // QUARTER_MS,
         )
         try:
             return self._compiled[key]
@@ -159,10 +106,58 @@ class PriceBook:
         if len(self._compiled) >= COMPILED_MAX:
             self._compiled.clear()
         names = (served, model) if served and served != model else (model,)
-        at = datetime.fromtimestamp(at_ms / 1000, UTC)
-        price = self._overriding(upstream, names, at) or self._listed(upstream, names, key[3], at)
+        price = self._overriding(upstream, names, key[3], at_ms) or self._listed(upstream, names, key[3], at_ms)
+        if price is not None:
+            price = self._overrides.added(price, upstream, names, key[3], at_ms)
         self._compiled[key] = price
         return price
+
+    def possible_prices(self, upstream: str, model: str, tier: str | None, at_ms: int) -> tuple[Price | None, ...]:
+        """The prices that the answer to a request for ``tier`` may come with: that of the tier first.
+
+        A provider may serve any tier as the standard one. What "auto" (or nothing) asks for is set in the
+        provider's project; it is taken to be the standard tier, which is what it is unless someone changed it.
+        """
+        price = self.price(upstream, model, tier, at_ms)
+        if tier is None or tier in STANDARD_TIERS:
+            return (price,)
+        return (price, self.price(upstream, model, None, at_ms))
+
+    def price_again(
+        self, usage: Usage, upstream: str, model: str, tier: str | None, at_ms: int, *, served: str | None = None
+    ) -> Priced:
+        """What an attempt costs by the prices that are known now.
+
+        ``usage`` is all of the attempt's: the sum of its primary entry and its adjustments. The rest is
+        what its record holds. Depends on nothing else, so doing it twice gives the same.
+        """
+        price = self.price(upstream, model, tier, at_ms, served=served)
+        cost = None if price is None else price.cost_nanousd(usage)
+        if price is None or cost is None:
+            return Priced(None, None, None)
+        return Priced(cost, price.source, price.version)
+
+    def recorded(
+        self,
+        source: str,
+        price_version: str,
+        upstream: str,
+        model: str,
+        tier: str | None,
+        at_ms: int,
+        *,
+        served: str | None = None,
+    ) -> Price | None:
+        """The price by which an entry was computed, from what the entry and its record hold.
+
+        None where neither this version of the list nor the file has it any more. The file's rows are found
+        whether or not they are in force or hidden by a later one.
+        """
+        price = self.price(upstream, model, tier, at_ms, served=served)
+        for known in (price, *self._overrides.whole()):
+            if known is not None and (known.source, known.version) == (source, price_version):
+                return known
+        return None
 
     def output_tokens_max(self, model: str) -> int:
         """The most that one answer of ``model`` can hold."""
@@ -170,32 +165,30 @@ class PriceBook:
 
     def context_tokens_max(self, upstream: str, model: str) -> int:
         """The context window of ``model``, as far as it is known."""
-        info = self._info(upstream, model)
-        return (info.context_window if info is not None else None) or CONTEXT_TOKENS_UNKNOWN
+        return self.context_tokens(upstream, model) or CONTEXT_TOKENS_UNKNOWN
 
-    def _overriding(self, upstream: str, names: tuple[str, ...], at: datetime) -> Price | None:
+    def context_tokens(self, upstream: str, model: str) -> int:
+        """The context window of ``model``; 0 where it is unknown."""
+        info = self._info(upstream, model)
+        return (info.context_window if info is not None else None) or 0
+
+    def _overriding(self, upstream: str, names: tuple[str, ...], tier: str, at_ms: int) -> Price | None:
         for name in names:
-            for pattern, override in self._overrides:
-                if (
-                    override.effective_from <= at.date()
-                    and override.upstream in {None, upstream}
-                    and pattern.fullmatch(name) is not None
-                ):
-                    return _price_of_override(override)
+            info = self._info(upstream, name) if tier else None
+            price = self._overrides.price(upstream, name, tier, at_ms, tiered=info is not None and is_tiered(info))
+            if price is not None:
+                return price
         return None
 
-    def _listed(self, upstream: str, names: tuple[str, ...], tier: str, at: datetime) -> Price | None:
+    def _listed(self, upstream: str, names: tuple[str, ...], tier: str, at_ms: int) -> Price | None:
+        at = datetime.fromtimestamp(at_ms / 1000, UTC)
         for name in names:
             if name.startswith("sim-"):
                 return SIMULATOR_PRICES.get(name, SIMULATOR_PRICES["sim-mini"])
             info = self._info(upstream, name)
-            if info is None:
-                continue
-            if tier and not any(variant.when.get("service_tier") == tier for variant in info.price_variants or ()):
-                # genai-prices would silently give the standard price; a tier without a price is unpriced.
-                return None
-            found = info.get_prices(at, {"service_tier": tier} if tier else None)
-            return _price_of_model(found, f"genai-prices {self._version}")
+            if info is not None:
+                openai = id(info) in self._openai_models
+                return listed_price(info, name, tier, at, version=self._version, openai=openai)
         return None
 
     def _info(self, upstream: str, model: str) -> ModelInfo | None:
@@ -209,10 +202,6 @@ class PriceBook:
         provider = self._providers.get(upstream) or self._fallback
         info = self._infos[key] = provider.find_model(model.lower(), all_providers=self._snapshot.providers)
         return info
-
-    @property
-    def _fallback(self) -> Provider:
-        return self._snapshot.find_provider(None, FALLBACK_PROVIDER, None)
 
     def _provider_of(self, base_url: str) -> Provider:
         try:
@@ -228,74 +217,13 @@ def _output_tokens_max(model: str) -> int:
     return OUTPUT_TOKENS_MAX[max(fits, key=len)] if fits else OUTPUT_TOKENS_UNKNOWN
 
 
-def _price_of_override(override: PriceOverride) -> Price:
-    def rate(usd: Decimal | None) -> int | None:
-        return None if usd is None else nanousd_from_usd(usd)
-
-    return Price(
-        rates=Rates(
-            input=rate(override.input_per_mtok_usd),
-            output=rate(override.output_per_mtok_usd),
-            cached=rate(override.cached_per_mtok_usd),
-            cache_write=rate(override.cache_write_per_mtok_usd),
-        ),
-        source="override",
-        version=f"{override.model} from {override.effective_from.isoformat()}",
-    )
-
-
-def _price_of_model(found: ModelPrice, price_version: str) -> Price | None:
-    starts = sorted(
-        {tier.start for value in vars(found).values() if isinstance(value, TieredPrices) for tier in value.tiers}
-    )
-    rates = _rates(found, 0)
-    if rates.input is None and rates.output is None and not rates.request:
-        return None
-    return Price(
-        rates=rates,
-        source="genai-prices",
-        version=price_version,
-        long=tuple((start, _rates(found, start + 1)) for start in starts),
-    )
-
-
-def _rates(found: ModelPrice, input_tokens: int) -> Rates:
-    def rate(name: str, units: int = UNITS_PER_PRICE) -> int | None:
-        value = getattr(found, name, None)
-        if isinstance(value, TieredPrices):
-            base = value.base
-            for tier in value.tiers:
-                if input_tokens > tier.start:
-                    base = tier.price
-            value = base
-        if value is None:
-            return None
-        # The rates are nano-dollars per million units, whatever count the list price is for.
-        return int((value * 1_000_000_000 * UNITS_PER_PRICE / units).to_integral_value())
-
-    return Rates(
-        input=rate("input_mtok"),
-        output=rate("output_mtok"),
-        cached=rate("cache_read_mtok"),
-        cache_write=rate("cache_write_mtok"),
-        input_audio=rate("input_audio_mtok"),
-        output_audio=rate("output_audio_mtok"),
-        web_search=rate("web_searches_kcount", PER_THOUSAND),
-        file_search=rate("storage_searches_kcount", PER_THOUSAND),
-        request=rate("requests_kcount", PER_THOUSAND) or 0,
-    )
-
-
 def _simulated(input_usd: str, cached_usd: str, output_usd: str) -> Price:
-    return Price(
-        rates=Rates(
-            input=nanousd_from_usd(input_usd),
-            cached=nanousd_from_usd(cached_usd),
-            output=nanousd_from_usd(output_usd),
-        ),
-        source="simulator",
-        version="1",
+    rates = Rates(
+        input=nanousd_from_usd(input_usd),
+        cached=nanousd_from_usd(cached_usd),
+        output=nanousd_from_usd(output_usd),
     )
+    return Price.made("simulator", "1", rates)
 
 
 SIMULATOR_PRICES = {

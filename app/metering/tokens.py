@@ -11,14 +11,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.core.usage import Usage
+from app.core.usage import NOTHING_USED, Usage
+from app.metering.buckets import UNREADABLE, CallCount, calls_used, usage_of
 
 USAGE_RAW_BYTES_MAX = 4096
 USAGE_DEPTH_MAX = 4
-UNREADABLE = (ValueError, RecursionError)
-"""What msgspec raises: its own errors, and UnicodeDecodeError, are ValueErrors."""
-TOKENS_ABSURD = 20_000_000
-"""Ten times the largest context window on offer: above it a count is a fault, not a bill."""
 
 Terminal = Literal["completed", "failed", "incomplete", "cancelled"]
 TERMINAL_EVENTS: dict[str, Terminal] = {
@@ -27,11 +24,6 @@ TERMINAL_EVENTS: dict[str, Terminal] = {
     "response.incomplete": "incomplete",
     "response.cancelled": "cancelled",
 }
-SEARCH_CALLS = (b'"web_search_call"', b'"file_search_call"')
-
-
-class _Item(msgspec.Struct):
-    type: Any = None
 
 
 class _Body(msgspec.Struct):
@@ -45,6 +37,7 @@ class _Body(msgspec.Struct):
     tool_usage: Any = None
     error: Any = None
     output: msgspec.Raw = msgspec.Raw(b"")
+    tools: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Event(msgspec.Struct):
@@ -78,13 +71,16 @@ class _Choice(msgspec.Struct):
 _body_decoder = msgspec.json.Decoder(_Body)
 _event_decoder = msgspec.json.Decoder(_Event)
 _choices_decoder = msgspec.json.Decoder(list[_Choice])
-_items_decoder = msgspec.json.Decoder(list[_Item])
 
 
 class Reading:
     """What an answer has told so far. Written by one reader, read by the meter."""
 
     __slots__ = (
+        "_begun",
+        "_counted",
+        "_told",
+        "calls",
         "done",
         "error_code",
         "events",
@@ -123,6 +119,12 @@ class Reading:
         self.text_bytes = 0
         """At most the bytes of text that the model produced."""
         self.events = 0
+        self.calls: Usage = NOTHING_USED
+        """Calls of tools that are billed apart, as far as they have come to their end."""
+        self._told: Usage | None = None
+        """The tokens of ``usage``, without the calls."""
+        self._counted: CallCount | None = None
+        self._begun: CallCount | None = None
 
     def __repr__(self) -> str:
         return f"Reading(response_id={self.response_id!r}, terminal={self.terminal!r}, usage={self.usage!r})"
@@ -163,12 +165,30 @@ class Reading:
                 self._see_response(kind, event.response)
             elif kind == "error":
                 self._see_error(event)
-            elif kind == "response.output_item.added" and b'"reasoning"' in bytes(event.item):
-                self.reasoning_seen = True
+            elif event.item:
+                self._see_item(kind, event.item)
         elif event.choices or event.usage is not None:
             self._see_chunk(event)
         elif event.error is not None:
             self._see_error(event)
+
+    def _see_item(self, kind: str, item: msgspec.Raw) -> None:
+        data = bytes(item)
+        if kind == "response.output_item.added":
+            if b'"reasoning"' in data:
+                self.reasoning_seen = True
+            elif b'_call"' in data:
+                self._begun = self._begun or CallCount()
+                self._begun.see_item(item)
+        elif kind == "response.output_item.done" and b'_call"' in data:
+            self._counted = self._counted or CallCount()
+            self._counted.see_item(item)
+            self.calls = self._counted.usage()
+
+    @property
+    def calls_begun(self) -> Usage:
+        """Calls that have ended, and those that may have been billed though they have not."""
+        return self.calls if self._begun is None else self.calls.at_least(self._begun.usage())
 
     def _saw_text(self, text: str) -> None:
         size = len(text.encode("utf-8", "replace"))
@@ -185,7 +205,7 @@ class Reading:
             return
         if terminal is not None and self.terminal is not None:
             # The first terminal event wins; a second with other numbers is a fault of the upstream.
-            self.suspect = self.suspect or _usage_of(found.usage, outputless=self.outputless)[0] != self.usage
+            self.suspect = self.suspect or usage_of(found.usage, outputless=self.outputless)[0] != self._told
             return
         self._take(found)
         self.terminal = terminal
@@ -237,57 +257,23 @@ class Reading:
             self._take_usage(found.usage)
         if found.tool_usage is not None:
             self.tool_usage = _numbers_text(found.tool_usage)
-        if self.usage is not None and found.output and any(call in bytes(found.output) for call in SEARCH_CALLS):
-            self.usage = _with_searches(self.usage, found.output)
+        self._take_calls(found)
+
+    def _take_calls(self, found: _Body) -> None:
+        """Count the calls of a whole answer; where it repeats no items, those of its stream stand."""
+        if found.output and b'_call"' in bytes(found.output):
+            counted = CallCount()
+            counted.see_items(found.output)
+            self.calls = counted.usage()
+        if self.calls is not NOTHING_USED or found.tool_usage is not None:
+            self.calls = calls_used(self.calls, found.tool_usage, found.tools)
+            if self._told is not None:
+                self.usage = self._told.plus(self.calls)
 
     def _take_usage(self, raw: Any) -> None:
-        self.usage, self.suspect = _usage_of(raw, outputless=self.outputless)
+        self._told, self.suspect = usage_of(raw, outputless=self.outputless)
+        self.usage = self._told
         self.usage_raw = _numbers_text(raw)
-
-
-def _usage_of(raw: Any, *, outputless: bool) -> tuple[Usage | None, bool]:
-    """The usage in its buckets, and whether it is absurd. Missing and absurd give None."""
-    if not isinstance(raw, dict):
-        return None, raw is not None
-    if "input_tokens" in raw or "output_tokens" in raw:
-        names = ("input_tokens", "input_tokens_details", "output_tokens", "output_tokens_details")
-        required: tuple[str, ...] = ("input_tokens", "output_tokens")
-    else:
-        names = ("prompt_tokens", "prompt_tokens_details", "completion_tokens", "completion_tokens_details")
-        required = ("prompt_tokens",) if outputless else ("prompt_tokens", "completion_tokens")
-    if any(raw.get(name) is None for name in required):
-        # What is not there is missing, not zero.
-        return None, False
-    into, out = raw.get(names[1]), raw.get(names[3])
-    details_in: dict[str, Any] = into if isinstance(into, dict) else {}
-    details_out: dict[str, Any] = out if isinstance(out, dict) else {}
-    counts = (
-        raw[names[0]],
-        details_in.get("cached_tokens") or 0,
-        details_in.get("cache_write_tokens") or 0,
-        details_in.get("audio_tokens") or 0,
-        raw.get(names[2]) or 0,
-        details_out.get("reasoning_tokens") or 0,
-        details_out.get("audio_tokens") or 0,
-    )
-    if any(type(count) is not int or not 0 <= count <= TOKENS_ABSURD for count in counts):
-        return None, True
-    usage = Usage(*counts)
-    if usage.cached_tokens + usage.cache_write_tokens > usage.input_tokens:
-        return None, True
-    if usage.reasoning_tokens > usage.output_tokens:
-        return None, True
-    return usage, False
-
-
-def _with_searches(usage: Usage, output: msgspec.Raw) -> Usage:
-    try:
-        kinds = [item.type for item in _items_decoder.decode(output)]
-    except UNREADABLE:
-        return usage
-    return msgspec.structs.replace(
-        usage, web_searches=kinds.count("web_search_call"), file_searches=kinds.count("file_search_call")
-    )
 
 
 def _short(value: Any) -> str | None:

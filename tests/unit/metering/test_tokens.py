@@ -49,6 +49,57 @@ def test_a_response_tells_its_usage_model_tier_and_state():
             },
             Usage(9, 4, 0, 2, 5, 1, 3),
         ),
+        (
+            {
+                "prompt_tokens": 100,
+                "completion_tokens": 50,
+                "prompt_tokens_details": {"cache_write_tokens": 7, "image_tokens": 30, "text_tokens": 70},
+                "completion_tokens_details": {"accepted_prediction_tokens": 9, "rejected_prediction_tokens": 8},
+            },
+            Usage(input_tokens=100, cache_write_tokens=7, input_image_tokens=30, output_tokens=50),
+        ),
+        (
+            {
+                "input_tokens": 100,
+                "input_tokens_details": {
+                    "cache_write_tokens": 9,
+                    "cache_write_tokens_details": {"ttl_30m_tokens": 4, "ttl_12h_tokens": 5},
+                },
+                "output_tokens": 50,
+                "output_tokens_details": {"image_tokens": 40, "text_tokens": 10},
+            },
+            Usage(
+                input_tokens=100,
+                cache_write_tokens=9,
+                cache_write_12h_tokens=5,
+                output_tokens=50,
+                output_image_tokens=40,
+            ),
+        ),
+        (
+            # As transcriptions and the realtime API tell it.
+            {
+                "input_tokens": 100,
+                "input_token_details": {
+                    "audio_tokens": 60,
+                    "image_tokens": 30,
+                    "cached_tokens": 50,
+                    "cached_tokens_details": {"audio_tokens": 20, "image_tokens": 10, "text_tokens": 20},
+                },
+                "output_tokens": 50,
+                "output_token_details": {"audio_tokens": 45},
+            },
+            Usage(
+                input_tokens=100,
+                cached_tokens=50,
+                input_audio_tokens=60,
+                cached_audio_tokens=20,
+                input_image_tokens=30,
+                cached_image_tokens=10,
+                output_tokens=50,
+                output_audio_tokens=45,
+            ),
+        ),
         ({"input_tokens": 0, "output_tokens": 0}, Usage()),
         ({"input_tokens": 3, "output_tokens": 1, "input_tokens_details": None}, Usage(input_tokens=3, output_tokens=1)),
     ],
@@ -88,6 +139,13 @@ def test_missing_usage_is_missing_and_not_zero(usage):
         {"output_tokens": 2**63},
         {"input_tokens_details": {"cached_tokens": 101}},
         {"output_tokens_details": {"reasoning_tokens": 31}},
+        {"input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 41}},
+        {"input_tokens_details": {"audio_tokens": 60, "image_tokens": 41}},
+        {"input_tokens_details": {"cached_tokens": 5, "audio_tokens": 9, "cached_tokens_details": {"audio_tokens": 6}}},
+        {"input_tokens_details": {"cached_tokens": 9, "audio_tokens": 5, "cached_tokens_details": {"audio_tokens": 6}}},
+        {"input_tokens_details": {"image_tokens": -1}},
+        {"input_tokens_details": {"cache_write_tokens": 5, "cache_write_tokens_details": {"ttl_12h_tokens": 6}}},
+        {"output_tokens_details": {"audio_tokens": 20, "image_tokens": 11}},
     ],
 )
 def test_absurd_usage_is_suspect_and_not_used(change):
@@ -107,15 +165,106 @@ def test_only_numbers_of_the_usage_are_kept():
     assert kept["deep"]["n"] == 3
 
 
-def test_search_calls_are_counted_from_the_items():
-    output = [
-        {"type": "web_search_call"},
-        {"type": "message"},
-        {"type": "web_search_call"},
-        {"type": "file_search_call"},
-    ]
-    usage = read({"usage": FULL, "output": output}).usage
-    assert (usage.web_searches, usage.file_searches) == (2, 1)
+CALLS = [
+    {"type": "web_search_call", "action": {"type": "search", "query": "a"}},
+    {"type": "web_search_call", "action": {"type": "open_page", "url": "https://e.org"}},
+    {"type": "web_search_call", "action": {"type": "find_in_page", "pattern": "x", "url": "https://e.org"}},
+    {"type": "web_search_call"},
+    {"type": "file_search_call"},
+    {"type": "code_interpreter_call", "container_id": "cntr_1"},
+    {"type": "code_interpreter_call", "container_id": "cntr_1"},
+    {"type": "code_interpreter_call", "container_id": "cntr_2"},
+    {"type": "code_interpreter_call"},
+    {"type": "shell_call", "environment": {"type": "container_reference", "container_id": "cntr_2"}},
+    {"type": "shell_call", "environment": {"type": "local"}},
+    {"type": "shell_call", "environment": {"type": ["?"]}},
+    {"type": "image_generation_call", "result": "AAAA"},
+    {"type": "function_call", "name": "web_search_call"},
+    {"type": "message", "content": [{"type": "output_text", "text": 'a "web_search_call" in words'}]},
+    {"type": "mcp_call"},
+    {"type": 7},
+]
+COUNTED = {"web_searches": 2, "file_searches": 1, "code_sessions": 3, "image_calls": 1}
+
+
+def counts(usage):
+    return {name: getattr(usage, name) for name in COUNTED}
+
+
+def test_calls_that_are_billed_apart_are_counted_from_the_items():
+    """A page that is opened is no search, and code runs in a container however often it runs."""
+    assert counts(read({"usage": FULL, "output": CALLS}).usage) == COUNTED
+    items = [{"type": "response.output_item.done", "item": item} for item in CALLS]
+    completed = {"type": "response.completed", "response": {"usage": FULL, "output": []}}
+    assert counts(streamed(*items, completed).usage) == COUNTED
+    completed["response"]["output"] = CALLS
+    assert counts(streamed(*items, completed).usage) == COUNTED
+
+
+def test_calls_that_are_told_twice_are_counted_once():
+    told = {"usage": FULL, "tool_usage": {"web_search": {"num_requests": 1}}}
+    created = {"type": "response.created", "response": {"id": "resp_1", **told}}
+    ended = {"type": "response.completed", "response": {"usage": None, "tool_usage": told["tool_usage"]}}
+    assert streamed(created, ended).usage.web_searches == 1
+
+
+def test_calls_are_known_of_an_answer_that_told_no_usage():
+    reading = read({"usage": None, "status": "failed", "output": CALLS})
+    assert (reading.usage, counts(reading.calls)) == (None, COUNTED)
+
+
+def test_a_call_that_had_begun_may_have_been_billed():
+    begun = {"type": "response.output_item.added", "item": {"type": "web_search_call", "status": "in_progress"}}
+    done = {"type": "response.output_item.done", "item": CALLS[0]}
+    reading = streamed(begun, done, begun)
+    assert (reading.calls.web_searches, reading.calls_begun.web_searches) == (1, 2)
+    assert streamed(begun).calls == Usage()
+
+
+@pytest.mark.parametrize(
+    ("told", "searches"),
+    [({"num_requests": 5}, 5), ({"num_requests": 0}, 0), ({"num_requests": -1}, 2), ({}, 2), (7, 2)],
+)
+def test_the_number_of_searches_that_were_billed_is_the_upstreams_if_it_tells_one(told, searches):
+    usage = read({"usage": FULL, "output": CALLS, "tool_usage": {"web_search": told}}).usage
+    assert usage.web_searches == searches
+
+
+def test_the_version_of_a_search_is_read_from_the_tools():
+    preview = [{"type": "function"}, {"type": "web_search_preview_2025_03_11"}]
+    usage = read({"usage": FULL, "output": CALLS, "tools": preview}).usage
+    assert (usage.web_searches, usage.preview_searches) == (2, 2)
+    assert read({"usage": FULL, "output": CALLS, "tools": [{"type": "web_search"}]}).usage.preview_searches == 0
+    named = [{"type": "function", "description": "web_search_preview"}]
+    assert read({"usage": FULL, "output": CALLS, "tools": named}).usage.preview_searches == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "units"),
+    [
+        ({"telepathy": {"minutes": 2}}, 1),
+        ({"telepathy": {"minutes": 0, "of": [0, {"a": 0}]}}, 0),
+        ({"telepathy": {"of": [{"a": 0.5}]}, "more": 1}, 2),
+        ({"web_search": {"num_requests": 0}, "image_gen": {"input_tokens": 0}}, 0),
+        ("lots", 0),
+    ],
+)
+def test_what_is_billed_apart_and_not_known_is_counted(told, units):
+    assert read({"usage": FULL, "tool_usage": told}).usage.unknown_units == units
+
+
+def test_a_deep_tool_usage_is_taken_for_something():
+    deep = 0
+    for _ in range(50):
+        deep = [deep]
+    assert read({"usage": FULL, "tool_usage": {"new": deep}}).usage.unknown_units == 1
+
+
+@pytest.mark.parametrize(
+    "output", [{"a": '_call"'}, ["web_search_call"], [{"type": "web_search_call", "action": 7}], 5]
+)
+def test_no_output_is_too_strange(output):
+    assert read({"usage": FULL, "output": output}).usage.input_tokens == 100
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'{"usage":', b'"text"', b"\xff\xfe"])
