@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
+LimitKind = Literal["requests", "tokens", "concurrency", "money"]
+LimitWindow = Literal["", "minute", "hour", "day", "week", "month", "total"]
+LimitPolicy = Literal["strict", "protective"]
+LimitMode = Literal["enforce", "observe"]
+BoundPolicy = Literal["maximum", "estimate"]
 
-class LimitSettings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The limits that were set on a team or a key; None is no limit."""
+WINDOWS_OF_KIND: dict[LimitKind, tuple[LimitWindow, ...]] = {
+    "requests": ("minute", "hour", "day"),
+    "tokens": ("minute", "hour", "day"),
+    "concurrency": ("",),
+    "money": ("day", "week", "month", "total"),
+}
+"""Requests and tokens have sliding windows; money has windows of the calendar, or none that ends."""
 
-    requests_per_minute: int | None = None
-    tokens_per_minute: int | None = None
-    concurrency: int | None = None
+
+class LimitRule(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One limit that was set on a team or a key: at most ``maximum`` (nano-dollars for money) per window.
+
+    ``model`` (a pattern of what is asked for) and ``tag`` (name and value) narrow what it counts; a tag
+    without a value counts each value on its own. ``time_zone`` says when days, weeks (from Monday) and
+    months of money begin. ``strict``: where the store of limits is away requests are refused;
+    ``protective``: they go on under a local share. ``observe`` counts and refuses nothing. ``bound``: how
+    much of a budget a request holds while it runs, the most that it can cost or what is likely.
+    """
+
+    id: str
+    kind: LimitKind
+    maximum: int
+    window: LimitWindow = ""
+    model: str | None = None
+    tag_name: str | None = None
+    tag_value: str | None = None
+    time_zone: str = "UTC"
+    policy: LimitPolicy = "strict"
+    mode: LimitMode = "enforce"
+    bound: BoundPolicy = "maximum"
 
 
 class Principal(msgspec.Struct, frozen=True, eq=False):
@@ -24,8 +55,8 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     key_id: str
     key_name: str
     secret_id: str
-    key_limits: LimitSettings
-    team_limits: LimitSettings
+    key_limits: tuple[LimitRule, ...]
+    team_limits: tuple[LimitRule, ...]
     models: tuple[str, ...] | None = None
     endpoints: tuple[str, ...] | None = None
     expires_at_ms: int | None = None

@@ -18,7 +18,12 @@ CacheResult = Literal["hit", "miss", "joined", "bypass"]
 
 
 class Bound(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an attempt may use and cost, computed before it is sent. ``None`` where it has no price."""
+    """What an attempt may use and cost, computed before it is sent. ``None`` where it has no price.
+
+    ``cost_upper_nanousd`` is what ``usage_upper`` costs by the price named here, at ``service_tier`` (None:
+    the standard one). ``unbounded`` says why nothing bounds the request, where nothing does: then the upper
+    figures are only a guess, and no hard budget may let it through.
+    """
 
     input_tokens_lower: int = 0
     input_tokens_upper: int = 0
@@ -27,6 +32,17 @@ class Bound(msgspec.Struct, frozen=True, omit_defaults=True):
     cost_upper_nanousd: int | None = None
     price_source: str | None = None
     price_version: str | None = None
+    parts_upper: Usage = NOTHING_USED
+    """The dearest parts that those tokens may have, and the calls of tools; its totals are zero."""
+    service_tier: str | None = None
+    unbounded: str | None = None
+
+    @property
+    def usage_upper(self) -> Usage:
+        """All that may be used, in the buckets in which it costs most."""
+        return msgspec.structs.replace(
+            self.parts_upper, input_tokens=self.input_tokens_upper, output_tokens=self.output_tokens_upper
+        )
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,6 +52,17 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     upstream: str
     model: str
     bound: Bound
+
+
+class BudgetWindow(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """One window of one budget: where the cost of a request counts. Fixed at admission.
+
+    ``budget_id`` is the id of the rule, with the tag's value behind a colon where each value counts on
+    its own; ``start_ms`` is the window's first millisecond since 1970 UTC, 0 for one that never ends.
+    """
+
+    budget_id: str
+    start_ms: int
 
 
 class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,6 +85,7 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     end_user: str | None = None
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     cache: CacheResult = "bypass"
+    budgets: tuple[BudgetWindow, ...] = ()
     decision: dict[str, object] = msgspec.field(default_factory=dict)
 
 
@@ -119,6 +147,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     usage_raw: str | None = None
     saved_nanousd: int = 0
     suspect: bool = False
+    budgets: tuple[BudgetWindow, ...] = ()
     decision: dict[str, object] = msgspec.field(default_factory=dict)
 
 

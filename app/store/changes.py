@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store.limits import rules_of_keys, rules_of_teams
 from app.store.rows import KeyRow, SecretRow, TeamRow, key_from, secret_from, team_from
 from app.store.tables import change_counter, keys, secrets, teams
 
@@ -18,8 +19,8 @@ from app.store.tables import change_counter, keys, secrets, teams
 class Changes(msgspec.Struct, frozen=True):
     """All that changed after some number, up to ``change`` and perhaps a little beyond it.
 
-    A key comes with all of its secrets. Every key's team and every secret's key are known: they are here,
-    or came earlier.
+    A key comes with all of its secrets, keys and teams with all of their limits. Every key's team and every
+    secret's key are known: they are here, or came earlier.
     """
 
     change: int
@@ -44,13 +45,17 @@ async def rows_since(connection: AsyncConnection, change: int) -> Changes:
         select(secrets).join(keys, keys.c.id == secrets.c.key_id).where(keys.c.changed > change).order_by(secrets.c.id)
     )
     secret_rows = [secret_from(row) for row in (await connection.execute(asked)).mappings()]
-    key_rows = [
-        key_from(row) for row in (await connection.execute(select(keys).where(keys.c.changed > change))).mappings()
-    ]
-    team_rows = [
-        team_from(row) for row in (await connection.execute(select(teams).where(teams.c.changed > change))).mappings()
-    ]
-    return Changes(reached, team_rows, key_rows, secret_rows)
+    key_rows = list((await connection.execute(select(keys).where(keys.c.changed > change))).mappings())
+    team_rows = list((await connection.execute(select(teams).where(teams.c.changed > change))).mappings())
+    # Limits after their owners, or an owner that changes in between would be here without any.
+    of_keys = await rules_of_keys(connection, keys.c.changed > change)
+    of_teams = await rules_of_teams(connection, teams.c.changed > change)
+    return Changes(
+        reached,
+        [team_from(row, of_teams.get(row["id"], ())) for row in team_rows],
+        [key_from(row, of_keys.get(row["id"], ())) for row in key_rows],
+        secret_rows,
+    )
 
 
 async def find_secret(connection: AsyncConnection, secret_id: str) -> tuple[SecretRow, KeyRow, TeamRow] | None:
@@ -60,4 +65,6 @@ async def find_secret(connection: AsyncConnection, secret_id: str) -> tuple[Secr
         return None
     key = (await connection.execute(select(keys).where(keys.c.id == secret["key_id"]))).mappings().one()
     team = (await connection.execute(select(teams).where(teams.c.id == key["team_id"]))).mappings().one()
-    return secret_from(secret), key_from(key), team_from(team)
+    of_keys = await rules_of_keys(connection, keys.c.id == key["id"])
+    of_teams = await rules_of_teams(connection, teams.c.id == team["id"])
+    return secret_from(secret), key_from(key, of_keys.get(key["id"], ())), team_from(team, of_teams.get(team["id"], ()))

@@ -24,7 +24,7 @@ from app.store.engines import (
 from app.store.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -62,13 +62,14 @@ def is_unavailable(error: Exception) -> bool:
 class Database:
     """Opened once per process. Its repr, errors and logs never hold credentials."""
 
-    __slots__ = ("_address", "_reader", "_write_lock", "_writer", "dialect")
+    __slots__ = ("_address", "_late", "_reader", "_write_lock", "_writer", "dialect")
 
     def __init__(self, address: SQLiteAddress | PostgresAddress, writer: AsyncEngine, reader: AsyncEngine) -> None:
         self._address = address
         self._writer = writer
         self._reader = reader
         self._write_lock = asyncio.Lock()
+        self._late: set[asyncio.Future[Any]] = set()
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if isinstance(address, SQLiteAddress) else "postgresql"
 
     def __repr__(self) -> str:
@@ -130,6 +131,28 @@ class Database:
         except exc.SQLAlchemyError as error:
             raise DatabaseUnavailable(reason_of(error)) from error
 
+    async def within(self, seconds: float, work: Awaitable[T]) -> T:
+        """What ``work`` on this database returns. Raises TimeoutError after ``seconds``, also where the server is
+        mute: to be cancelled, a statement first waits for an answer, and a connection for its end.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+            if task.done():
+                return task.result()
+        finally:
+            if not task.done():
+                task.cancel()
+                self._late.add(task)
+                task.add_done_callback(self._ended_late)
+        raise TimeoutError(f"no answer within {seconds} s")
+
+    def _ended_late(self, task: asyncio.Future[Any]) -> None:
+        """Nobody waits for it; its error is looked at here, so that it is not reported as forgotten."""
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()
+
     @asynccontextmanager
     async def maintenance(self) -> AsyncIterator[AsyncConnection]:
         """A writing transaction without a time limit on its commands, for changes of the schema."""
@@ -158,6 +181,11 @@ class Database:
                 await connection.invalidate()
                 raise DatabaseUnavailable(reason_of(error)) from error
             return result
+
+    async def truncate_log(self) -> None:
+        """Where there is little room: SQLite's write-ahead log goes into the file, and is cut to nothing."""
+        if self.dialect == "sqlite":
+            await self.run_in_sqlite(_truncate_log)
 
     @asynccontextmanager
     async def postgres_transaction(self) -> AsyncIterator[Any]:
@@ -203,6 +231,13 @@ class Database:
         finally:
             # Shielded: a task that is cancelled here would leave the connection in nobody's hands.
             await asyncio.shield(connection.close())
+
+
+def _truncate_log(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    except sqlite3.Error as error:
+        raise DatabaseUnavailable(reason_of(error)) from error
 
 
 async def _begin(raw: Any) -> None:

@@ -117,8 +117,8 @@ def sqlite_engine(path: Path, *, readers_max: int | None) -> AsyncEngine:
         # The journal drops a segment once its rows are committed, so a commit must be on the disk.
         cursor.execute("PRAGMA synchronous = FULL")
         cursor.execute("PRAGMA foreign_keys = ON")
-        # 64 MiB; a pragma takes no bound parameter.
-        cursor.execute("PRAGMA journal_size_limit = 67108864")
+        # 16 MiB, less than the ballast that is kept for a full disk; a pragma takes no bound parameter.
+        cursor.execute("PRAGMA journal_size_limit = 16777216")
         # 16 MiB of pages, so that a batch finds the ends of its indexes in memory.
         cursor.execute("PRAGMA cache_size = -16384")
         if readers_max is not None:

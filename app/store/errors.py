@@ -6,10 +6,17 @@ StoreError
 ├── DatabaseUnavailable    try again later: down, locked, full, too slow
 ├── RowsRefused            the database answers, and will never take these rows
 ├── SchemaUnknown          made by a newer version, or not by Headgate
+├── BackupRefused          damaged, too new, or not to be restored over what is there
 ├── NameTaken
 ├── SecretTaken
+├── LimitTaken             another rule counts the same requests already
+├── LimitInvalid           what a rule says cannot be counted
+├── TooManyLimits
 ├── NoSuchTeam
-└── NoSuchKey
+├── NoSuchKey
+├── NoSuchLimit
+├── NoSuchProcess
+└── ProcessRuns            it would be wrong to take it for lost
 """
 
 from __future__ import annotations
@@ -39,6 +46,10 @@ class SchemaUnknown(StoreError):
     pass
 
 
+class BackupRefused(StoreError):
+    pass
+
+
 class NameTaken(StoreError):
     pass
 
@@ -47,9 +58,33 @@ class SecretTaken(StoreError):
     pass
 
 
+class LimitTaken(StoreError):
+    pass
+
+
+class LimitInvalid(StoreError):
+    pass
+
+
+class TooManyLimits(StoreError):
+    pass
+
+
 class NoSuchTeam(StoreError):
     pass
 
 
 class NoSuchKey(StoreError):
+    pass
+
+
+class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchProcess(StoreError):
+    pass
+
+
+class ProcessRuns(StoreError):
     pass

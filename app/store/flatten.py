@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from app.core.records import Entry
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from app.core.records import Entry, OwnedObject, Record
+    from app.core.records import BudgetWindow, OwnedObject, Record
 
 Row: TypeAlias = tuple[str | int | None, ...]
 
@@ -27,6 +29,21 @@ FAILED = frozenset({"failed", "interrupted"})
 _encode = msgspec.json.Encoder().encode
 
 
+class Adjust(msgspec.Struct, frozen=True):
+    """A correction of an attempt, counted where its primary entry is. ``entry`` holds the differences;
+    ``unpriced`` is what the correction changes of that count: -1 where it gives a price to an attempt
+    without one, 1 where it takes away the certainty of the one there was.
+    """
+
+    request_id: str
+    team_id: str
+    key_id: str
+    quarter_ms: int
+    ended_at_ms: int
+    entry: Entry
+    unpriced: int
+
+
 def _clean(text: str | None) -> str | None:
     if text is None or (len(text) <= TEXT_CHARS_MAX and "\0" not in text):
         return text
@@ -35,6 +52,16 @@ def _clean(text: str | None) -> str | None:
 
 def _json(value: dict[str, str] | dict[str, object]) -> str:
     return _encode(value).decode() if value else "{}"
+
+
+def windows_text(windows: tuple[BudgetWindow, ...]) -> str:
+    """``windows`` as ``records.budgets`` has them; one window inside of it reads as ``window_text`` says."""
+    return _encode(windows).decode() if windows else "[]"
+
+
+def window_text(window: BudgetWindow) -> str:
+    """``window`` as it stands in ``records.budgets``."""
+    return _encode(window).decode()
 
 
 def record_row(record: Record) -> Row:
@@ -68,10 +95,11 @@ def record_row(record: Record) -> Row:
         record.saved_nanousd,
         int(record.suspect),
         _json(record.decision),
+        windows_text(record.budgets),
     )
 
 
-def entry_row(record: Record, entry: Entry) -> Row:
+def entry_row(record: Record | Adjust, entry: Entry) -> Row:
     """``entry`` of ``record`` in the order of ``tables.entries``."""
     usage = entry.usage
     return (
@@ -101,6 +129,15 @@ def entry_row(record: Record, entry: Entry) -> Row:
         entry.price_source,
         entry.price_version,
         _clean(entry.service_tier),
+        usage.cached_audio_tokens,
+        usage.input_image_tokens,
+        usage.cached_image_tokens,
+        usage.output_image_tokens,
+        usage.cache_write_12h_tokens,
+        usage.preview_searches,
+        usage.code_sessions,
+        usage.image_calls,
+        usage.unknown_units,
     )
 
 
@@ -116,8 +153,11 @@ def object_row(owned: OwnedObject) -> Row:
     )
 
 
-def rollup_rows(records: Iterable[Record], entries: Iterable[tuple[Record, Entry]]) -> list[Row]:
-    """What new records and new entries add to ``rollups``, one row per key, in the order of the keys.
+def rollup_rows(
+    records: Iterable[Record], entries: Iterable[tuple[Record, Entry]], adjusts: Iterable[Adjust] = ()
+) -> list[Row]:
+    """What new records, new primary entries and new corrections add to ``rollups``, one row per key, in the
+    order of the keys.
 
     Requests are counted where the record says they ended, units and money where each entry says they
     were used: after a fallback the two may be different upstreams.
@@ -132,19 +172,28 @@ def rollup_rows(records: Iterable[Record], entries: Iterable[tuple[Record, Entry
         row[1] += record.outcome in FAILED
         row[8] += record.saved_nanousd
     for record, entry in entries:
-        key = (record.quarter_ms, record.team_id, record.key_id, _clean(entry.model), entry.upstream)
-        row = sums.get(key)
-        if row is None:
-            row = sums[key] = [0] * 11
-        usage = entry.usage
-        row[2] += usage.input_tokens
-        row[3] += usage.cached_tokens
-        row[4] += usage.cache_write_tokens
-        row[5] += usage.output_tokens
-        row[6] += usage.reasoning_tokens
-        if entry.cost_nanousd is None:
-            row[9] += 1
-        else:
-            row[7] += entry.cost_nanousd
+        row = _add(sums, record, entry)
+        row[9] += entry.cost_nanousd is None
         row[10] += entry.kind == "estimate"
+    for adjust in adjusts:
+        row = _add(sums, adjust, adjust.entry)
+        row[9] += adjust.unpriced
+        # Two make one: the estimate is none any more.
+        row[10] -= adjust.entry.reason == "exact"
     return [(*key, *sums[key]) for key in sorted(sums)]
+
+
+def _add(sums: dict[tuple[str | int | None, ...], list[int]], place: Record | Adjust, entry: Entry) -> list[int]:
+    """Adds units and money of ``entry``; the sums of its key, for what else there is to add."""
+    key = (place.quarter_ms, place.team_id, place.key_id, _clean(entry.model), entry.upstream)
+    row = sums.get(key)
+    if row is None:
+        row = sums[key] = [0] * 11
+    usage = entry.usage
+    row[2] += usage.input_tokens
+    row[3] += usage.cached_tokens
+    row[4] += usage.cache_write_tokens
+    row[5] += usage.output_tokens
+    row[6] += usage.reasoning_tokens
+    row[7] += entry.cost_nanousd or 0
+    return row

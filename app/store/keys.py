@@ -5,15 +5,16 @@ The text of a key is made elsewhere (``app.auth``); here are its public id and i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from sqlalchemy import ColumnElement, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.identity import LimitSettings
 from app.store.errors import NameTaken, NoSuchKey, NoSuchTeam, SecretTaken
+from app.store.limits import PlainLimit, rules_of_keys, set_plain_limits
 from app.store.rows import (
     KeyRow,
     SecretRow,
@@ -27,12 +28,10 @@ from app.store.tables import keys, secrets, teams
 
 
 class KeyChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What to change; None takes a limit, a list of patterns or the expiry away."""
+    """What to change; None takes a list of patterns or the expiry away."""
 
     name: str | UnsetType = UNSET
-    requests_per_minute: int | UnsetType | None = UNSET
-    tokens_per_minute: int | UnsetType | None = UNSET
-    concurrency: int | UnsetType | None = UNSET
+    limits: tuple[PlainLimit, ...] = ()
     models: tuple[str, ...] | UnsetType | None = UNSET
     endpoints: tuple[str, ...] | UnsetType | None = UNSET
     expires_at_ms: int | UnsetType | None = UNSET
@@ -46,35 +45,24 @@ async def create_key(
     secret_id: str,
     digest: bytes,
     now_ms: int,
-    limits: LimitSettings | None = None,
+    limits: Sequence[PlainLimit] = (),
     models: tuple[str, ...] | None = None,
     endpoints: tuple[str, ...] | None = None,
     expires_at_ms: int | None = None,
 ) -> KeyRow:
-    """A key and its first secret, whose id is the key's too. Raises NoSuchTeam, NameTaken, SecretTaken."""
+    """A key and its first secret, whose id is the key's too. Raises NoSuchTeam, NameTaken, SecretTaken,
+    LimitInvalid.
+    """
     change = await next_change(connection)
     if (await connection.execute(select(teams.c.id).where(teams.c.id == team_id))).first() is None:
         raise NoSuchTeam(f"There is no team {team_id!r}.")
     await _require_free(connection, team_id, name)
     await _require_new(connection, secret_id, digest)
-    key = KeyRow(
-        id=secret_id,
-        team_id=team_id,
-        name=name,
-        limits=limits or LimitSettings(),
-        models=models,
-        endpoints=endpoints,
-        expires_at_ms=expires_at_ms,
-        revoked_at_ms=None,
-        created_at_ms=now_ms,
-        changed=change,
-    )
     await connection.execute(
         insert(keys).values(
-            id=key.id,
+            id=secret_id,
             team_id=team_id,
             name=name,
-            **msgspec.structs.asdict(key.limits),
             models=patterns_text(models),
             endpoints=patterns_text(endpoints),
             expires_at_ms=expires_at_ms,
@@ -82,24 +70,26 @@ async def create_key(
             changed=change,
         )
     )
-    await connection.execute(insert(secrets).values(id=secret_id, key_id=key.id, digest=digest, created_at_ms=now_ms))
-    return key
+    await connection.execute(
+        insert(secrets).values(id=secret_id, key_id=secret_id, digest=digest, created_at_ms=now_ms)
+    )
+    await set_plain_limits(connection, limits, team_id=team_id, key_id=secret_id, now_ms=now_ms)
+    return await find_key_by_id(connection, secret_id)
 
 
 async def list_keys(connection: AsyncConnection, team_id: str | None = None) -> list[KeyRow]:
     """All keys, or a team's, oldest first; the revoked too."""
-    asked = select(keys).order_by(keys.c.created_at_ms, keys.c.id)
-    if team_id is not None:
-        asked = asked.where(keys.c.team_id == team_id)
-    return [key_from(row) for row in (await connection.execute(asked)).mappings()]
+    return await _find(connection, *(() if team_id is None else (keys.c.team_id == team_id,)))
 
 
 async def find_key(connection: AsyncConnection, name_or_id: str, team_id: str | None = None) -> KeyRow:
-    """The key with this id, else the team's with this name (any team's, if only one has it). Raises NoSuchKey."""
-    asked = select(keys).where(or_(keys.c.id == name_or_id, keys.c.name == name_or_id))
-    if team_id is not None:
-        asked = asked.where(keys.c.team_id == team_id)
-    found = [key_from(row) for row in (await connection.execute(asked)).mappings()]
+    """The key with this id, else the team's with this name (any team's, if only one has it), else the one with a
+    secret of this public id, which is what the text of a key and logs tell. Raises NoSuchKey.
+    """
+    of_secret = select(secrets.c.key_id).where(secrets.c.id == name_or_id)
+    named: ColumnElement[bool] = or_(keys.c.id == name_or_id, keys.c.name == name_or_id)
+    of_team = () if team_id is None else (keys.c.team_id == team_id,)
+    found = await _find(connection, named, *of_team) or await _find(connection, keys.c.id.in_(of_secret), *of_team)
     exact = [key for key in found if key.id == name_or_id] or found
     if not exact:
         raise NoSuchKey(f"There is no key {name_or_id!r}.")
@@ -108,32 +98,40 @@ async def find_key(connection: AsyncConnection, name_or_id: str, team_id: str | 
     return exact[0]
 
 
-async def update_key(connection: AsyncConnection, key_id: str, changes: KeyChanges) -> KeyRow:
-    """Raises NoSuchKey, NameTaken."""
+async def update_key(connection: AsyncConnection, key_id: str, changes: KeyChanges, *, now_ms: int) -> KeyRow:
+    """Raises NoSuchKey, NameTaken, LimitInvalid."""
     change = await next_change(connection)
+    key = await find_key_by_id(connection, key_id)
     columns = columns_of(changes)
+    plain = columns.pop("limits")
     for name in ("models", "endpoints"):
         if name in columns:
             columns[name] = patterns_text(columns[name])
     if changes.name is not UNSET:
-        key = await find_key_by_id(connection, key_id)
         await _require_free(connection, key.team_id, changes.name, except_id=key_id)
+    await set_plain_limits(connection, plain, team_id=key.team_id, key_id=key_id, now_ms=now_ms)
     return await _change(connection, key_id, change, columns)
 
 
-async def revoke_key(connection: AsyncConnection, key_id: str, *, now_ms: int) -> KeyRow:
-    """Ends a key and thereby all of its secrets; the time of an earlier revocation stays. Raises NoSuchKey."""
+async def revoke_key(connection: AsyncConnection, key_id: str, *, now_ms: int, at_once: bool = False) -> KeyRow:
+    """Ends a key: nothing more begins with it. The time of an earlier revocation stays. Raises NoSuchKey.
+
+    ``at_once`` revokes its secrets as well, which also cuts off what runs with them.
+    """
     change = await next_change(connection)
     key = await find_key_by_id(connection, key_id)
+    if at_once:
+        living = update(secrets).where(secrets.c.key_id == key_id, secrets.c.revoked_at_ms.is_(None))
+        await connection.execute(living.values(revoked_at_ms=now_ms))
     return await _change(connection, key_id, change, {"revoked_at_ms": key.revoked_at_ms or now_ms})
 
 
 async def find_key_by_id(connection: AsyncConnection, key_id: str) -> KeyRow:
     """Raises NoSuchKey."""
-    row = (await connection.execute(select(keys).where(keys.c.id == key_id))).mappings().one_or_none()
-    if row is None:
+    found = await _find(connection, keys.c.id == key_id)
+    if not found:
         raise NoSuchKey(f"There is no key {key_id!r}.")
-    return key_from(row)
+    return found[0]
 
 
 async def add_secret(
@@ -174,8 +172,27 @@ async def expire_other_secrets(
     )
 
 
+async def rotate_key(
+    connection: AsyncConnection,
+    *,
+    key_id: str,
+    secret_id: str,
+    digest: bytes,
+    now_ms: int,
+    overlap_ms: int,
+) -> KeyRow:
+    """A further secret for a key, whose others end after the overlap. Raises NoSuchKey, also of a revoked key, and
+    SecretTaken.
+    """
+    if (await find_key_by_id(connection, key_id)).revoked_at_ms is not None:
+        raise NoSuchKey(f"The key {key_id!r} is revoked: make another one.")
+    await add_secret(connection, key_id=key_id, secret_id=secret_id, digest=digest, now_ms=now_ms)
+    await expire_other_secrets(connection, key_id, secret_id, expires_at_ms=now_ms + overlap_ms)
+    return await find_key_by_id(connection, key_id)
+
+
 async def revoke_secret(connection: AsyncConnection, secret_id: str, *, now_ms: int) -> None:
-    """Ends one secret; the time of an earlier revocation stays. Raises NoSuchKey."""
+    """Ends one secret, and what runs with it; the time of an earlier revocation stays. Raises NoSuchKey."""
     change = await next_change(connection)
     ended = (
         update(secrets)
@@ -190,11 +207,16 @@ async def revoke_secret(connection: AsyncConnection, secret_id: str, *, now_ms: 
 
 
 async def _change(connection: AsyncConnection, key_id: str, change: int, columns: dict[str, Any]) -> KeyRow:
-    changed = update(keys).where(keys.c.id == key_id).values(**columns, changed=change).returning(*keys.c)
-    row = (await connection.execute(changed)).mappings().one_or_none()
-    if row is None:
-        raise NoSuchKey(f"There is no key {key_id!r}.")
-    return key_from(row)
+    await connection.execute(update(keys).where(keys.c.id == key_id).values(**columns, changed=change))
+    return await find_key_by_id(connection, key_id)
+
+
+async def _find(connection: AsyncConnection, *asked: ColumnElement[bool]) -> list[KeyRow]:
+    """Keys for which all of ``asked`` holds, oldest first."""
+    found = select(keys).where(*asked).order_by(keys.c.created_at_ms, keys.c.id)
+    rows = list((await connection.execute(found)).mappings())
+    rules = await rules_of_keys(connection, and_(true(), *asked))
+    return [key_from(row, rules.get(row["id"], ())) for row in rows]
 
 
 async def _require_free(connection: AsyncConnection, team_id: str, name: str, except_id: str = "") -> None:

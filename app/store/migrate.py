@@ -15,6 +15,7 @@ from app.store.errors import SchemaUnknown
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from app.store.database import Database
 
@@ -24,8 +25,10 @@ POSTGRES_LOCK = 0x68656164_67617465
 """Any number that is ours: "headgate" in ASCII."""
 
 
-async def upgrade(database: Database) -> str:
+async def upgrade(database: Database, revision: str = "head") -> str:
     """Runs what is missing, in one transaction; returns the revision reached.
+
+    An older ``revision`` than the newest is for an empty database, into which an older backup goes.
 
     Raises SchemaUnknown where the database is newer than this version, or is not Headgate's.
     """
@@ -33,13 +36,23 @@ async def upgrade(database: Database) -> str:
         if database.dialect == "postgresql":
             # Others that start now wait here, and then find nothing to do.
             await connection.execute(select(func.pg_advisory_xact_lock(POSTGRES_LOCK)))
-        return await connection.run_sync(_upgrade)
+        return await connection.run_sync(_upgrade, revision)
 
 
 async def current_revision(database: Database) -> str | None:
     """The revision that the database is at, None where it is empty."""
     async with database.read() as connection:
-        return await connection.run_sync(_current)
+        return await revision_of(connection)
+
+
+async def revision_of(connection: AsyncConnection) -> str | None:
+    """The revision that a transaction sees, None where the database is empty."""
+    return await connection.run_sync(_current)
+
+
+def known_revisions() -> set[str]:
+    """Every revision that this version can bring up to its own."""
+    return {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
 
 
 def head_revision() -> str:
@@ -60,14 +73,13 @@ def _current(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _upgrade(connection: Connection) -> str:
-    head = head_revision()
+def _upgrade(connection: Connection, revision: str) -> str:
+    head = head_revision() if revision == "head" else revision
     current = _current(connection)
     if current == head:
         return head
     config = _config()
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
+    if current is not None and current not in known_revisions():
         raise SchemaUnknown(
             f"The database is at schema {current}, this Headgate knows schemas up to {head}: the database"
             " was used by a newer version. Run that version or a newer one, or restore a backup."
@@ -75,5 +87,5 @@ def _upgrade(connection: Connection) -> str:
     if current is None and inspect(connection).has_table("records"):
         raise SchemaUnknown("The database has a table `records` that Headgate did not make; use an empty one.")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, revision)
     return head

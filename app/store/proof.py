@@ -1,4 +1,7 @@
-"""The proof that the bill adds up: records = entries = rollups, in SQL, on any amount of rows."""
+"""The proof that the bill adds up: records = entries = rollups = budgets, in SQL, on any amount of rows.
+
+What ``prune`` has taken away is left out: rollups of before, and budgets whose windows began before.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,23 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    true,
     union_all,
 )
+from sqlalchemy.dialects import postgresql
 
 from app.store.flatten import FAILED
-from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, entries, poison, records, rollups
+from app.store.posting import EXACT
+from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, budgets, entries, meta, poison, records, rollups
 
 if TYPE_CHECKING:
-    from sqlalchemy import Table
+    from sqlalchemy import FromClause, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DIFFERENCES_MAX = 20
+
+PRUNED_FACT = "pruned_before_ms"
+"""In ``meta``: records and entries of quarters before this moment are gone, their sums are not."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -40,18 +49,34 @@ class Difference(msgspec.Struct, frozen=True):
     excess: dict[str, int]
 
 
+class BudgetDifference(msgspec.Struct, frozen=True):
+    """A window whose counter is not the sum of its entries and of what was spent before it was there."""
+
+    budget_id: str
+    start_ms: int
+    excess_nanousd: int
+
+
 class Proof(msgspec.Struct, frozen=True):
-    """What was counted, and whether it agrees. Ids and differences are the first 20 of each kind."""
+    """What was counted, and whether it agrees. Ids and differences are the first 20 of each kind.
+
+    ``unpriced`` and ``estimated`` are attempts, as they are after all corrections.
+    """
 
     records: int
     entries: int
     rollups: int
+    budgets: int
     records_without_entry: int
     entries_without_record: int
     entries_misplaced: int
+    adjusts_without_entry: int
     rollups_different: int
+    budgets_different: int
     request_ids: list[str]
     differences: list[Difference]
+    budget_differences: list[BudgetDifference]
+    pruned_before_ms: int
     unpriced: int
     estimated: int
     suspect: int
@@ -59,12 +84,16 @@ class Proof(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Every record has its entries, every entry its record, every rollup is their sum."""
+        """Every record has its entries, every entry its record, every correction what it corrects; every
+        rollup and every budget is their sum.
+        """
         return not (
             self.records_without_entry
             or self.entries_without_record
             or self.entries_misplaced
+            or self.adjusts_without_entry
             or self.rollups_different
+            or self.budgets_different
         )
 
 
@@ -79,27 +108,50 @@ async def prove(connection: AsyncConnection) -> Proof:
         entries.c.team_id != records.c.team_id,
         entries.c.key_id != records.c.key_id,
     )
-    without_entry, bare_ids = await _offenders(connection, select(records.c.request_id).where(bare))
-    without_record, orphan_ids = await _offenders(connection, select(entries.c.request_id).where(orphaned))
+    primaries = entries.alias("primaries")
+    corrected = exists(
+        select(literal_column("1"))
+        .select_from(primaries)
+        .where(primaries.c.attempt_id == entries.c.attempt_id, primaries.c.kind != "adjust")
+    )
+    kept, kept_records = entries.c.quarter_ms >= _pruned_before(), records.c.quarter_ms >= _pruned_before()
+    without_entry, bare_ids = await _offenders(connection, select(records.c.request_id).where(bare, kept_records))
+    without_record, orphan_ids = await _offenders(connection, select(entries.c.request_id).where(orphaned, kept))
     in_wrong_place, misplaced_ids = await _offenders(
-        connection, select(entries.c.request_id).join(records, same_request).where(misplaced)
+        connection, select(entries.c.request_id).join(records, same_request).where(misplaced, kept)
+    )
+    of_nothing, of_nothing_ids = await _offenders(
+        connection, select(entries.c.request_id).where(entries.c.kind == "adjust", ~corrected, kept)
     )
     different, differences = await _differences(connection)
+    budgets_different, budget_differences = await _budget_differences(connection)
+    unpriced, estimated = await _uncertain(connection)
     return Proof(
         records=await _count(connection, records),
         entries=await _count(connection, entries),
         rollups=await _count(connection, rollups),
+        budgets=await _count(connection, budgets),
         records_without_entry=without_entry,
         entries_without_record=without_record,
         entries_misplaced=in_wrong_place,
+        adjusts_without_entry=of_nothing,
         rollups_different=different,
-        request_ids=(bare_ids + orphan_ids + misplaced_ids)[:DIFFERENCES_MAX],
+        budgets_different=budgets_different,
+        request_ids=(bare_ids + orphan_ids + misplaced_ids + of_nothing_ids)[:DIFFERENCES_MAX],
         differences=differences,
-        unpriced=await _count(connection, entries, entries.c.cost_nanousd.is_(None)),
-        estimated=await _count(connection, entries, entries.c.kind == "estimate"),
+        budget_differences=budget_differences,
+        pruned_before_ms=(await connection.execute(select(_pruned_before()))).scalar_one(),
+        unpriced=unpriced,
+        estimated=estimated,
         suspect=await _count(connection, records, records.c.suspect == 1),
         poison=await _count(connection, poison),
     )
+
+
+def _pruned_before() -> ColumnElement[int]:
+    """Read inside of each check: ``prune`` may begin between two of them."""
+    fact = select(func.max(cast(meta.c.value, INT))).where(meta.c.key == PRUNED_FACT).scalar_subquery()
+    return func.coalesce(fact, 0)
 
 
 async def _count(connection: AsyncConnection, table: Table, *where: ColumnElement[bool]) -> int:
@@ -131,6 +183,48 @@ def _is(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return case((condition, 1), else_=0)
 
 
+def _of_corrections() -> Select[Any]:
+    """What the corrections of each attempt have changed of ``unpriced``, together, by the key of its rollup.
+
+    The same as ``posting.is_unpriced`` says, as a difference to the primary entry alone.
+    """
+    of_exact = and_(entries.c.reason == EXACT, entries.c.cost_nanousd.is_(None))
+    corrections = (
+        select(
+            entries.c.attempt_id,
+            func.max(_is(entries.c.reason == EXACT)).label("exact"),
+            func.max(_is(of_exact)).label("exact_unpriced"),
+            func.max(_is(and_(entries.c.reason != EXACT, entries.c.cost_nanousd.is_not(None)))).label("repriced"),
+        )
+        .where(entries.c.kind == "adjust")
+        .group_by(entries.c.attempt_id)
+        .subquery()
+    )
+    there = corrections.c
+    before = _is(entries.c.cost_nanousd.is_(None))
+    after = case((there.repriced == 1, 0), (there.exact == 1, there.exact_unpriced), else_=before)
+    changed: ColumnElement[int] = after - before
+    return (
+        select(*[entries.c[name] for name in ROLLUP_KEY], *_zeros({"unpriced": changed}))
+        .select_from(entries)
+        .join(corrections, there.attempt_id == entries.c.attempt_id)
+        .where(entries.c.kind != "adjust")
+    )
+
+
+async def _uncertain(connection: AsyncConnection) -> tuple[int, int]:
+    """How many attempts have no price, and of how many nothing exact is known."""
+    changed = _of_corrections().subquery()
+    corrected = (
+        await connection.execute(select(func.coalesce(cast(func.sum(changed.c.unpriced), INT), 0)))
+    ).scalar_one()
+    unpriced = await _count(connection, entries, entries.c.kind != "adjust", entries.c.cost_nanousd.is_(None))
+    estimated = await _count(connection, entries, entries.c.kind == "estimate")
+    exact = await _count(connection, entries, entries.c.kind == "adjust", entries.c.reason == EXACT)
+    # What is summed was taken away from the rollups, so its sign is the other one.
+    return unpriced - corrected, estimated - exact
+
+
 async def _differences(connection: AsyncConnection) -> tuple[int, list[Difference]]:
     """Rollups with the sums of their rows taken away: what is left, by key, should be nothing."""
     of_rollups = select(*[rollups.c[name] for name in (*ROLLUP_KEY, *ROLLUP_SUMS)])
@@ -154,12 +248,12 @@ async def _differences(connection: AsyncConnection) -> tuple[int, list[Differenc
                 "output_tokens": entries.c.output_tokens,
                 "reasoning_tokens": entries.c.reasoning_tokens,
                 "cost_nanousd": func.coalesce(entries.c.cost_nanousd, 0),
-                "unpriced": _is(entries.c.cost_nanousd.is_(None)),
-                "estimated": _is(entries.c.kind == "estimate"),
+                "unpriced": _is(and_(entries.c.kind != "adjust", entries.c.cost_nanousd.is_(None))),
+                "estimated": case((entries.c.kind == "estimate", 1), (_is_exact_adjust(), -1), else_=0),
             }
         ),
     )
-    rows = union_all(of_rollups, of_records, of_entries).subquery()
+    rows = union_all(of_rollups, of_records, of_entries, _of_corrections()).subquery()
     sums = [cast(func.sum(rows.c[name]), INT) for name in ROLLUP_SUMS]
     asked = (
         select(
@@ -167,6 +261,7 @@ async def _differences(connection: AsyncConnection) -> tuple[int, list[Differenc
             *[each.label(name) for name, each in zip(ROLLUP_SUMS, sums, strict=True)],
             func.count(type_=INT).over().label("total"),
         )
+        .where(rows.c.quarter_ms >= _pruned_before())
         .group_by(*[rows.c[name] for name in ROLLUP_KEY])
         .having(or_(*[each != 0 for each in sums]))
         .order_by(*[rows.c[name] for name in ROLLUP_KEY])
@@ -181,3 +276,53 @@ async def _differences(connection: AsyncConnection) -> tuple[int, list[Differenc
         for row in found
     ]
     return (found[0]["total"] if found else 0), differences
+
+
+def _is_exact_adjust() -> ColumnElement[bool]:
+    return and_(entries.c.kind == "adjust", entries.c.reason == EXACT)
+
+
+async def _budget_differences(connection: AsyncConnection) -> tuple[int, list[BudgetDifference]]:
+    """Counters with what they were seeded with and the entries that name them taken away."""
+    named, budget_id, start_ms = _named_windows(connection.dialect.name)
+    of_counters = select(
+        budgets.c.budget_id,
+        budgets.c.start_ms,
+        (budgets.c.spent_nanousd - budgets.c.seeded_nanousd).label("excess"),
+    )
+    of_entries = (
+        select(
+            budget_id.label("budget_id"),
+            start_ms.label("start_ms"),
+            (-func.coalesce(entries.c.cost_nanousd, 0)).label("excess"),
+        )
+        .select_from(records.join(entries, entries.c.request_id == records.c.request_id).join(named, true()))
+        .where(records.c.budgets != "[]")
+    )
+    rows = union_all(of_counters, of_entries).subquery()
+    excess = cast(func.sum(rows.c.excess), INT)
+    asked = (
+        select(rows.c.budget_id, rows.c.start_ms, excess.label("excess"), func.count(type_=INT).over().label("total"))
+        .where(rows.c.start_ms >= _pruned_before())
+        .group_by(rows.c.budget_id, rows.c.start_ms)
+        .having(excess != 0)
+        .order_by(rows.c.budget_id, rows.c.start_ms)
+        .limit(DIFFERENCES_MAX)
+    )
+    found = (await connection.execute(asked)).all()
+    return (found[0].total if found else 0), [BudgetDifference(*row[:3]) for row in found]
+
+
+def _named_windows(dialect: str) -> tuple[FromClause, ColumnElement[str], ColumnElement[int]]:
+    """The windows of ``records.budgets`` as rows beside their record: the source, its two columns."""
+    if dialect == "sqlite":
+        each = func.json_each(records.c.budgets).table_valued("value", name="named")
+        return (
+            each,
+            func.json_extract(each.c.value, "$[0]"),
+            func.json_extract(each.c.value, "$[1]"),
+        )
+    array = func.jsonb_array_elements(cast(records.c.budgets, postgresql.JSONB))
+    named = array.table_valued("value", name="named").lateral()
+    value = named.c.value
+    return named, value.op("->>")(0), cast(value.op("->>")(1), INT)

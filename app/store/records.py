@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from sqlalchemy import func, select
 
+from app.core.records import BudgetWindow
+from app.store.posting import EXACT, is_unpriced
 from app.store.tables import INT, entries, records
 
 if TYPE_CHECKING:
@@ -37,6 +39,15 @@ class EntryView(msgspec.Struct, frozen=True):
     output_audio_tokens: int
     web_searches: int
     file_searches: int
+    cached_audio_tokens: int
+    input_image_tokens: int
+    cached_image_tokens: int
+    output_image_tokens: int
+    cache_write_12h_tokens: int
+    preview_searches: int
+    code_sessions: int
+    image_calls: int
+    unknown_units: int
     cost_nanousd: int | None
     cost_lower_nanousd: int | None
     cost_upper_nanousd: int | None
@@ -46,8 +57,9 @@ class EntryView(msgspec.Struct, frozen=True):
 
 
 class RecordView(msgspec.Struct, frozen=True):
-    """A record and the sum of its entries. ``cost_nanousd`` is None where one of them has no price;
-    lower and upper count an exact cost as both. Prices are the last priced entry's.
+    """A record and the sum of its entries. ``cost_nanousd`` is None where one of its attempts has no price;
+    lower and upper count an exact cost as both. Prices are the last priced entry's. ``estimated``: of some
+    attempt nothing exact is known.
     """
 
     request_id: str
@@ -89,6 +101,7 @@ class RecordView(msgspec.Struct, frozen=True):
     price_source: str | None
     price_version: str | None
     estimated: bool
+    budgets: tuple[BudgetWindow, ...]
     entries: tuple[EntryView, ...]
 
 
@@ -141,11 +154,15 @@ async def _with_entries(connection: AsyncConnection, rows: Sequence[RowMapping])
 
 
 def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
-    unpriced = any(part.cost_nanousd is None for part in parts)
+    attempts: dict[str, list[EntryView]] = {}
+    for part in parts:
+        attempts.setdefault(part.attempt_id, []).append(part)
+    unpriced = any(is_unpriced([msgspec.structs.asdict(part) for part in each]) for each in attempts.values())
     priced = [part for part in parts if part.price_source is not None]
     given = {name: row[name] for name in RecordView.__struct_fields__ if name in row}
     given["tags"] = msgspec.json.decode(row["tags"], type=dict[str, str])
     given["decision"] = msgspec.json.decode(row["decision"], type=dict[str, object])
+    given["budgets"] = msgspec.json.decode(row["budgets"], type=tuple[BudgetWindow, ...])
     given["stream"] = bool(row["stream"])
     given["suspect"] = bool(row["suspect"])
     return RecordView(
@@ -161,9 +178,13 @@ def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
         cost_upper_nanousd=None if unpriced else sum(_either(part.cost_upper_nanousd, part) for part in parts),
         price_source=priced[-1].price_source if priced else None,
         price_version=priced[-1].price_version if priced else None,
-        estimated=any(part.kind == "estimate" for part in parts),
+        estimated=any(_is_estimated(each) for each in attempts.values()),
         entries=parts,
     )
+
+
+def _is_estimated(parts: Sequence[EntryView]) -> bool:
+    return any(part.kind == "estimate" for part in parts) and all(part.reason != EXACT for part in parts)
 
 
 def _either(bound: int | None, part: EntryView) -> int:

@@ -1,4 +1,4 @@
-"""Teams, keys and secrets as they come out of the database."""
+"""Teams, keys, their secrets and their limits as they come out of the database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import update
 
-from app.core.identity import LimitSettings
+from app.core.identity import LimitRule
 from app.store.tables import change_counter
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class TeamRow(msgspec.Struct, frozen=True):
     id: str
     name: str
-    limits: LimitSettings
+    limits: tuple[LimitRule, ...]
     created_at_ms: int
     changed: int
 
@@ -29,7 +29,7 @@ class KeyRow(msgspec.Struct, frozen=True):
     id: str
     team_id: str
     name: str
-    limits: LimitSettings
+    limits: tuple[LimitRule, ...]
     models: tuple[str, ...] | None
     endpoints: tuple[str, ...] | None
     expires_at_ms: int | None
@@ -49,16 +49,25 @@ class SecretRow(msgspec.Struct, frozen=True):
     revoked_at_ms: int | None
 
 
-def team_from(row: RowMapping) -> TeamRow:
-    return TeamRow(row["id"], row["name"], _limits_from(row), row["created_at_ms"], row["changed"])
+class LimitRow(msgspec.Struct, frozen=True):
+    """A rule with whom it binds: the team, or one key of it."""
+
+    rule: LimitRule
+    team_id: str
+    key_id: str | None
+    created_at_ms: int
 
 
-def key_from(row: RowMapping) -> KeyRow:
+def team_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> TeamRow:
+    return TeamRow(row["id"], row["name"], limits, row["created_at_ms"], row["changed"])
+
+
+def key_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> KeyRow:
     return KeyRow(
         id=row["id"],
         team_id=row["team_id"],
         name=row["name"],
-        limits=_limits_from(row),
+        limits=limits,
         models=_patterns_from(row["models"]),
         endpoints=_patterns_from(row["endpoints"]),
         expires_at_ms=row["expires_at_ms"],
@@ -77,6 +86,14 @@ def secret_from(row: RowMapping) -> SecretRow:
         expires_at_ms=row["expires_at_ms"],
         revoked_at_ms=row["revoked_at_ms"],
     )
+
+
+def rule_from(row: RowMapping) -> LimitRule:
+    return LimitRule(**{name: row[name] for name in LimitRule.__struct_fields__})
+
+
+def limit_from(row: RowMapping) -> LimitRow:
+    return LimitRow(rule_from(row), row["team_id"], row["key_id"], row["created_at_ms"])
 
 
 def patterns_text(patterns: tuple[str, ...] | None) -> str | None:
@@ -102,10 +119,6 @@ async def next_change(connection: AsyncConnection) -> int:
     )
     number: int = (await connection.execute(advanced)).scalar_one()
     return number
-
-
-def _limits_from(row: RowMapping) -> LimitSettings:
-    return LimitSettings(row["requests_per_minute"], row["tokens_per_minute"], row["concurrency"])
 
 
 def _patterns_from(text: str | None) -> tuple[str, ...] | None:

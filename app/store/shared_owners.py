@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.core.records import OwnedObject
-from app.store.redis import RedisClient, RedisError, Script
+from app.store.redis import Redis, RedisError, Script
 
 KEPT_S = 24 * 60 * 60
 """Longer than the ledger may be away."""
@@ -18,7 +18,7 @@ FIND = Script("find_owner", (_SCRIPTS / "find_owner.lua").read_text(encoding="ut
 class SharedOwners:
     """Which upstream holds a team's object. A Redis that does not answer knows nothing; the ledger does."""
 
-    def __init__(self, client: RedisClient) -> None:
+    def __init__(self, client: Redis) -> None:
         self._client = client
 
     def __repr__(self) -> str:

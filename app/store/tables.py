@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 INT = BigInteger().with_variant(Integer(), "sqlite")
@@ -44,12 +45,9 @@ def _int(name: str, *, null: bool = False) -> Column[int]:
     return Column(name, INT, nullable=null)
 
 
-def _limits() -> tuple[Column[int], ...]:
-    return (
-        _int("requests_per_minute", null=True),
-        _int("tokens_per_minute", null=True),
-        _int("concurrency", null=True),
-    )
+def _units(name: str) -> Column[int]:
+    """A bucket of usage that came later: rows from before have none of it."""
+    return Column(name, INT, nullable=False, server_default=text("0"))
 
 
 meta = Table(
@@ -78,7 +76,6 @@ teams = Table(
     metadata,
     _text("id"),
     _text("name"),
-    *_limits(),
     _int("created_at_ms"),
     _int("changed"),
     PrimaryKeyConstraint("id"),
@@ -93,7 +90,6 @@ keys = Table(
     _text("id"),
     Column("team_id", Text(), ForeignKey("teams.id"), nullable=False),
     _text("name"),
-    *_limits(),
     _text("models", null=True),
     _text("endpoints", null=True),
     _int("expires_at_ms", null=True),
@@ -103,6 +99,31 @@ keys = Table(
     PrimaryKeyConstraint("id"),
     UniqueConstraint("team_id", "name"),
     Index(None, "changed"),
+    sqlite_strict=True,
+)
+
+# Nothing here says that two rules may not limit the same thing: NULL is not equal to NULL in a constraint.
+# ``limits.py`` sees to it, where every change waits for the one before.
+limits = Table(
+    "limits",
+    metadata,
+    _text("id"),
+    Column("team_id", Text(), ForeignKey("teams.id"), nullable=False),
+    Column("key_id", Text(), ForeignKey("keys.id"), nullable=True),
+    _text("kind"),
+    _text("window"),
+    _int("maximum"),
+    _text("model", null=True),
+    _text("tag_name", null=True),
+    _text("tag_value", null=True),
+    _text("time_zone"),
+    _text("policy"),
+    _text("mode"),
+    _text("bound"),
+    _int("created_at_ms"),
+    PrimaryKeyConstraint("id"),
+    Index(None, "team_id"),
+    Index(None, "key_id"),
     sqlite_strict=True,
 )
 
@@ -165,6 +186,8 @@ records = Table(
     _int("saved_nanousd"),
     _int("suspect"),
     _text("decision"),
+    # JSON: [[budget id, first millisecond of the window], …], fixed at admission.
+    Column("budgets", Text(), nullable=False, server_default=text("'[]'")),
     PrimaryKeyConstraint("request_id"),
     Index(None, "admitted_at_ms"),
     Index(None, "team_id", "admitted_at_ms"),
@@ -202,6 +225,15 @@ entries = Table(
     _text("price_source", null=True),
     _text("price_version", null=True),
     _text("service_tier", null=True),
+    _units("cached_audio_tokens"),
+    _units("input_image_tokens"),
+    _units("cached_image_tokens"),
+    _units("output_image_tokens"),
+    _units("cache_write_12h_tokens"),
+    _units("preview_searches"),
+    _units("code_sessions"),
+    _units("image_calls"),
+    _units("unknown_units"),
     PrimaryKeyConstraint("attempt_id", "reason", "number"),
     Index(None, "request_id"),
     Index(None, "quarter_ms"),
@@ -228,6 +260,9 @@ rollups = Table(
     _int("unpriced"),
     _int("estimated"),
     PrimaryKeyConstraint("quarter_ms", "team_id", "key_id", "model", "upstream"),
+    # A budget that is new looks for what its owner has spent, all of it for one that has no end.
+    Index(None, "team_id", "quarter_ms"),
+    Index(None, "key_id", "quarter_ms"),
     sqlite_strict=True,
 )
 
@@ -257,5 +292,91 @@ poison = Table(
     _text("error"),
     _int("at_ms"),
     PrimaryKeyConstraint("request_id", "item"),
+    sqlite_strict=True,
+)
+
+# What is settled in each window of each budget. ``version`` goes up by one with every batch that touches
+# it, so that whoever was told a value knows which of two is newer. ``seeded_nanousd`` is the part that was
+# spent before the row was made: the rest is the sum of the entries whose records name the window.
+budgets = Table(
+    "budgets",
+    metadata,
+    _text("budget_id"),
+    _int("start_ms"),
+    _text("team_id"),
+    _int("spent_nanousd"),
+    _int("seeded_nanousd"),
+    _int("version"),
+    PrimaryKeyConstraint("budget_id", "start_ms"),
+    sqlite_strict=True,
+)
+
+# The most that a process holds, or has not confirmed, of a window: told before it goes beyond it.
+marks = Table(
+    "marks",
+    metadata,
+    _text("process_id"),
+    _text("budget_id"),
+    _int("start_ms"),
+    _text("team_id"),
+    _int("mark_nanousd"),
+    PrimaryKeyConstraint("process_id", "budget_id", "start_ms"),
+    Index(None, "budget_id", "start_ms"),
+    sqlite_strict=True,
+)
+
+processes = Table(
+    "processes",
+    metadata,
+    _text("id"),
+    _text("node"),
+    _int("slot"),
+    _int("started_at_ms"),
+    _int("seen_at_ms"),
+    _int("acked_epoch"),
+    _int("closed"),
+    PrimaryKeyConstraint("id"),
+    sqlite_strict=True,
+)
+
+# One row. An epoch is the life of what Redis holds: ``warming`` until all that counts is back in it.
+epoch = Table(
+    "epoch",
+    metadata,
+    Column("id", INT, nullable=False, autoincrement=False),
+    _int("number"),
+    _text("state"),
+    _text("leader", null=True),
+    _int("leader_until_ms"),
+    _int("opened_at_ms"),
+    PrimaryKeyConstraint("id"),
+    CheckConstraint("id = 1", name="one_row"),
+    sqlite_strict=True,
+)
+
+# In which epoch each hash tag of Redis (a team's id, or up:NAME) was first used.
+tag_epochs = Table(
+    "tag_epochs",
+    metadata,
+    _text("tag"),
+    _int("epoch"),
+    _int("at_ms"),
+    PrimaryKeyConstraint("tag"),
+    sqlite_strict=True,
+)
+
+# Requests of known keys that were refused: not a part of the bill, kept to explain them.
+refusals = Table(
+    "refusals",
+    metadata,
+    _text("request_id"),
+    _text("team_id"),
+    _text("key_id"),
+    _int("at_ms"),
+    _int("status"),
+    _text("code"),
+    _text("decision"),
+    PrimaryKeyConstraint("request_id"),
+    Index(None, "team_id", "at_ms"),
     sqlite_strict=True,
 )

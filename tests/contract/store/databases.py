@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import asyncpg
 import pytest
 
-from app.store import migrate
+from app.store import batch, migrate
 from app.store.database import Database
 from app.store.tables import metadata
 from tests.fakes.postgres import GivenServer, shared_server
@@ -63,6 +63,7 @@ async def clear(url: str) -> None:
         for table in reversed(metadata.sorted_tables):
             await connection.execute(f'DELETE FROM "{table.name}"')
         await connection.execute("INSERT INTO change_counter VALUES (1, 0)")
+        await connection.execute("INSERT INTO epoch VALUES (1, 1, 'open', NULL, 0, 0)")
     finally:
         await connection.close()
 
@@ -89,3 +90,18 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     opened = await Database.open(database_url)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+def conflicts(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """The deadlocks of batches, which are tried again and would not be seen."""
+    found: list[Exception] = []
+    real = batch._is_conflict
+
+    def seen(error: Exception) -> bool:
+        if real(error):
+            found.append(error)
+        return real(error)
+
+    monkeypatch.setattr(batch, "_is_conflict", seen)
+    return found

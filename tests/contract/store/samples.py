@@ -8,6 +8,7 @@ from app.core.clock import quarter_of
 from app.core.ids import new_request_id
 from app.core.records import Attempt, Bound, Entry, Opening, OwnedObject, Record, attempt_id_of
 from app.core.usage import Usage
+from app.ledger.lines import OpenLine, encode_payload
 
 NOON_MS = 1_795_176_000_000
 """2026-11-20T12:00:00Z."""
@@ -66,6 +67,11 @@ def opening_of(request_id: str | None = None, *, at_ms: int = NOON_MS, **changes
         "decision": {"limits": ["requests"]},
     }
     return Opening(**{**given, **changes})
+
+
+def opened(opening: Opening) -> tuple[str, bytes]:
+    """What the journal is given of ``opening``."""
+    return opening.request_id, encode_payload(OpenLine(opening))
 
 
 def attempt_of(number: int, **changes: Any) -> Attempt:

@@ -6,11 +6,11 @@ import random
 
 import asyncpg
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
 
 from app.core.ids import new_request_id
 from app.core.money import NANOUSD_MAX
-from app.core.records import OwnedObject
+from app.core.records import BudgetWindow, OwnedObject
 from app.core.usage import Usage
 from app.store import batch
 from app.store.batch import PoisonRow, keep_poison, write_batch
@@ -19,7 +19,7 @@ from app.store.errors import DatabaseUnavailable, RowsRefused
 from app.store.objects import owner_of
 from app.store.proof import prove
 from app.store.records import find_record
-from app.store.tables import poison, rollups
+from app.store.tables import budgets, poison, rollups
 from app.store.usage import usage
 from tests.contract.store.databases import empty_url, forget
 from tests.contract.store.samples import NOON_MS, entry_of, owned_of, record_of
@@ -34,10 +34,10 @@ async def total(database):
 
 async def test_a_record_written_twice_is_one_row_and_counts_once(database):
     record = record_of()
-    assert await write_batch(database, [record]) == 1
+    assert (await write_batch(database, [record])).new_records == 1
     once = await total(database)
-    assert await write_batch(database, [record]) == 0
-    assert await write_batch(database, [record, record, record_of()]) == 1
+    assert (await write_batch(database, [record])).new_records == 0
+    assert (await write_batch(database, [record, record, record_of()])).new_records == 1
     assert await total(database) == await total(database)
     assert (once.requests, (await total(database)).requests) == (1, 2)
 
@@ -46,15 +46,15 @@ async def test_a_record_written_twice_is_one_row_and_counts_once(database):
 async def test_batches_of_any_size_are_whole(database, size):
     records = [record_of(at_ms=NOON_MS + number * 60_000) for number in range(size)]
     random.Random(size).shuffle(records)
-    assert await write_batch(database, records) == size
-    assert await write_batch(database, [*records, record_of()]) == 1
+    assert (await write_batch(database, records)).new_records == size
+    assert (await write_batch(database, [*records, record_of()])).new_records == 1
     assert (await total(database)).requests == size + 1
 
 
 async def test_a_batch_that_was_partly_written_adds_only_what_is_new(database):
     records = [record_of() for _ in range(50)]
     await write_batch(database, records[10:30])
-    assert await write_batch(database, records) == 30
+    assert (await write_batch(database, records)).new_records == 30
     row = await total(database)
     assert (row.requests, row.cost_nanousd) == (50, 50 * 61_000)
 
@@ -135,7 +135,7 @@ async def test_text_that_a_database_does_not_take_does_not_keep_a_request_off_th
         tags={"a\0": "\0"},
         entries=(entry_of(request_id, model="m" * 5000),),
     )
-    assert await write_batch(database, [record]) == 1
+    assert (await write_batch(database, [record])).new_records == 1
     async with database.read() as connection:
         view = await find_record(connection, request_id)
     assert view is not None
@@ -153,7 +153,7 @@ async def test_refused_rows_are_put_aside_once(database):
         assert (await prove(connection)).poison == 2
 
 
-async def test_writers_with_overlapping_batches_neither_lose_nor_double_nor_deadlock(database_url):
+async def test_writers_with_overlapping_batches_neither_lose_nor_double_nor_deadlock(database_url, conflicts):
     """Twenty gateways replay the same records, each in another order and other parts."""
     databases = [await Database.open(database_url, connections_max=4) for _ in range(5)]
     keys = [f"key{number}" for number in range(4)]
@@ -174,14 +174,14 @@ async def test_writers_with_overlapping_batches_neither_lose_nor_double_nor_dead
         for _ in range(6):
             batch = chance.sample(records, 60)
             objects = [owned_of(record.request_id, team_id=f"t{number}") for record in batch[:20]]
-            added = await write_batch(databases[number % 5], batch, objects)
-            new += added
+            written = await write_batch(databases[number % 5], batch, objects)
+            new += written.new_records
 
     async with asyncio.timeout(30):
         await asyncio.gather(*[replay(number) for number in range(20)])
-        added = await write_batch(databases[0], records)
-    new += added
-    assert new == len(records)
+        written = await write_batch(databases[0], records)
+    new += written.new_records
+    assert (new, conflicts) == (len(records), [])
     row = await total(databases[0])
     assert (row.requests, row.cost_nanousd) == (240, sum(range(240)))
     assert row.input_tokens == 240 * 100
@@ -200,7 +200,7 @@ async def test_a_cancelled_batch_is_written_whole_or_not_at_all(database):
         task.cancel()
         await asyncio.wait([task])
         async with asyncio.timeout(5):
-            assert await write_batch(database, [record_of()]) == 1
+            assert (await write_batch(database, [record_of()])).new_records == 1
         async with database.read() as connection:
             proof = await prove(connection)
         assert proof.holds
@@ -216,7 +216,7 @@ async def test_after_any_cancellation_what_is_committed_is_there_for_others(data
             async with asyncio.timeout(chance.random() * 0.004):
                 await write_batch(database, [record_of() for _ in range(3)])
         record = record_of()
-        assert await write_batch(database, [record]) == 1
+        assert (await write_batch(database, [record])).new_records == 1
         async with other.read() as connection:
             assert await find_record(connection, record.request_id) is not None, turn
     await total(other)
@@ -233,7 +233,7 @@ async def test_a_connection_that_was_closed_is_unavailable_once_and_blames_no_ro
     with pytest.raises(DatabaseUnavailable):
         await write_batch(database, [record_of()])
     monkeypatch.undo()
-    assert await write_batch(database, [record_of()]) == 1
+    assert (await write_batch(database, [record_of()])).new_records == 1
 
 
 async def close_first(connection, _batch):
@@ -248,7 +248,7 @@ async def test_a_connection_that_was_left_in_a_transaction_is_not_used(database,
         await raw.execute("BEGIN")
     with pytest.raises(DatabaseUnavailable, match="left inside"):
         await write_batch(database, [record_of()])
-    assert await write_batch(database, [record_of()]) == 1
+    assert (await write_batch(database, [record_of()])).new_records == 1
 
 
 @pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
@@ -265,7 +265,47 @@ async def test_a_commit_that_the_server_turned_into_a_rollback_is_told(database,
     with pytest.raises(DatabaseUnavailable, match="was not committed"):
         await write_batch(database, [record_of()])
     monkeypatch.undo()
-    assert await write_batch(database, [record_of()]) == 1
+    assert (await write_batch(database, [record_of()])).new_records == 1
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_a_deadlock_with_somebody_else_is_tried_again_at_once(database, kind, conflicts):
+    """A person at a console takes rows in the other order; the server ends one of the two."""
+    window = BudgetWindow("b", 0)
+    await write_batch(database, [record_of(budgets=(window,))])
+    async with asyncio.timeout(20):
+        async with database.transaction() as connection:
+            await connection.execute(text("SET LOCAL deadlock_timeout = '60s'"))
+            await connection.execute(update(budgets).values(version=budgets.c.version))
+            task = asyncio.create_task(write_batch(database, [record_of(budgets=(window,))]))
+            while not await is_waiting(database):
+                await asyncio.sleep(0.01)
+            # The writer has these rows, and waits for the counter.
+            await connection.execute(update(rollups).values(requests=rollups.c.requests))
+        written = await task
+    assert [each.sqlstate for each in conflicts] == ["40P01"]
+    assert written.budgets == {window: (122_000, 2)}
+    assert (await total(database)).requests == 2
+
+
+async def is_waiting(database):
+    async with database.read() as connection:
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        return (await connection.execute(text(waiting))).scalar_one() > 0
+
+
+@pytest.mark.parametrize("kind", ["postgresql"], indirect=True)
+async def test_conflicts_without_end_are_told_as_a_database_that_is_away(database, kind, monkeypatch):
+    tries = []
+
+    async def conflict(_connection, _batch):
+        tries.append(1)
+        raise asyncpg.SerializationError("could not serialize access")
+
+    monkeypatch.setattr(batch, "_write_postgres", conflict)
+    with pytest.raises(DatabaseUnavailable, match="could not serialize"):
+        await write_batch(database, [record_of()])
+    assert len(tries) == batch.CONFLICT_TRIES_MAX
 
 
 async def test_poison_that_cannot_be_kept_is_told(database):

@@ -8,6 +8,7 @@ import pytest
 
 from app.store.changes import current_change, rows_since
 from app.store.keys import add_secret, create_key, revoke_key
+from app.store.limits import PlainLimit
 from app.store.teams import TeamChanges, create_team, update_team
 
 
@@ -35,7 +36,7 @@ async def test_the_feed_gives_what_changed_and_its_number(database):
         assert [secret.id for secret in changes.secrets] == ["secret0001"]
         assert changes.change == await current_change(connection) == key.changed
     async with database.transaction() as connection:
-        await update_team(connection, team.id, TeamChanges(concurrency=1))
+        await update_team(connection, team.id, TeamChanges(limits=(PlainLimit("concurrency", "", 1),)), now_ms=2)
     async with database.read() as connection:
         changes = await rows_since(connection, changes.change)
         assert ([each.id for each in changes.teams], changes.keys, changes.secrets) == ([team.id], [], [])

@@ -136,7 +136,7 @@ async def test_sqlite_files_are_private_and_the_commit_is_durable(tmp_path):
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar() == "wal"
         assert (await connection.execute(text("PRAGMA synchronous"))).scalar() == 2
         assert (await connection.execute(text("PRAGMA foreign_keys"))).scalar() == 1
-        assert (await connection.execute(text("PRAGMA journal_size_limit"))).scalar() == 64 * 1024 * 1024
+        assert (await connection.execute(text("PRAGMA journal_size_limit"))).scalar() == 16 * 1024 * 1024
     for name in ("headgate.db", "headgate.db-wal", "headgate.db-shm"):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
     await database.close()

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from app.core.identity import LimitSettings
+from app.core.identity import LimitRule
 from app.store.admin_tokens import create_admin_token, find_admin_token
 from app.store.changes import find_secret
 from app.store.errors import NameTaken, NoSuchKey, NoSuchTeam, SecretTaken
@@ -20,11 +20,16 @@ from app.store.keys import (
     revoke_secret,
     update_key,
 )
+from app.store.limits import PlainLimit
 from app.store.teams import TeamChanges, create_team, find_team, list_teams, update_team
 
 
 def digest_of(text):
     return hashlib.sha256(text.encode()).digest()
+
+
+def told(limits: tuple[LimitRule, ...]):
+    return [(rule.kind, rule.window, rule.maximum) for rule in limits]
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ async def connection(database):
 
 @pytest.fixture
 async def team(connection):
-    return await create_team(connection, name="search", now_ms=1, limits=LimitSettings(requests_per_minute=60))
+    return await create_team(connection, name="search", now_ms=1, limits=[PlainLimit("requests", "minute", 60)])
 
 
 async def key_of(connection, team, name="web", secret_id="secret0001", **changes):
@@ -52,7 +57,7 @@ async def key_of(connection, team, name="web", secret_id="secret0001", **changes
 
 async def test_a_team_is_found_by_name_and_by_id(connection, team):
     assert len(team.id) == 10
-    assert team.limits == LimitSettings(requests_per_minute=60)
+    assert told(team.limits) == [("requests", "minute", 60)]
     assert await find_team(connection, "search") == team
     assert await find_team(connection, team.id) == team
     assert await list_teams(connection) == [team]
@@ -70,24 +75,31 @@ async def test_team_names_are_unique(connection, team):
         await create_team(connection, name="search", now_ms=2)
     other = await create_team(connection, name="other", now_ms=2)
     with pytest.raises(NameTaken):
-        await update_team(connection, other.id, TeamChanges(name="search"))
+        await update_team(connection, other.id, TeamChanges(name="search"), now_ms=2)
 
 
 async def test_only_what_is_given_of_a_team_is_changed(connection, team):
-    changed = await update_team(connection, team.id, TeamChanges(tokens_per_minute=9, requests_per_minute=None))
-    assert changed.limits == LimitSettings(tokens_per_minute=9)
+    limits = (PlainLimit("tokens", "minute", 9), PlainLimit("requests", "minute", None))
+    changed = await update_team(connection, team.id, TeamChanges(limits=limits), now_ms=2)
+    assert told(changed.limits) == [("tokens", "minute", 9)]
     assert (changed.name, changed.changed > team.changed) == ("search", True)
-    renamed = await update_team(connection, team.id, TeamChanges(name="search"))
+    renamed = await update_team(connection, team.id, TeamChanges(name="search"), now_ms=2)
     assert renamed.limits == changed.limits
     assert await find_team(connection, team.id) == renamed
     with pytest.raises(NoSuchTeam):
-        await update_team(connection, "nobody", TeamChanges())
+        await update_team(connection, "nobody", TeamChanges(), now_ms=2)
 
 
 async def test_a_key_has_the_id_of_its_first_secret(connection, team):
     key = await key_of(
-        connection, team, limits=LimitSettings(concurrency=3), models=("gpt-*",), endpoints=(), expires_at_ms=99
+        connection,
+        team,
+        limits=[PlainLimit("concurrency", "", 3)],
+        models=("gpt-*",),
+        endpoints=(),
+        expires_at_ms=99,
     )
+    assert told(key.limits) == [("concurrency", "", 3)]
     assert key.id == "secret0001"
     assert (key.models, key.endpoints, key.expires_at_ms, key.revoked_at_ms) == (("gpt-*",), (), 99, None)
     assert await find_key(connection, "web") == await find_key(connection, key.id, team.id) == key
@@ -128,17 +140,17 @@ async def test_a_secret_is_nobody_elses(connection, team):
 
 async def test_only_what_is_given_of_a_key_is_changed(connection, team):
     key = await key_of(connection, team, models=("gpt-*",), expires_at_ms=99)
-    changed = await update_key(connection, key.id, KeyChanges(endpoints=("responses",), expires_at_ms=None))
+    changed = await update_key(connection, key.id, KeyChanges(endpoints=("responses",), expires_at_ms=None), now_ms=3)
     assert (changed.models, changed.endpoints, changed.expires_at_ms) == (("gpt-*",), ("responses",), None)
     assert changed.changed > key.changed
-    assert (await update_key(connection, key.id, KeyChanges(models=None))).models is None
-    assert (await update_key(connection, key.id, KeyChanges(name="web"))).name == "web"
+    assert (await update_key(connection, key.id, KeyChanges(models=None), now_ms=3)).models is None
+    assert (await update_key(connection, key.id, KeyChanges(name="web"), now_ms=3)).name == "web"
     await key_of(connection, team, name="other", secret_id="secret0002")
     with pytest.raises(NameTaken):
-        await update_key(connection, key.id, KeyChanges(name="other"))
+        await update_key(connection, key.id, KeyChanges(name="other"), now_ms=3)
     for change in (KeyChanges(), KeyChanges(name="x")):
         with pytest.raises(NoSuchKey):
-            await update_key(connection, "nobody", change)
+            await update_key(connection, "nobody", change, now_ms=3)
 
 
 async def test_a_revocation_keeps_its_first_time(connection, team):

@@ -16,7 +16,7 @@ def test_rows_are_in_the_order_of_their_columns():
     record = record_of("r1", suspect=True, decision={"a": 1})
     row = as_columns(tables.records, record_row(record))
     expected = {name: getattr(record, name) for name in row}
-    assert row == expected | {"stream": 1, "suspect": 1, "tags": "{}", "decision": '{"a":1}'}
+    assert row == expected | {"stream": 1, "suspect": 1, "tags": "{}", "decision": '{"a":1}', "budgets": "[]"}
     entry = entry_of("r1")
     row = as_columns(tables.entries, entry_row(record, entry))
     for name in Usage.__struct_fields__:

@@ -1,12 +1,10 @@
-"""The client under the limiter: one write per turn, no foreign answers, no waiting for the dead."""
+"""The client of one server: one write per turn, no foreign answers, no waiting for the dead."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import random
-import shutil
-import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,29 +12,11 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from app.store import redis as store
-from app.store.redis import RedisClient, RedisError, RedisReplyError, RedisUnavailable, Script
-from tests.contract.limits.harness import eventually
+from app.store.redis import RedisClient, RedisError, RedisReplyError, RedisUnavailable, Script, link
+from tests.contract.redis.harness import APPEND, ECHO, FAIL, States, certificate, eventually, needs_tls
 from tests.fakes.valkey import DEBIAN_REDIS_SERVER, ValkeyServer
 
-ECHO = Script("echo", "return ARGV[1]")
-APPEND = Script("append", "redis.call('RPUSH', KEYS[1], ARGV[1]) return redis.call('LLEN', KEYS[1])")
-FAIL = Script("fail", "return redis.call('INCR', KEYS[1])")
 SPIN = Script("spin", "local n = 0 for i = 1, tonumber(ARGV[1]) do n = n + 1 end return n")
-
-
-class States:
-    """What ``on_state`` was told."""
-
-    def __init__(self) -> None:
-        self.seen: list[tuple[bool, str]] = []
-
-    def __call__(self, up: bool, reason: str) -> None:
-        self.seen.append((up, reason))
-
-    @property
-    def ups(self) -> list[bool]:
-        return [up for up, _ in self.seen]
 
 
 @pytest.fixture
@@ -98,7 +78,7 @@ async def test_calls_and_posts_are_executed_in_their_order(client: RedisClient, 
 
 async def test_one_turn_is_one_write(client: RedisClient, monkeypatch: pytest.MonkeyPatch) -> None:
     await client.call(ECHO, [], ["warm"])
-    transport = client._connection._transport  # type: ignore[union-attr]
+    transport = client._link._connection._transport  # type: ignore[union-attr]
     writes: list[int] = []
 
     class Counting:
@@ -109,7 +89,7 @@ async def test_one_turn_is_one_write(client: RedisClient, monkeypatch: pytest.Mo
         def abort(self) -> None:
             transport.abort()
 
-    monkeypatch.setattr(client._connection, "_transport", Counting())
+    monkeypatch.setattr(client._link._connection, "_transport", Counting())
     await asyncio.gather(*(client.call(ECHO, [], [n]) for n in range(64)))
     assert len(writes) == 1
 
@@ -244,7 +224,7 @@ async def test_posts_that_were_in_flight_go_before_those_made_since(client: Redi
 async def test_posts_beyond_the_bound_are_dropped_oldest_first(
     client: RedisClient, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "POSTS_MAX", 10)
+    monkeypatch.setattr(link, "POSTS_MAX", 10)
     server.kill()
     await eventually(lambda: not client.up)
     for n in range(25):
@@ -260,7 +240,7 @@ async def test_posts_beyond_the_bound_are_dropped_oldest_first(
 async def test_posts_that_grew_old_are_dropped(
     client: RedisClient, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "POST_AGE_S_MAX", 0.05)
+    monkeypatch.setattr(link, "POST_AGE_S_MAX", 0.05)
     server.kill()
     await eventually(lambda: not client.up)
     client.post(APPEND, ["list"], ["old"])
@@ -282,7 +262,7 @@ async def test_a_refused_post_is_counted_and_not_repeated(client: RedisClient, s
 async def test_too_many_in_flight_are_refused(
     client: RedisClient, server: ValkeyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "IN_FLIGHT_MAX", 20)
+    monkeypatch.setattr(link, "IN_FLIGHT_MAX", 20)
     await client.call(ECHO, [], ["warm"])
     server.freeze()
     calls = [client.call(ECHO, [], [n]) for n in range(20)]
@@ -389,6 +369,7 @@ async def test_a_place_that_cannot_be_is_down(url: str) -> None:
 async def test_after_close_nothing_is_taken(server: ValkeyServer) -> None:
     client = RedisClient(server.url)
     await client.start()
+    server.freeze()
     waiting = client.call(ECHO, [], ["x"])
     await client.close()
     with pytest.raises(RedisUnavailable, match="closed"):
@@ -421,22 +402,13 @@ def test_the_same_on_uvloop(own_server: ValkeyServer) -> None:
     uvloop.run(scenario())
 
 
-def _certificate(directory: Path) -> tuple[str, str]:
-    key, certificate = str(directory / "key.pem"), str(directory / "certificate.pem")
-    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    names = ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    subprocess.run([*request, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-    return key, certificate
-
-
 async def test_tls(tmp_path: Path, unused_tcp_port_factory: Callable[[], int]) -> None:
-    if shutil.which("openssl") is None or not Path(DEBIAN_REDIS_SERVER).exists():
-        pytest.skip("needs openssl and a server that was built with TLS")
-    key, certificate = _certificate(tmp_path)
+    needs_tls()
+    key, chain = certificate(tmp_path)
     port = unused_tcp_port_factory()
-    options = ["--tls-port", str(port), "--tls-cert-file", certificate, "--tls-key-file", key]
+    options = ["--tls-port", str(port), "--tls-cert-file", chain, "--tls-key-file", key]
     with ValkeyServer(DEBIAN_REDIS_SERVER, *options, "--tls-auth-clients", "no"):
-        trusting = RedisClient(f"rediss://localhost:{port}/0?ssl_ca_certs={certificate}")
+        trusting = RedisClient(f"rediss://localhost:{port}/0?ssl_ca_certs={chain}")
         await trusting.start()
         assert trusting.up, trusting
         assert await trusting.call(ECHO, [], ["x" * 100_000]) == b"x" * 100_000
