@@ -1,260 +1,450 @@
-"""Limits of one process. Every decision is one synchronous step, so nothing has to be locked.
+"""The hot state of one process, and the model of what the Lua scripts do: one suite of tests compares them.
 
-The same arithmetic as ``scripts/reserve.lua``; one suite of tests compares the two step by step.
+Every command is one synchronous step, so nothing has to be locked.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from typing import Protocol
-
-import msgspec
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import islice
 
 from app.core.clock import Clock, SystemClock
-from app.limits.limiter import (
-    CONCURRENCY_RETRY_MS,
-    SLOTS_PER_WINDOW,
-    Claim,
-    Grant,
-    Limit,
-    Refusal,
-    Standing,
-    countable,
+from app.limits.gauges import NEVER_MS, Gauge, Leases, SlidingWindow, lifetime_ms
+from app.limits.hot import (
+    TOMBSTONE_MS,
+    Answer,
+    Beat,
+    Beaten,
+    BudgetValue,
+    Cold,
+    Command,
+    Confirm,
+    Confirmed,
+    Done,
+    Due,
+    FindDue,
+    Granted,
+    InSQL,
+    Look,
+    Lost,
+    NotDue,
+    OpenTag,
+    OutOfWindow,
+    Refused,
+    Reserve,
+    Restore,
+    Seed,
+    Settle,
+    StandIn,
+    TakeOver,
+    Void,
+    Voided,
+    number_of,
+)
+from app.limits.limiter import Claim, Limit, countable
+from app.limits.tag import (
+    BUDGET_KEPT_MS,
+    Budget,
+    Reservation,
+    Tag,
+    count_done,
+    decide,
+    known_of,
+    standings_of,
+    uncount,
+    unhold,
+    windows_of,
 )
 
-NEVER_MS = 2**62
-"""A wait without an end: the request alone is larger than the limit."""
+SWEPT_AT_ONCE = 8
 
 
-class Gauge(Protocol):
-    """What is held of one limit."""
-
-    def wait_ms(self, amount: int, maximum: int, now_ms: int) -> int:
-        """How long until ``amount`` fits: 0 now, NEVER_MS never."""
-        ...
-
-    def take(self, request_id: str, amount: int, now_ms: int) -> int:
-        """Hold ``amount``; the slot it is counted in."""
-        ...
-
-    def correct(self, request_id: str, slot: int, difference: int) -> None:
-        """What was taken in ``slot`` turned out to be more or less by ``difference``; its call has ended."""
-        ...
-
-    def held(self) -> int: ...
-
-    def reset_ms(self, now_ms: int) -> int:
-        """How long until nothing is held."""
-        ...
-
-    def is_idle(self, now_ms: int) -> bool:
-        """Whether a new gauge would say the same."""
-        ...
-
-
-class SlidingWindow:
-    """Amounts per slot, oldest first, and their sum."""
-
-    __slots__ = ("_last", "_slot_ms", "_slots", "_total")
-
-    def __init__(self, slot_ms: int) -> None:
-        self._slot_ms = slot_ms
-        self._slots: dict[int, int] = {}
-        self._last = -1
-        self._total = 0
-
-    def wait_ms(self, amount: int, maximum: int, now_ms: int) -> int:
-        self._advance(now_ms)
-        excess = self._total + amount - maximum
-        if excess <= 0 or amount == 0:
-            return 0
-        if amount <= maximum:
-            for slot, counted in self._slots.items():
-                excess -= counted
-                if excess <= 0:
-                    return self._leaves_at_ms(slot) - now_ms
-        return NEVER_MS
-
-    def take(self, request_id: str, amount: int, now_ms: int) -> int:  # noqa: ARG002 - a gauge's signature
-        slot = self._advance(now_ms)
-        self._slots[slot] = self._slots.get(slot, 0) + amount
-        self._total += amount
-        self._last = slot
-        return slot
-
-    def correct(self, request_id: str, slot: int, difference: int) -> None:  # noqa: ARG002 - as above
-        counted = self._slots.get(slot)
-        if counted is not None:
-            difference = max(difference, -counted)
-            self._slots[slot] = counted + difference
-            self._total += difference
-
-    def held(self) -> int:
-        return self._total
-
-    def reset_ms(self, now_ms: int) -> int:
-        return self._leaves_at_ms(self._last) - now_ms if self._total else 0
-
-    def is_idle(self, now_ms: int) -> bool:
-        return not self._slots or self._leaves_at_ms(self._last) <= now_ms
-
-    def _leaves_at_ms(self, slot: int) -> int:
-        return (slot + SLOTS_PER_WINDOW + 1) * self._slot_ms
-
-    def _advance(self, now_ms: int) -> int:
-        """The slot of ``now_ms``, after the slots that have left the window are forgotten."""
-        slot = now_ms // self._slot_ms
-        if not self._slots:
-            return slot
-        # A clock that was set back a little stands still here until it has caught up. Set back by more
-        # than a window, it would lock the limit for as long: then what was counted is forgotten.
-        set_back = self._last > slot + SLOTS_PER_WINDOW
-        slot = slot if set_back else max(slot, self._last)
-        oldest = slot - SLOTS_PER_WINDOW
-        if set_back or self._last < oldest:
-            self._slots.clear()
-            self._total = 0
-            return slot
-        while (first := next(iter(self._slots))) < oldest:
-            self._total -= self._slots.pop(first)
-        return slot
-
-
-class Leases:
-    """The calls that run. They need no expiry here: they end with the process."""
-
-    __slots__ = ("_request_ids",)
-
-    def __init__(self) -> None:
-        self._request_ids: set[str] = set()
-
-    def wait_ms(self, amount: int, maximum: int, now_ms: int) -> int:  # noqa: ARG002 - a gauge's signature
-        if amount > maximum:
-            return NEVER_MS
-        fits = amount == 0 or len(self._request_ids) + amount <= maximum
-        return 0 if fits else CONCURRENCY_RETRY_MS
-
-    def take(self, request_id: str, amount: int, now_ms: int) -> int:  # noqa: ARG002 - as above
-        self._request_ids.add(request_id)
-        return 0
-
-    def correct(self, request_id: str, slot: int, difference: int) -> None:  # noqa: ARG002 - as above
-        self._request_ids.discard(request_id)
-
-    def held(self) -> int:
-        return len(self._request_ids)
-
-    def reset_ms(self, now_ms: int) -> int:  # noqa: ARG002 - as above
-        return CONCURRENCY_RETRY_MS if self._request_ids else 0
-
-    def is_idle(self, now_ms: int) -> bool:  # noqa: ARG002 - as above
-        return not self._request_ids
-
-
-class Reservation(msgspec.Struct, frozen=True):
-    """What a grant holds: in which slot of each limit its amount is counted."""
-
-    claim: Claim
-    admitted_at_ms: int
-    slots: tuple[int, ...]
-
-
-GaugeKey = tuple[str, str, str]
-
-
-class MemoryLimiter:
-    """The limiter of a gateway that is one process."""
+class MemoryHot:
+    """The hot state in this process' memory."""
 
     def __init__(self, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
-        # In the order in which the sweep will look at them.
-        self._gauges: OrderedDict[GaugeKey, Gauge] = OrderedDict()
-        self._open: dict[str, Reservation] = {}
-
-    async def start(self) -> None:
-        """Nothing to begin."""
-
-    async def close(self) -> None:
-        """Nothing is queued."""
-
-    async def reserve(self, claim: Claim) -> Grant | Refusal:
-        now_ms = self._clock.now_ms()
-        if not claim.limits:
-            return Grant(claim, now_ms, ())
-        gauges = [self._gauge(limit) for limit in claim.limits]
-        decision = self._decide(claim, gauges, now_ms)
-        self._sweep(len(gauges), now_ms)
-        return decision
-
-    def settle(self, grant: Grant, tokens: int) -> None:
-        reservation = self._open.pop(grant.claim.request_id, None)
-        if reservation is None:
-            return
-        claim = reservation.claim
-        for limit, slot in zip(claim.limits, reservation.slots, strict=True):
-            gauge = self._gauges.get(_key(limit))
-            if gauge is not None:
-                used = countable(tokens) if limit.kind == "tokens" else 1
-                gauge.correct(claim.request_id, slot, used - claim.amount_of(limit))
-
-    def release(self, grant: Grant) -> None:
-        self.settle(grant, 0)
+        self._tags: dict[str, Tag] = {}
+        self._forgets: list[tuple[int, str, str]] = []
+        self._steps: dict[type, Callable[..., Answer]] = {
+            Reserve: self._reserve,
+            Settle: self._settle,
+            Void: self._void,
+            Restore: self._restore,
+            Beat: self._beat,
+            FindDue: self._find_due,
+            Look: self._look,
+            TakeOver: self._take_over,
+            Confirm: self._confirm,
+            Seed: self._seed,
+            StandIn: self._stand_in,
+            OpenTag: self._open_tag,
+        }
 
     def __repr__(self) -> str:
-        return f"MemoryLimiter(open {len(self._open)}, gauges {len(self._gauges)})"
+        held = sum(len(tag.reservations) for tag in self._tags.values())
+        return f"MemoryHot(tags={len(self._tags)}, reservations={held})"
 
-    def _decide(self, claim: Claim, gauges: list[Gauge], now_ms: int) -> Grant | Refusal:
-        limits = claim.limits
-        reservation = self._open.get(claim.request_id)
-        amounts = [0 if reservation else claim.amount_of(limit) for limit in limits]
-        refused, wait_ms = _longest_wait(limits, gauges, amounts, now_ms)
+    def apply(self, command: Command) -> Answer:
+        """Carry ``command`` out."""
+        return self._steps[type(command)](command)
+
+    def flush(self) -> None:
+        """Lose everything, as a server does that is emptied."""
+        self._tags.clear()
+        self._forgets.clear()
+
+    # -- admission ------------------------------------------------------------------------------
+
+    def _reserve(self, command: Reserve) -> Answer:
+        claim, now_ms = command.claim, self._clock.now_ms()
+        tag = self._open(claim.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        epoch = number_of(command.token) if command.token else 0
+        known = tag.find(claim.request_id, now_ms)
+        if known is not None and known.is_over:
+            return Voided()
+        if known is not None and known.state == "open" and known.epoch != epoch:
+            # Granted in an epoch that is over, and not sent yet: it has to fit into this one.
+            known = None
+        gauges = [self._gauge(tag, limit) for limit in claim.limits]
+        amounts = [0 if known else claim.amount_of(limit) for limit in claim.limits]
+        budgets = [tag.budget(window.budget, epoch) for window in claim.money]
+        if known is None and budgets:
+            if any(not window.budget.start_ms <= now_ms < window.end_ms for window in claim.money):
+                return OutOfWindow(now_ms)
+            at = [index for index, limit in enumerate(claim.limits) if limit.kind == "money"]
+            cold = tuple(index for index, budget in zip(at, budgets, strict=True) if not budget.is_warm)
+            if cold:
+                return Cold(cold)
+        refused, observed = decide(claim, gauges, budgets, amounts, now_ms)
         if refused is not None:
-            retry_after_ms = None if wait_ms == NEVER_MS else wait_ms
-            return Refusal(refused, retry_after_ms, _standings(limits, gauges, now_ms))
-        if reservation is None:
-            taken = zip(gauges, amounts, strict=True)
-            slots = tuple([gauge.take(claim.request_id, amount, now_ms) for gauge, amount in taken])
-            reservation = self._open[claim.request_id] = Reservation(claim, now_ms, slots)
-        return Grant(claim, reservation.admitted_at_ms, _standings(limits, gauges, now_ms))
+            index, wait_ms, is_held = refused
+            wait = None if wait_ms == NEVER_MS else wait_ms
+            return Refused(index, wait, standings_of(claim, gauges, budgets, now_ms), is_held)
+        if known is None:
+            known = self._take(tag, claim, gauges, budgets, amounts, epoch, now_ms, command.lease_ms)
+        self._sweep(tag, now_ms)
+        return Granted(known.admitted_at_ms, standings_of(claim, gauges, budgets, now_ms), observed)
 
-    def _gauge(self, limit: Limit) -> Gauge:
-        key = _key(limit)
-        gauge = self._gauges.get(key)
+    def _take(
+        self,
+        tag: Tag,
+        claim: Claim,
+        gauges: list[Gauge | None],
+        budgets: list[Budget],
+        amounts: list[int],
+        epoch: int,
+        now_ms: int,
+        lease_ms: int,
+    ) -> Reservation:
+        slots: list[int] = []
+        held: list[int] = []
+        for gauge, amount in zip(gauges, amounts, strict=True):
+            slot = 0
+            if isinstance(gauge, SlidingWindow):
+                slot = gauge.take(amount, now_ms)
+            elif isinstance(gauge, Leases):
+                gauge.prolong(claim.request_id, now_ms + lease_ms)
+            else:
+                held.append(amount)
+            slots.append(slot)
+        for budget, amount in zip(budgets, held, strict=True):
+            budget.held += amount
+            budget.touched_ms = now_ms
+        reservation = tag.reservations[claim.request_id] = Reservation(
+            state="open",
+            epoch=epoch,
+            owner=claim.owner,
+            opening=claim.opening,
+            bound_nanousd=claim.bound_nanousd,
+            held=tuple(held),
+            slots=tuple(slots),
+            admitted_at_ms=now_ms,
+        )
+        if epoch:
+            tag.due[claim.request_id] = now_ms + lease_ms
+        else:
+            self._forget_at(now_ms + lifetime_ms(claim.limits), claim.tag, claim.request_id, reservation)
+        return reservation
+
+    def _restore(self, command: Restore) -> Answer:
+        claim, now_ms = command.claim, self._clock.now_ms()
+        tag = self._open(claim.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        epoch = number_of(command.token)
+        known = tag.find(claim.request_id, now_ms)
+        if known is not None and known.state == "void":
+            # Its owner gave up waiting for a grant, and had it run all the same.
+            known = None
+        if known is not None and known.state != "open":
+            return Done(changed=known.state == "done" and count_done(tag, known, windows_of(claim), epoch))
+        self._prolong(tag, claim, now_ms + command.lease_ms)
+        tag.due[claim.request_id] = now_ms + command.lease_ms
+        if known is not None and known.epoch == epoch:
+            return Done(changed=False)
+        held = tuple(claim.amount_of(limit) for limit in claim.limits if limit.kind == "money")
+        for window, amount in zip(claim.money, held, strict=True):
+            tag.budget(window.budget, epoch).held += amount
+        if known is not None:
+            known.epoch, known.held = epoch, held
+        else:
+            tag.reservations[claim.request_id] = Reservation(
+                state="open",
+                epoch=epoch,
+                owner=claim.owner,
+                opening=claim.opening,
+                bound_nanousd=claim.bound_nanousd,
+                held=held,
+                admitted_at_ms=now_ms,
+            )
+        return Done()
+
+    # -- the end of a call ----------------------------------------------------------------------
+
+    def _settle(self, command: Settle) -> Answer:
+        claim, outcome, now_ms = command.claim, command.outcome, self._clock.now_ms()
+        tag = self._open(claim.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        self._free(tag, claim)
+        known = tag.find(claim.request_id, now_ms)
+        if not command.token:
+            if known is None or known.is_over:
+                return Done(changed=False)
+            self._correct(tag, claim, known.slots, tokens=outcome.tokens, requests=1)
+            del tag.reservations[claim.request_id]
+            return Done()
+        epoch, windows = number_of(command.token), windows_of(claim)
+        if known is None or known.state == "void":
+            known = tag.reservations[claim.request_id] = Reservation(
+                "done", epoch, claim.owner, claim.opening, bound_nanousd=claim.bound_nanousd
+            )
+            counted = outcome.nanousd
+        elif known.state == "open":
+            self._correct(tag, claim, known.slots, tokens=outcome.tokens, requests=1)
+            unhold(tag, known, windows)
+            counted = outcome.nanousd
+        elif outcome.rank <= known.rank:
+            count_done(tag, known, windows, epoch)
+            return Done(changed=False)
+        elif known.state == "done":
+            uncount(tag, known, windows)
+            counted = outcome.nanousd
+        else:
+            counted = max(0, outcome.nanousd - known.nanousd)
+            known.owner, known.opening, known.forget_at_ms = claim.owner, claim.opening, 0
+        known.state, known.epoch, known.rank = "done", epoch, outcome.rank
+        known.record, known.nanousd, known.held = outcome.record, counted, ()
+        for window in windows:
+            tag.budget(window, epoch).unconfirmed += counted
+        tag.due[claim.request_id] = now_ms + command.lease_ms
+        return Done()
+
+    def _void(self, command: Void) -> Answer:
+        claim, now_ms = command.claim, self._clock.now_ms()
+        tag = self._tags.setdefault(claim.tag, Tag())
+        known = tag.find(claim.request_id, now_ms)
+        if known is not None and known.state != "open":
+            return Done(changed=False)
+        self._free(tag, claim)
+        if known is not None:
+            self._correct(tag, claim, known.slots, tokens=0, requests=0)
+            unhold(tag, known, windows_of(claim))
+        self._bury(tag, claim.tag, claim.request_id, Reservation("void", 0), now_ms)
+        return Done(changed=known is not None)
+
+    # -- owners and reapers ---------------------------------------------------------------------
+
+    def _beat(self, command: Beat) -> Answer:
+        now_ms = self._clock.now_ms()
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        epoch = number_of(command.token) if command.token else 0
+        missing: list[str] = []
+        for seen in command.running:
+            request_id = seen.claim.request_id
+            known = tag.find(request_id, now_ms)
+            if known is None or known.state == "void" or (known.state == "open" and known.epoch != epoch):
+                if command.token:
+                    missing.append(request_id)
+            elif known.state == "open":
+                known.output_tokens, known.lower_nanousd = seen.output_tokens, seen.lower_nanousd
+                if command.token:
+                    tag.due[request_id] = now_ms + command.lease_ms
+            self._prolong(tag, seen.claim, now_ms + command.lease_ms)
+        for request_id in command.done:
+            if request_id in tag.due:
+                tag.due[request_id] = now_ms + command.done_lease_ms
+        return Beaten(tuple(missing))
+
+    def _find_due(self, command: FindDue) -> Answer:
+        now_ms = self._clock.now_ms()
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        late = sorted((at_ms, request_id) for request_id, at_ms in tag.due.items() if at_ms <= now_ms)
+        return Due(tuple(request_id for _, request_id in late[: command.at_most]))
+
+    def _look(self, command: Look) -> Answer:
+        tag = self._tags.get(command.tag)
+        known = tag.find(command.request_id, self._clock.now_ms()) if tag is not None else None
+        return Done(changed=False) if known is None or known.is_over else known_of(known)
+
+    def _take_over(self, command: TakeOver) -> Answer:
+        now_ms = self._clock.now_ms()
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        epoch = number_of(command.token)
+        known = tag.find(command.request_id, now_ms)
+        if known is None or known.is_over:
+            tag.due.pop(command.request_id, None)
+            return Done(changed=False)
+        if tag.due.get(command.request_id, now_ms) > now_ms:
+            return NotDue()
+        tag.due[command.request_id] = now_ms + command.hold_ms
+        if known.state == "open":
+            unhold(tag, known, command.budgets)
+            known.state, known.rank, known.record = "done", 1, b""
+            known.nanousd, known.held, known.epoch = known.bound_nanousd, (), epoch
+            for window in command.budgets:
+                tag.budget(window, epoch).unconfirmed += known.nanousd
+        else:
+            count_done(tag, known, command.budgets, epoch)
+        return known_of(known)
+
+    # -- what SQL knows -------------------------------------------------------------------------
+
+    def _confirm(self, command: Confirm) -> Answer:
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        kept = tuple(each.request_id for each in command.requests if not self._confirm_one(tag, command.tag, each))
+        self._assign(tag, command.values, number_of(command.token))
+        return Confirmed(kept)
+
+    def _confirm_one(self, tag: Tag, name: str, request: InSQL) -> bool:
+        """Whether what was held of the request is gone now."""
+        now_ms = self._clock.now_ms()
+        known = tag.find(request.request_id, now_ms)
+        if known is None or known.is_over:
+            tag.due.pop(request.request_id, None)
+            return True
+        if known.state == "done":
+            if request.rank < known.rank:
+                return False
+            uncount(tag, known, request.budgets)
+        else:
+            unhold(tag, known, request.budgets)
+        gone = Reservation("gone", known.epoch, rank=request.rank, nanousd=request.nanousd)
+        self._bury(tag, name, request.request_id, gone, now_ms)
+        return True
+
+    def _seed(self, command: Seed) -> Answer:
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        return Done(changed=self._assign(tag, command.values, number_of(command.token)))
+
+    def _assign(self, tag: Tag, values: tuple[BudgetValue, ...], epoch: int) -> bool:
+        now_ms = self._clock.now_ms()
+        news = [tag.budget(each.budget, epoch).assign(each.spent_nanousd, each.version, now_ms) for each in values]
+        return any(news)
+
+    def _stand_in(self, command: StandIn) -> Answer:
+        tag = self._open(command.tag, command.token)
+        if isinstance(tag, Lost):
+            return tag
+        budget = tag.budget(command.budget, number_of(command.token))
+        before = budget.stand_ins.get(command.process_id)
+        if before in {0, command.nanousd}:
+            # Once ended it stays so in this epoch: what comes late was sent before.
+            return Done(changed=False)
+        budget.stand_ins[command.process_id], budget.touched_ms = command.nanousd, self._clock.now_ms()
+        budget.held += command.nanousd - (before or 0)
+        return Done()
+
+    def _open_tag(self, command: OpenTag) -> Answer:
+        tag = self._tags.setdefault(command.tag, Tag())
+        if tag.token == command.token:
+            return Done(changed=False)
+        if tag.token is not None and number_of(tag.token) >= number_of(command.token):
+            return Lost(tag.token)
+        tag.token = command.token
+        return Done()
+
+    # -- pieces ---------------------------------------------------------------------------------
+
+    def _open(self, name: str, token: str) -> Tag | Lost:
+        """The tag, if it is of the epoch of ``token``; an empty token is not compared."""
+        tag = self._tags.get(name)
+        if not token:
+            return self._tags.setdefault(name, Tag()) if tag is None else tag
+        if tag is None or tag.token != token:
+            return Lost(None if tag is None else tag.token)
+        return tag
+
+    def _gauge(self, tag: Tag, limit: Limit) -> Gauge | None:
+        """Where a limit is counted; None for money."""
+        if limit.kind == "money":
+            return None
+        gauge = tag.gauges.get(limit.counter)
         if gauge is None:
             gauge = Leases() if limit.kind == "concurrency" else SlidingWindow(limit.slot_ms)
-            self._gauges[key] = gauge
+            tag.gauges[limit.counter] = gauge
         return gauge
 
-    def _sweep(self, count: int, now_ms: int) -> None:
-        """Drop what is idle among the ``count`` gauges that were looked at longest ago.
+    def _prolong(self, tag: Tag, claim: Claim, until_ms: int) -> None:
+        """The call's concurrency leases last until then."""
+        for limit in claim.limits:
+            if limit.kind == "concurrency":
+                leases = self._gauge(tag, limit)
+                if isinstance(leases, Leases):
+                    leases.prolong(claim.request_id, until_ms)
 
-        As many are looked at as a request can add, so that idle ones never pile up.
-        """
-        for _ in range(min(count, len(self._gauges))):
-            key, gauge = self._gauges.popitem(last=False)
+    def _free(self, tag: Tag, claim: Claim) -> None:
+        for limit in claim.limits:
+            if limit.kind == "concurrency":
+                leases = tag.gauges.get(limit.counter)
+                if isinstance(leases, Leases):
+                    leases.free(claim.request_id)
+
+    def _correct(self, tag: Tag, claim: Claim, slots: tuple[int, ...], *, tokens: int, requests: int) -> None:
+        """What was counted at admission becomes what was used, in the slots of the admission."""
+        # Restored after a loss it has no slots: windows begin afresh then.
+        for limit, slot in zip(claim.limits, slots, strict=False):
+            window = tag.gauges.get(limit.counter)
+            if isinstance(window, SlidingWindow):
+                used = countable(tokens) if limit.kind == "tokens" else requests
+                window.correct(slot, used - claim.amount_of(limit))
+
+    def _bury(self, tag: Tag, name: str, request_id: str, tombstone: Reservation, now_ms: int) -> None:
+        tag.reservations[request_id] = tombstone
+        tag.due.pop(request_id, None)
+        self._forget_at(now_ms + TOMBSTONE_MS, name, request_id, tombstone)
+
+    def _forget_at(self, at_ms: int, name: str, request_id: str, reservation: Reservation) -> None:
+        reservation.forget_at_ms = at_ms
+        heappush(self._forgets, (at_ms, name, request_id))
+
+    def _sweep(self, tag: Tag, now_ms: int) -> None:
+        """Forget reservations whose time is over, and a few gauges that say nothing; as many as can be added."""
+        for _ in range(SWEPT_AT_ONCE):
+            if not self._forgets or self._forgets[0][0] > now_ms:
+                break
+            _, name, request_id = heappop(self._forgets)
+            if (other := self._tags.get(name)) is not None:
+                other.find(request_id, now_ms)
+        for counter in list(islice(tag.gauges, SWEPT_AT_ONCE)):
+            gauge = tag.gauges.pop(counter)
             if not gauge.is_idle(now_ms):
-                self._gauges[key] = gauge
-
-
-def _key(limit: Limit) -> GaugeKey:
-    return limit.scope, limit.scope_id, limit.name
-
-
-def _longest_wait(
-    limits: tuple[Limit, ...], gauges: list[Gauge], amounts: list[int], now_ms: int
-) -> tuple[Limit | None, int]:
-    """The limit that the claim has to wait for longest, if any: the first of those alike."""
-    refused: Limit | None = None
-    longest_ms = 0
-    for limit, gauge, amount in zip(limits, gauges, amounts, strict=True):
-        wait_ms = gauge.wait_ms(amount, limit.maximum, now_ms)
-        if wait_ms > longest_ms:
-            refused, longest_ms = limit, wait_ms
-    return refused, longest_ms
-
-
-def _standings(limits: tuple[Limit, ...], gauges: list[Gauge], now_ms: int) -> tuple[Standing, ...]:
-    return tuple(
-        Standing(limit, max(0, limit.maximum - gauge.held()), gauge.reset_ms(now_ms))
-        for limit, gauge in zip(limits, gauges, strict=True)
-    )
+                tag.gauges[counter] = gauge
+        for window in list(islice(tag.budgets, SWEPT_AT_ONCE)):
+            budget = tag.budgets.pop(window)
+            if budget.unconfirmed or budget.held or now_ms - budget.touched_ms < BUDGET_KEPT_MS:
+                tag.budgets[window] = budget

@@ -1,179 +1,127 @@
-"""Limits shared through Redis: one script per decision, all of its keys in the team's hash slot.
+"""The hot state shared through Redis: one script per command, all of its keys in the tag's hash slot.
 
-A grant's lease on concurrency lasts fifteen seconds and is prolonged every five, so that what a dead
-process held comes free. Settlements are posted, not awaited: the client keeps their order.
+Only here is it known which run of which server holds a tag: tokens come with the epoch's number, and the
+server's run id is put behind it in the turn in which the command is sent.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, TypeAlias
 
-from app.core.clock import Clock, SystemClock
-from app.core.errors import LimitsUnavailable
-from app.limits.limiter import SLOTS_PER_WINDOW, Claim, Grant, Limit, Refusal, Standing, countable
-from app.store.redis import Argument, RedisClient, RedisError, RedisUnavailable, Script
+from app.core.clock import Clock
+from app.limits.hot import (
+    Answer,
+    Beat,
+    Command,
+    Confirm,
+    FindDue,
+    Look,
+    OpenTag,
+    Reserve,
+    Restore,
+    Seed,
+    Settle,
+    StandIn,
+    StoreAway,
+    TakeOver,
+    Void,
+)
+from app.limits.wire import Wire, Words, read_answer
+from app.store.redis import Argument, Redis, RedisError, RedisUnavailable, Script
 
-LEASE_MS = 15_000
-HEARTBEAT_S = 5.0
-CLOSE_S_MAX = 2.0
-REMEMBER_MS_MIN = 61_000
-"""How long a reservation is remembered at least; longer where a window is."""
-VOID_MS = 60_000
-"""For so long a reserve that was given up is refused, should the server come to it late."""
-EXTENDED_AT_ONCE_MAX = 500
+RUNS_MAX = 100_000
+SCRIPTS = Path(__file__).parent / "scripts"
 
-GRANTED, VOIDED = 0, 2
-FOREVER = -1
+Writer: TypeAlias = Callable[[Any], Words]
 
 
-class RedisLimiter:
-    """The limiter of any number of processes. The client is its owner's to start and to close.
+class RedisHot:
+    """The hot state of any number of processes. The client is its owner's to start and to close.
 
-    ``clock`` is for requests without limits, of which the store is not asked; with ``time_from_clock``
-    (tests) the store is told its time too.
+    With a ``clock`` (tests) the server is told the time; else its own decides.
     """
 
-    def __init__(
-        self,
-        client: RedisClient,
-        *,
-        clock: Clock | None = None,
-        time_from_clock: bool = False,
-        lease_ms: int = LEASE_MS,
-        heartbeat_s: float = HEARTBEAT_S,
-        close_s_max: float = CLOSE_S_MAX,
-    ) -> None:
+    def __init__(self, client: Redis, clock: Clock | None = None) -> None:
         self._client = client
-        self._clock = clock or SystemClock()
-        self._time_from_clock = time_from_clock
-        self._lease_ms = lease_ms
-        self._heartbeat_s = heartbeat_s
-        self._close_s_max = close_s_max
-        self._reserve = _script("reserve")
-        self._settle = _script("settle")
-        self._extend = _script("extend")
-        self._leased: dict[str, Claim] = {}
-        self._heart: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        self._heart = asyncio.create_task(self._beat(), name="limits heartbeat")
-
-    async def close(self) -> None:
-        if self._heart is not None:
-            self._heart.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._heart
-            self._heart = None
-        await self._client.drain(self._close_s_max)
-
-    async def reserve(self, claim: Claim) -> Grant | Refusal:
-        if not claim.limits:
-            return Grant(claim, self._clock.now_ms(), ())
-        try:
-            answer = await self._client.call(self._reserve, _keys(claim), self._reserve_arguments(claim))
-        except asyncio.CancelledError:
-            self._void(claim)
-            raise
-        except RedisError as error:
-            # Without an answer it may have been granted, or be granted yet: nobody would settle it.
-            if not isinstance(error, RedisUnavailable) or error.sent:
-                self._void(claim)
-            raise LimitsUnavailable from error
-        return self._decision(claim, answer)
-
-    def settle(self, grant: Grant, tokens: int) -> None:
-        claim = grant.claim
-        if claim.limits:
-            self._leased.pop(claim.request_id, None)
-            self._post_settlement(claim, requests=1, tokens=countable(tokens), void_ms=0)
-
-    def release(self, grant: Grant) -> None:
-        self.settle(grant, 0)
-
-    async def heartbeat(self) -> None:
-        """Prolong the leases of all grants that are not settled."""
-        request_ids: defaultdict[str, list[str]] = defaultdict(list)
-        for claim in self._leased.values():
-            for limit in claim.limits:
-                if limit.kind == "concurrency":
-                    request_ids[_key(claim.team_id, limit)].append(claim.request_id)
-        # Sent in one go: a lease that is settled meanwhile must not be taken again after its settlement.
-        answers: list[asyncio.Future[object]] = []
-        with suppress(RedisUnavailable):  # the next beat comes before a lease ends
-            for key, ids in request_ids.items():
-                for start in range(0, len(ids), EXTENDED_AT_ONCE_MAX):
-                    some = ids[start : start + EXTENDED_AT_ONCE_MAX]
-                    answers.append(self._client.call(self._extend, [key], [self._now(), self._lease_ms, *some]))
-        await asyncio.gather(*answers, return_exceptions=True)
+        self._clock = clock
+        self._runs: dict[str, str] = {}
+        wire = self._wire = Wire(self._stamp, self._now)
+        counting = ("prelude", "reservation", "budget")
+        self._writers: dict[type, tuple[Script, Writer]] = {
+            Reserve: (load_script("reserve", "prelude", "reservation"), wire.reserve),
+            Settle: (load_script("settle", *counting, "slots"), wire.settle),
+            Void: (load_script("void", *counting, "values", "slots", "tombstone"), wire.void),
+            Restore: (load_script("restore", *counting), wire.restore),
+            Beat: (load_script("beat", "prelude", "reservation"), wire.beat),
+            FindDue: (load_script("find_due", "prelude"), wire.find_due),
+            Look: (load_script("look", "prelude", "reservation", "known"), wire.look),
+            TakeOver: (load_script("take_over", *counting, "known"), wire.take_over),
+            Confirm: (load_script("confirm", *counting, "values", "tombstone"), wire.confirm),
+            Seed: (load_script("seed", "prelude", "budget", "values"), wire.seed),
+            StandIn: (load_script("stand_in", "prelude", "budget", "values"), wire.stand_in),
+            OpenTag: (load_script("open_tag", "prelude"), wire.open_tag),
+        }
 
     def __repr__(self) -> str:
-        return f"RedisLimiter({self._client!r}, leased {len(self._leased)})"
+        return f"RedisHot({self._client!r}, {self._wire!r})"
 
-    async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(self._heartbeat_s)
-            await self.heartbeat()
+    async def do(self, command: Command) -> Answer:
+        """What the store answers; StoreAway where it does not, or does not in time."""
+        script, write = self._writers[type(command)]
+        try:
+            keys, args = write(command)
+            reply = await self._client.call(script, keys, args)
+        except RedisUnavailable as error:
+            raise StoreAway(str(error), sent=error.sent) from error
+        except RedisError as error:
+            raise StoreAway(str(error), sent=True) from error
+        return read_answer(reply, command)
+
+    def post(
+        self,
+        command: Command,
+        on_answer: Callable[[Answer], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
+    ) -> None:
+        """Have the command carried out some time, behind all that was sent before it.
+
+        It may be carried out twice, or never; one of the two is called in the end.
+        """
+        script, write = self._writers[type(command)]
+        try:
+            keys, args = write(command)
+        except RedisUnavailable:
+            if on_lost is not None:
+                on_lost()
+            return
+        answered = None if on_answer is None else lambda reply: on_answer(read_answer(reply, command))
+        self._client.post(script, keys, args, answered, on_lost)
+
+    def _stamp(self, token: str, tag: str) -> str:
+        """The token with the run id of the server that has the tag, or had it last."""
+        if not token:
+            return token
+        run_id = self._client.run_id_for(f"hg:{{{tag}}}:epoch")
+        if run_id is None:
+            # What is posted meanwhile is kept for the next connection. If that is to another run, whose data
+            # may be older, nothing is lost by it: the epoch ends as soon as anything is asked there.
+            run_id = self._runs.get(tag)
+            if run_id is None:
+                raise RedisUnavailable("there has been no connection yet", sent=False)
+        elif self._runs.get(tag) != run_id:
+            if len(self._runs) >= RUNS_MAX:
+                self._runs.clear()
+            self._runs[tag] = run_id
+        return f"{token}:{run_id}"
 
     def _now(self) -> Argument:
-        """'' asks the server to use its own clock."""
-        return self._clock.now_ms() if self._time_from_clock else ""
-
-    def _reserve_arguments(self, claim: Claim) -> list[Argument]:
-        remember_ms = REMEMBER_MS_MIN
-        arguments: list[Argument] = [self._now(), claim.request_id, remember_ms, self._lease_ms]
-        for limit in claim.limits:
-            slot_ms = limit.slot_ms
-            arguments += (limit.kind, claim.amount_of(limit), limit.maximum, slot_ms)
-            remember_ms = max(remember_ms, (SLOTS_PER_WINDOW + 1) * slot_ms)
-        arguments[2] = remember_ms
-        return arguments
-
-    def _decision(self, claim: Claim, answer: list[int]) -> Grant | Refusal:
-        """What ``reserve.lua`` answered, in our words."""
-        verdict = answer[0]
-        if verdict == VOIDED:
-            raise LimitsUnavailable
-        numbers = iter(answer[2:] if verdict == GRANTED else answer[3:])
-        standings = tuple(
-            Standing(limit, remaining, reset_ms)
-            for limit, remaining, reset_ms in zip(claim.limits, numbers, numbers, strict=True)
-        )
-        if verdict == GRANTED:
-            if any(limit.kind == "concurrency" for limit in claim.limits):
-                self._leased[claim.request_id] = claim
-            return Grant(claim, answer[1], standings)
-        limit, retry_after_ms = claim.limits[answer[1] - 1], answer[2]
-        return Refusal(limit, None if retry_after_ms == FOREVER else retry_after_ms, standings)
-
-    def _void(self, claim: Claim) -> None:
-        """As if the request had never come, whether the store has reserved it or will do so late."""
-        self._post_settlement(claim, requests=0, tokens=0, void_ms=VOID_MS)
-
-    def _post_settlement(self, claim: Claim, *, requests: int, tokens: int, void_ms: int) -> None:
-        used = {"requests": requests, "tokens": tokens, "concurrency": 1}
-        arguments: list[Argument] = [claim.request_id, void_ms]
-        for limit in claim.limits:
-            arguments += (limit.kind, used[limit.kind] - claim.amount_of(limit))
-        self._client.post(self._settle, _keys(claim), arguments)
+        return "" if self._clock is None else self._clock.now_ms()
 
 
-def _script(name: Literal["reserve", "settle", "extend"]) -> Script:
-    return Script(name, (Path(__file__).parent / "scripts" / f"{name}.lua").read_text(encoding="utf-8"))
-
-
-def _keys(claim: Claim) -> list[str]:
-    """The reservation, then one key per limit."""
-    team_id = claim.team_id
-    return [
-        f"hg:{{{team_id}}}:reservation:{claim.request_id}",
-        *[_key(team_id, limit) for limit in claim.limits],
-    ]
-
-
-def _key(team_id: str, limit: Limit) -> str:
-    """Where ``limit`` is held; the team's id in braces decides the shard, so a claim's keys are together."""
-    return f"hg:{{{team_id}}}:{limit.scope}:{limit.scope_id}:{limit.name}"
+def load_script(name: str, *shared: str) -> Script:
+    """``scripts/<name>.lua`` with the ``shared`` parts before it, behind the line that says what it may do."""
+    shebang, _, body = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
+    parts = [(SCRIPTS / "shared" / f"{part}.lua").read_text(encoding="utf-8") for part in shared]
+    return Script(name, "\n".join([shebang, *parts, body]))

@@ -1,4 +1,4 @@
-"""One suite for every store: memory, Redis on Valkey, and Redis on Debian's server where it is there."""
+"""One suite for every store: memory, Lua on Valkey, and Lua on Debian's Redis where it is there."""
 
 from __future__ import annotations
 
@@ -7,37 +7,48 @@ from pathlib import Path
 
 import pytest
 
-from app.limits.memory import MemoryLimiter
-from app.limits.redis import RedisLimiter
-from app.store.redis import RedisClient
-from tests.contract.limits.harness import Driver, TestClock
+from app.limits.memory import MemoryHot
+from tests.contract.limits.harness import Driver, TestClock, connected
 from tests.fakes.valkey import DEBIAN_REDIS_SERVER, ValkeyServer
+from tests.fakes.valkey_fixtures import cluster, own_cluster
 
-LEASE_MS = 24 * 3_600_000
-"""In memory a lease lasts until it is settled; here it outlasts every scenario. Leases: test_redis_leases."""
+__all__ = ["cluster", "own_cluster"]
 
-
-def _server(name: str) -> ValkeyServer:
-    if name == "valkey":
-        return ValkeyServer()
-    if not Path(DEBIAN_REDIS_SERVER).exists():
-        pytest.skip(f"no {DEBIAN_REDIS_SERVER} here")
-    return ValkeyServer(DEBIAN_REDIS_SERVER)
+REDIS = ("valkey", "redis-server")
 
 
-@pytest.fixture(scope="session", params=["valkey", "redis-server"])
-def shared_server(request: pytest.FixtureRequest) -> Iterator[ValkeyServer]:
-    """A server for tests that only write to it."""
-    with _server(request.param) as server:
-        yield server
+class Servers:
+    """Servers that are started when a test first asks for them."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, ValkeyServer] = {}
+
+    def get(self, name: str) -> ValkeyServer:
+        """An empty one."""
+        if name not in self._started:
+            if name == "redis-server" and not Path(DEBIAN_REDIS_SERVER).exists():
+                pytest.skip(f"no {DEBIAN_REDIS_SERVER} here")
+            binary = DEBIAN_REDIS_SERVER if name == "redis-server" else None
+            self._started[name] = ValkeyServer(binary).start()
+        self._started[name].flush()
+        return self._started[name]
+
+    def close(self) -> None:
+        for server in self._started.values():
+            server.close()
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[dict[str, ValkeyServer]]:
-    started: dict[str, ValkeyServer] = {}
-    yield started
-    for server in started.values():
-        server.close()
+def servers() -> Iterator[Servers]:
+    servers = Servers()
+    yield servers
+    servers.close()
+
+
+@pytest.fixture(params=REDIS)
+def shared_server(request: pytest.FixtureRequest, servers: Servers) -> ValkeyServer:
+    """A server for tests that only write to it."""
+    return servers.get(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +68,17 @@ def server(own_server: ValkeyServer) -> Iterator[ValkeyServer]:
     own_server.restore()
 
 
-@pytest.fixture(params=["memory", "valkey", "redis-server"])
-async def driver(request: pytest.FixtureRequest, servers: dict[str, ValkeyServer]) -> AsyncIterator[Driver]:
+@pytest.fixture(params=["memory", *REDIS])
+async def driver(request: pytest.FixtureRequest, servers: Servers) -> AsyncIterator[Driver]:
+    """A store with one team, whose first epoch has begun."""
     clock = TestClock()
     if request.param == "memory":
-        yield Driver(MemoryLimiter(clock), clock)
+        driver = Driver(MemoryHot(clock), clock)
+        await driver.open()
+        yield driver
         return
-    if request.param not in servers:
-        servers[request.param] = _server(request.param).start()
-    server = servers[request.param]
-    server.flush()
-    client = RedisClient(server.url)
-    limiter = RedisLimiter(client, clock=clock, time_from_clock=True, lease_ms=LEASE_MS)
-    await client.start()
-    await limiter.start()
-    yield Driver(limiter, clock, server)
-    await limiter.close()
+    driver, client = await connected(servers.get(request.param), clock)
+    await driver.open()
+    yield driver
     assert client.posts_dropped == 0
     await client.close()

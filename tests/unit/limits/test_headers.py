@@ -3,13 +3,31 @@ from __future__ import annotations
 import pytest
 
 from app.core.errors import InsufficientQuota, RateLimited, render
+from app.core.identity import LimitKind
 from app.limits.headers import go_duration, ratelimit_headers, refusal_error
-from app.limits.limiter import Limit, Refusal, Standing
+from app.limits.limiter import Limit, Refusal, Scope, Standing
 
-REQUESTS = Limit("key", "key_1", "requests_per_minute", "requests", 60, 60_000)
-TEAM_REQUESTS = Limit("team", "team_1", "requests_per_minute", "requests", 600, 60_000)
-TOKENS = Limit("key", "key_1", "tokens_per_minute", "tokens", 1000, 60_000)
-RUNNING = Limit("team", "team_1", "concurrency", "concurrency", 3)
+
+def limit(scope: Scope, scope_id: str, name: str, kind: LimitKind, maximum: int, window_ms: int = 0) -> Limit:
+    return Limit(
+        scope=scope, scope_id=scope_id, name=name, kind=kind, maximum=maximum, counter=name, window_ms=window_ms
+    )
+
+
+REQUESTS = limit("key", "key_1", "requests_per_minute", "requests", 60, 60_000)
+TEAM_REQUESTS = limit("team", "team_1", "requests_per_minute", "requests", 600, 60_000)
+TOKENS = limit("key", "key_1", "tokens_per_minute", "tokens", 1000, 60_000)
+RUNNING = limit("team", "team_1", "concurrency", "concurrency", 3)
+BUDGET = Limit(
+    scope="key_model",
+    scope_id="key_1/gpt-5*",
+    name="budget_usd_per_month",
+    kind="money",
+    maximum=5_000_000_000,
+    counter="rule_1",
+    window="month",
+    time_zone="Europe/Berlin",
+)
 NOW_MS = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 
 
@@ -113,3 +131,32 @@ def test_a_request_larger_than_the_limit_is_never_worth_a_retry() -> None:
     assert b"retry-after" not in told
     assert b"retry-after-ms" not in told
     assert b'"insufficient_quota"' in body
+
+
+def test_a_spent_budget_says_whose_how_much_and_until_when() -> None:
+    standing = Standing(BUDGET, 12_500_000, 3_600_000)
+    error = refusal_error(Refusal(BUDGET, None, (standing,)), NOW_MS)
+    status, headers, _ = render(error, "request_1")
+    assert (status, error.code) == (429, "insufficient_quota")
+    assert (b"x-should-retry", b"false") in headers
+    assert b"retry-after" not in dict(headers)
+    assert error.message == (
+        "Budget spent: key model key_1/gpt-5* has a budget of $5 per month (Europe/Berlin); $0.0125 is left"
+        " until 2027-01-15T09:00:00.000Z, and this request can cost more (budget_usd_per_month)."
+    )
+
+
+@pytest.mark.parametrize("skew_ms", [-30_000, -1, 1, 30_000])
+def test_the_end_of_a_budgets_window_is_told_whatever_this_clock_says(skew_ms: int) -> None:
+    error = refusal_error(Refusal(BUDGET, None, (Standing(BUDGET, 0, 3_600_000),)), NOW_MS + skew_ms)
+    assert "left until 2027-01-15T09:00:00.000Z," in error.message
+
+
+@pytest.mark.parametrize(("jitter_ms", "seconds"), [(-9000, 1), (0, 2), (3000, 5), (60_000, 5)])
+def test_a_budget_that_is_only_held_is_worth_a_short_wait(jitter_ms: int, seconds: int) -> None:
+    standing = Standing(BUDGET, 0, 3_600_000)
+    error = refusal_error(Refusal(BUDGET, 2000, (standing,), is_held=True), NOW_MS, jitter_ms)
+    _, headers, _ = render(error, "request_1")
+    assert error.code == "rate_limit_exceeded"
+    assert "budget_held" in error.message
+    assert dict(headers)[b"retry-after"] == str(seconds).encode()
