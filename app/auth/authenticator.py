@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from app.auth.keys import digest_of, parse
+from app.auth.running import Running
 from app.core.clock import Clock
 from app.core.errors import InvalidAPIKey, TooManyFailedKeys
 from app.core.identity import Principal
@@ -24,6 +25,8 @@ from app.store.rows import KeyRow, SecretRow, TeamRow
 
 POLL_INTERVAL_S = 0.4
 LOOKUPS_PER_S = 20
+LOOKUP_S_MAX = 0.7
+"""What a request waits for, also where the ledger is mute."""
 MISS_KEPT_S = 2.0
 MISSES_MAX = 10_000
 FAILURES_PER_MINUTE = 100
@@ -34,7 +37,10 @@ OnState = Callable[[bool, str], None]
 
 
 class Authenticator:
-    """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering."""
+    """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering.
+
+    A key that is revoked begins nothing more; a secret that is revoked also ends what is ``running`` with it.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class Authenticator:
         on_state: OnState,
         is_trusted_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        self.running = Running()
         self._database = database
         self._clock = clock
         self._on_state = on_state
@@ -76,6 +83,10 @@ class Authenticator:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
+
+    def team_ids(self) -> list[str]:
+        """All teams, as of the last change that was read."""
+        return list(self._teams)
 
     async def authenticate(self, credential: str | None, peer: str) -> Principal:
         """The principal of a key. Raises InvalidAPIKey (one answer for every reason) or TooManyFailedKeys."""
@@ -118,18 +129,22 @@ class Authenticator:
         if secret_id in self._secrets:
             return
         try:
-            async with self._database.read() as connection:
-                known = await find_secret(connection, secret_id) is not None
-            if known:
-                # Somebody has just been added: take in whatever changed, this secret among it.
-                await self._follow()
-        except StoreError as error:
+            known = await self._database.within(LOOKUP_S_MAX, self._find(secret_id))
+        except (StoreError, TimeoutError) as error:
             self._tell(up=False, reason=type(error).__name__)
             return
         if not known:
             self._misses[digest] = self._clock.monotonic_s()
             if len(self._misses) > MISSES_MAX:
                 self._misses.popitem(last=False)
+
+    async def _find(self, secret_id: str) -> bool:
+        async with self._database.read() as connection:
+            known = await find_secret(connection, secret_id) is not None
+        if known:
+            # Somebody has just been added: take in whatever changed, this secret among it.
+            await self._follow()
+        return known
 
     def _failed(self, peer: str) -> bool:
         """Count a failure; True where this peer has had too many this minute."""
@@ -182,6 +197,8 @@ class Authenticator:
             self._secrets[secret.id] = secret
             self._by_key.setdefault(secret.key_id, set()).add(secret.id)
             touched.add(secret.key_id)
+            if secret.revoked_at_ms is not None:
+                self.running.revoke(secret.id)
         for key_id in touched:
             for secret_id in self._by_key.get(key_id, ()):
                 self._rebuild(self._secrets[secret_id])

@@ -17,6 +17,8 @@ from app.store.objects import owner_of
 from app.store.shared_owners import SharedOwners
 
 RECENT_MAX = 100_000
+LOOKUP_S_MAX = 0.7
+"""What a request waits for, also where the ledger is mute."""
 OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
 
 
@@ -65,7 +67,10 @@ class Ownership:
             if upstream is not None:
                 return [OwnedObject(object_id, upstream, team_id, "response", "", 0)]
         try:
-            async with self._database.read() as connection:
-                return await owner_of(connection, object_id)
-        except StoreError as error:
+            return await self._database.within(LOOKUP_S_MAX, self._in_ledger(object_id))
+        except (StoreError, TimeoutError) as error:
             raise LedgerUnavailable("The owner of the previous response cannot be looked up now.") from error
+
+    async def _in_ledger(self, object_id: str) -> list[OwnedObject]:
+        async with self._database.read() as connection:
+            return await owner_of(connection, object_id)

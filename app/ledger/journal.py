@@ -3,43 +3,37 @@
 Lines are single writes to an append-only file: they survive the process at once and, synced in groups by
 a thread, the machine within ``sync_interval_s``. A segment is removed when every request in it is
 committed. What cannot be written before anything is sent refuses the request; what cannot be written
-afterwards is kept in memory and written as soon as the disk takes it.
+afterwards is kept in memory and written as soon as the disk takes it. Lines that a failed sync may have
+lost are written once more, to another segment.
 """
 
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from app.core.clock import Clock
 from app.core.errors import LedgerUnavailable
-from app.core.records import Attempt, Opening, OwnedObject, Record
-from app.ledger.lines import AttemptLine, CloseLine, OpenLine, SeenLine, decode_line, encode_line
-from app.ledger.segments import Segment, sync_directory
+from app.core.records import Attempt, OwnedObject, Record
+from app.ledger.lines import AttemptLine, CloseLine, SeenLine, decode_line, encode_line, encode_payload, framed
+from app.ledger.segments import Segment, WrittenLine, sync_directory
 from app.ledger.slots import Slot
 
 SEGMENT_BYTES_MAX = 8 * 1024 * 1024
 SEGMENT_AGE_MAX_S = 300.0
 SYNC_INTERVAL_S = 0.2
-FREE_BYTES_MIN = 64 * 1024 * 1024
-"""With less than this on the disk nothing new is begun, so that what runs can still be written down."""
+SYNC_LATE_MAX_S = 30.0
+"""With a disk that hangs for longer nothing new is taken: what is not synced would only pile up."""
 
 LINE_BYTES_MAX = 1024 * 1024
 
 Place: TypeAlias = tuple[Path, int]
 """Where a line is: its segment and offset."""
-
-
-def free_bytes_of(directory: Path) -> int:
-    """What an unprivileged process may still write there."""
-    space = os.statvfs(directory)
-    return space.f_bavail * space.f_frsize
 
 
 class _Trace:
@@ -57,6 +51,7 @@ class _Trace:
 class Journal:
     """One worker's journal. Its methods are called from one thread and never wait for the disk's cache.
 
+    ``space()`` tells why the disk has no room for new work, or None; it is asked by the journal's thread.
     ``on_state(writable, reason)`` is called once per change of state, from either thread.
     """
 
@@ -68,8 +63,7 @@ class Journal:
         segment_bytes_max: int = SEGMENT_BYTES_MAX,
         segment_age_max_s: float = SEGMENT_AGE_MAX_S,
         sync_interval_s: float = SYNC_INTERVAL_S,
-        free_bytes_min: int = FREE_BYTES_MIN,
-        free_bytes: Callable[[Path], int] = free_bytes_of,
+        space: Callable[[], str | None] = lambda: None,
         on_state: Callable[[bool, str], None] = lambda _writable, _reason: None,
     ) -> None:
         self._directory = slot.directory
@@ -77,8 +71,7 @@ class Journal:
         self._segment_bytes_max = segment_bytes_max
         self._segment_age_max_s = segment_age_max_s
         self._sync_interval_s = sync_interval_s
-        self._free_bytes_min = free_bytes_min
-        self._free_bytes = free_bytes
+        self._space = space
         self._on_state = on_state
         self._numbers = itertools.count(slot.next_segment_number())
         self._pending: dict[str, _Trace] = {}
@@ -87,8 +80,12 @@ class Journal:
         self._closed = False
         self._retired: deque[Segment] = deque()
         self._removable: deque[Segment] = deque()
+        # What failed syncs may have lost, and where it was written once more.
+        self._lost: list[tuple[Segment, WrittenLine]] = []
+        self._rescued: deque[tuple[Segment, list[tuple[Segment, WrittenLine, int]]]] = deque()
         # At most one. Either thread takes it out, and a deque gives it to one of them only.
         self._spares: deque[Segment] = deque()
+        self._synced_at_s = clock.monotonic_s()
         self._fault_lock = threading.Lock()
         self._current = self._create()
         sync_directory(self._directory)
@@ -119,19 +116,25 @@ class Journal:
         """Requests with lines that the disk did not take."""
         return len(self._unwritten)
 
-    def open(self, opening: Opening) -> None:
-        """Before anything is sent. Raises LedgerUnavailable where it cannot be written."""
+    def open(self, request_id: str, payload: bytes) -> None:
+        """Before anything is sent: ``payload`` is an encoded OpenLine. Raises LedgerUnavailable where it cannot
+        be written.
+        """
         if self._unwritten:
             self._rewrite()
         if self._closed or self._unwritten:
             raise LedgerUnavailable
-        line = encode_line(OpenLine(opening))
-        trace = _Trace(self._clock.monotonic_s(), has_record=True)
+        line = framed(payload)
+        now_s = self._clock.monotonic_s()
+        if now_s - self._synced_at_s > self._sync_interval_s + SYNC_LATE_MAX_S:
+            self._set_fault("late", "the disk hangs")
+            raise LedgerUnavailable
+        trace = _Trace(now_s, has_record=True)
         try:
-            self._append(trace, line, again=False)
+            self._append(request_id, trace, line, again=False)
         except OSError as error:
             raise LedgerUnavailable from error
-        self._pending[opening.request_id] = trace
+        self._pending[request_id] = trace
 
     def attempt(self, request_id: str, attempt: Attempt, error: str | None = None) -> None:
         """Before a further call, after one that ended in ``error`` and is known to be unbilled."""
@@ -141,13 +144,19 @@ class Journal:
         """When an object was created upstream; its request need not have been opened."""
         self._put(owned.request_id, encode_line(SeenLine(owned)), again=True)
 
-    def close(self, record: Record) -> None:
-        """At the end of a request. What cannot be written is kept, and written when it can be."""
-        self._put(record.request_id, encode_line(CloseLine(record)), again=True)
+    def close(self, record: Record) -> bytes:
+        """At the end of a request. What cannot be written is kept, and written when it can be. Returns the
+        line's payload.
+        """
+        payload = encode_payload(CloseLine(record))
+        self._put(record.request_id, framed(payload), again=True)
         self._pending[record.request_id].has_record = True
+        return payload
 
     def settled(self, request_ids: Iterable[str]) -> None:
         """The records of these requests are committed in SQL: their lines are not needed any more."""
+        if self._rescued:
+            self._absorb()
         for request_id in request_ids:
             trace = self._pending.pop(request_id, None)
             if trace is None:
@@ -185,6 +194,11 @@ class Journal:
             segment.sealed = True
             self._retire(segment)
         self._tidy()
+        # Where even that fails, what may be lost is in a file whose end nobody knows: the next start reads it.
+        with suppress(OSError):
+            self._rescue()
+        self._absorb()
+        self._remove()
 
     def _put(self, request_id: str, line: bytes, *, again: bool) -> None:
         """Adds a line after dispatch; ``again`` marks those that are read again for SQL."""
@@ -194,7 +208,7 @@ class Journal:
         if self._unwritten:
             self._rewrite()
         try:
-            self._append(trace, line, again=again)
+            self._append(request_id, trace, line, again=again)
         except OSError:
             # Bounded by what is in flight: nothing is opened while there is any of it.
             self._unwritten.setdefault(request_id, []).append((line, again))
@@ -205,18 +219,20 @@ class Journal:
             trace = self._pending[request_id]
             try:
                 while lines:
-                    self._append(trace, lines[0][0], again=lines[0][1])
+                    self._append(request_id, trace, lines[0][0], again=lines[0][1])
                     del lines[0]
             except OSError:
                 return
             del self._unwritten[request_id]
 
-    def _append(self, trace: _Trace, line: bytes, *, again: bool) -> None:
+    def _append(self, request_id: str, trace: _Trace, line: bytes, *, again: bool) -> None:
+        if self._rescued:
+            self._absorb()
         segment = self._current
         try:
             if segment.sealed or segment.aged or segment.size >= self._segment_bytes_max:
                 segment = self._rotate()
-            offset = segment.append(line)
+            offset = segment.append(request_id, line, again=again)
         except OSError as error:
             self._set_fault("write", f"{type(error).__name__}: {error.strerror}")
             raise
@@ -227,6 +243,20 @@ class Journal:
             segment.outstanding += 1
         if again:
             trace.places.append((segment, offset))
+
+    def _absorb(self) -> None:
+        """Takes note of where the thread has written lines once more."""
+        while self._rescued:
+            segment, moved = self._rescued.popleft()
+            places = {(before, line.offset): (segment, offset) for before, line, offset in moved}
+            for request_id in {line.request_id for _, line, _ in moved}:
+                trace = self._pending.get(request_id)
+                if trace is not None:
+                    trace.places = [places.get(place, place) for place in trace.places]
+                    trace.segments.append(segment)
+                    segment.outstanding += 1
+            if not segment.outstanding:
+                self._removable.append(segment)
 
     def _rotate(self) -> Segment:
         """The next segment, opened before the old one is closed: a descriptor that is closed too early may
@@ -274,8 +304,11 @@ class Journal:
         try:
             while not self._stopping.wait(self._sync_interval_s):
                 self._tidy()
+                self._synced_at_s = self._clock.monotonic_s()
+                self._set_fault("late", None)
                 self._check_space()
                 try:
+                    self._rescue()
                     self._prepare_spare()
                 except OSError as error:
                     self._set_fault("sync", f"{type(error).__name__}: {error.strerror}")
@@ -287,22 +320,50 @@ class Journal:
 
     def _tidy(self) -> None:
         """Syncs what was written, closes what is full, removes what is settled."""
+        self._sync(self._current)
+        while self._retired:
+            self._sync(self._retired[0])
+            self._retired.popleft().close()
+        self._remove()
+
+    def _sync(self, segment: Segment) -> None:
+        if segment.unsynced and not segment.bad:
+            try:
+                segment.sync()
+            except OSError as error:
+                # Go on in another file, and take nothing new until one of those could be synced.
+                self._set_fault("sync", f"{type(error).__name__}: {error.strerror}")
+        if segment.bad:
+            self._lost += [(segment, line) for line in segment.take_unsynced()]
+
+    def _remove(self) -> None:
         try:
-            current = self._current
-            if current.dirty:
-                current.sync()
-            while self._retired:
-                segment = self._retired[0]
-                if segment.dirty:
-                    segment.sync()
-                self._retired.popleft().close()
             while self._removable:
                 self._removable.popleft().path.unlink(missing_ok=True)
         except OSError as error:
-            # What a failed sync has lost, no later one brings back: go on in another file, and take nothing
-            # new until one of those could be synced.
-            self._current.sealed = True
             self._set_fault("sync", f"{type(error).__name__}: {error.strerror}")
+
+    def _rescue(self) -> None:
+        """Writes what failed syncs may have lost to a segment of its own, whole and synced. OSError: it is
+        still here, and tried again.
+        """
+        if not self._lost:
+            return
+        segment = self._create()
+        try:
+            moved = [
+                (before, line, segment.append(line.request_id, line.line, again=line.again))
+                for before, line in self._lost
+            ]
+            segment.sync()
+            sync_directory(self._directory)
+        except OSError:
+            segment.path.unlink(missing_ok=True)
+            raise
+        finally:
+            segment.close()
+        self._lost.clear()
+        self._rescued.append((segment, moved))
 
     def _prepare_spare(self) -> None:
         """Has the next segment ready, on the disk. After a failed sync that takes a new one, and shows that
@@ -316,19 +377,23 @@ class Journal:
             self._retire(self._spares.pop())
         if not self._spares:
             spare = self._create()
-            spare.sync()
-            sync_directory(self._directory)
+            try:
+                spare.sync()
+                sync_directory(self._directory)
+            except OSError:
+                spare.close()
+                spare.path.unlink(missing_ok=True)
+                raise
             self._spares.append(spare)
         if failed:
             self._set_fault("sync", None)
 
     def _check_space(self) -> None:
         try:
-            free = self._free_bytes(self._directory)
+            reason = self._space()
         except OSError as error:
-            self._set_fault("space", f"{type(error).__name__}: {error.strerror}")
-            return
-        self._set_fault("space", f"{free} bytes are free" if free < self._free_bytes_min else None)
+            reason = f"{type(error).__name__}: {error.strerror}"
+        self._set_fault("space", reason)
 
 
 def read_places(places: Sequence[Place]) -> list[Record | OwnedObject]:

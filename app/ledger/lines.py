@@ -49,11 +49,29 @@ _decode = msgspec.json.Decoder(Line).decode
 
 def encode_line(line: Line) -> bytes:
     """``line`` as it is written."""
+    return framed(encode_payload(line))
+
+
+def encode_payload(line: Line) -> bytes:
+    """What stands in a line; also what is kept of it in the hot state."""
     try:
-        payload = _encode(line)
+        return _encode(line)
     except UnicodeEncodeError:
-        payload = _encode(mended(msgspec.to_builtins(line)))
+        return _encode(mended(msgspec.to_builtins(line)))
+
+
+def framed(payload: bytes) -> bytes:
+    """A line that holds ``payload``."""
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
+
+
+def decode_payload(payload: bytes) -> Line:
+    """The other way of ``encode_payload``. ValueError if it is none."""
+    try:
+        line: Line = _decode(payload)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ValueError("not a line of this journal") from error
+    return line
 
 
 def mended(value: Any) -> Any:
@@ -75,11 +93,7 @@ def decode_line(line: bytes) -> Line:
     # int() alone would also take a sign, spaces and underscores.
     if line[:CRC_CHARS] != b"%08x" % zlib.crc32(payload) or line[CRC_CHARS : CRC_CHARS + 1] != b" ":
         raise ValueError("checksum")
-    try:
-        line_read: Line = _decode(payload)
-    except msgspec.MsgspecError as error:
-        raise ValueError("not a line of this journal") from error
-    return line_read
+    return decode_payload(payload)
 
 
 class Torn(msgspec.Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""What a dead process left in its journal, brought into SQL; run before anything new is taken.
+"""What a dead process left in its journal, brought into SQL: at a start before anything new is taken, later
+whenever a worker has died.
 
 A closed record goes in as it is. A request that was opened and not closed may have been sent: it is
 billed at its bound, as an ``estimate`` that says so. All of it may be done again, whole or in part: what
@@ -8,24 +9,28 @@ is in SQL already is left alone.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from app.core.records import Attempt, Entry, Opening, OwnedObject, Record, attempt_id_of
 from app.core.usage import Usage
-from app.ledger.commit import Item, commit
+from app.ledger.commit import Hooks, Item, commit
 from app.ledger.lines import AttemptLine, CloseLine, Damaged, OpenLine, SeenLine, Torn, read_lines
 from app.ledger.slots import DAMAGED_SUFFIX, take_dead_slots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from app.core.clock import Clock
+    from app.ledger.commit import AfterWrite, BeforeWrite, OnPoison
     from app.ledger.slots import Slot
     from app.store.database import Database
+
+OnDead: TypeAlias = Callable[[str, int], None]
 
 BATCH_ITEMS_MAX = 2000
 
@@ -52,27 +57,65 @@ async def recover(
     database: Database,
     clock: Clock,
     *,
-    on_poison: Callable[[str, str], None] = lambda _request_id, _reason: None,
+    on_poison: OnPoison = lambda _request_id, _reason: None,
+    before_write: BeforeWrite = lambda: None,
+    on_written: AfterWrite = lambda _records, _written, _token: None,
+    on_dead: OnDead = lambda _process_id, _slot: None,
 ) -> Recovered:
     """Replays the journals of this slot and of every dead one, and removes them once they are committed.
 
     To be called after the slot was taken and before its journal is opened. Raises DatabaseUnavailable:
-    then nothing was removed, and it may be called again.
+    then nothing was removed, and it may be called again. ``before_write`` and ``on_written`` are told of
+    every transaction, as the writer's ``Hooks`` are; ``on_dead(process_id, slot's number)`` of each process
+    whose journal is in SQL now.
     """
     report = Recovered()
+    hooks = _counting(report, Hooks(before_write, on_written, on_poison))
+    await _recover_slot(own, database, clock, report, hooks, on_dead)
+    await _recover_dead(root, database, clock, report, hooks, on_dead)
+    return report
 
+
+async def recover_dead(
+    root: Path,
+    database: Database,
+    clock: Clock,
+    *,
+    on_poison: OnPoison = lambda _request_id, _reason: None,
+    before_write: BeforeWrite = lambda: None,
+    on_written: AfterWrite = lambda _records, _written, _token: None,
+    on_dead: OnDead = lambda _process_id, _slot: None,
+) -> Recovered:
+    """Replays the journals of workers that have died since. Raises DatabaseUnavailable, as above."""
+    report = Recovered()
+    hooks = _counting(report, Hooks(before_write, on_written, on_poison))
+    await _recover_dead(root, database, clock, report, hooks, on_dead)
+    return report
+
+
+def _counting(report: Recovered, hooks: Hooks) -> Hooks:
     def count_poison(request_id: str, reason: str) -> None:
         report.poisoned += 1
-        on_poison(request_id, reason)
+        hooks.on_poison(request_id, reason)
 
+    return Hooks(hooks.before_write, hooks.after_write, count_poison)
+
+
+async def _recover_dead(
+    root: Path,
+    database: Database,
+    clock: Clock,
+    report: Recovered,
+    hooks: Hooks,
+    on_dead: OnDead,
+) -> None:
     dead = await asyncio.to_thread(take_dead_slots, root)
     try:
-        for slot in (own, *dead):
-            await _recover_slot(slot, database, clock, report, count_poison)
+        for slot in dead:
+            await _recover_slot(slot, database, clock, report, hooks, on_dead)
     finally:
         for slot in dead:
             slot.release()
-    return report
 
 
 async def _recover_slot(
@@ -80,18 +123,26 @@ async def _recover_slot(
     database: Database,
     clock: Clock,
     report: Recovered,
-    on_poison: Callable[[str, str], None],
+    hooks: Hooks,
+    on_dead: OnDead,
 ) -> None:
     paths = await asyncio.to_thread(slot.segments)
     if not paths:
+        _tell_dead(slot, on_dead)
         return
     replay = _Replay(paths, report)
     items = replay.items()
     while batch := await asyncio.to_thread(_take, items):
-        await commit(database, batch, clock.now_ms(), on_poison)
+        await commit(database, batch, clock.now_ms(), hooks)
     report.slots += 1
     report.segments += len(paths)
     await asyncio.to_thread(_remove, paths, replay.damaged)
+    _tell_dead(slot, on_dead)
+
+
+def _tell_dead(slot: Slot, on_dead: OnDead) -> None:
+    for process_id in slot.processes():
+        on_dead(process_id, slot.number)
 
 
 def _take(items: Iterator[Item]) -> list[Item]:
@@ -176,9 +227,15 @@ def interrupted_record(
     further: Sequence[AttemptLine],
     objects: Sequence[OwnedObject],
     ended_at_ms: int,
+    *,
+    lower_nanousd: int | None = None,
+    seen_output_tokens: int = 0,
+    error_code: str = "gateway_crashed",
 ) -> Record:
     """The record of a request whose process died: earlier attempts are known to be unbilled, for the last
     one nobody knows whether it was sent, so it costs what it can have cost at most.
+
+    ``lower_nanousd`` and ``seen_output_tokens`` are what the process told of it last: it is at least that.
     """
     numbered = {attempt.number: attempt for attempt in (opening.attempt, *(line.attempt for line in further))}
     attempts = [numbered[number] for number in sorted(numbered)]
@@ -208,28 +265,36 @@ def interrupted_record(
         upstream=last.upstream,
         model=last.model,
         outcome="interrupted",
-        entries=(*voids, _estimate(opening, last)),
+        entries=(*voids, _estimate(opening, last, lower_nanousd, seen_output_tokens)),
         attempts=last.number,
         response_id=created[0].object_id if created else None,
         end_user=opening.end_user,
         tags=opening.tags,
-        error_code="gateway_crashed",
+        error_code=error_code,
         cache=opening.cache,
-        decision={**opening.decision, "sent": "unknown"},
+        budgets=opening.budgets,
+        decision={**opening.decision, "sent": "yes" if seen_output_tokens else "unknown"},
     )
 
 
-def _estimate(opening: Opening, attempt: Attempt) -> Entry:
+def _estimate(opening: Opening, attempt: Attempt, lower_nanousd: int | None, seen_output_tokens: int) -> Entry:
     bound = attempt.bound
+    upper = bound.cost_upper_nanousd
+    lower = bound.cost_lower_nanousd
+    if lower_nanousd is not None and upper is not None:
+        # A bound that was only what is likely may be lower than what was seen.
+        lower = max(lower or 0, lower_nanousd)
+        upper = max(upper, lower)
     return Entry(
         attempt_id=attempt_id_of(opening.request_id, attempt.number),
         kind="estimate",
         upstream=attempt.upstream,
         model=attempt.model,
-        usage=Usage(input_tokens=bound.input_tokens_upper, output_tokens=bound.output_tokens_upper),
-        cost_nanousd=bound.cost_upper_nanousd,
-        cost_lower_nanousd=bound.cost_lower_nanousd,
-        cost_upper_nanousd=bound.cost_upper_nanousd,
+        usage=bound.usage_upper.at_least(Usage(output_tokens=seen_output_tokens)),
+        cost_nanousd=upper,
+        cost_lower_nanousd=lower,
+        cost_upper_nanousd=upper,
         price_source=bound.price_source,
         price_version=bound.price_version,
+        service_tier=bound.service_tier,
     )

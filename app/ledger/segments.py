@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import deque
 from pathlib import Path
 
+import msgspec
+
 from app.ledger.slots import SEGMENT_SUFFIX
+
+
+class WrittenLine(msgspec.Struct, frozen=True, gc=False):
+    """A line as it stands in a segment; ``again`` marks those that are read again for SQL."""
+
+    request_id: str
+    line: bytes
+    again: bool
+    offset: int
 
 
 class Segment:
     """An open segment. ``outstanding`` counts the requests with lines in it that are not in SQL yet;
     ``aged`` says that the next one should be taken, ``sealed`` that it must: this one ends in a torn line,
-    or could not be synced.
+    or could not be synced (``bad``).
+
+    ``unsynced`` has the lines that no sync has covered yet, which is a fifth of a second's worth. One
+    thread adds to it, another takes away from its other end.
     """
 
-    __slots__ = ("_fd", "aged", "dirty", "opened_at_s", "outstanding", "path", "sealed", "size")
+    __slots__ = ("_fd", "aged", "bad", "opened_at_s", "outstanding", "path", "sealed", "size", "unsynced")
 
     def __init__(self, path: Path, fd: int, opened_at_s: float) -> None:
         self.path = path
@@ -23,9 +38,10 @@ class Segment:
         self.opened_at_s = opened_at_s
         self.size = 0
         self.outstanding = 0
-        self.dirty = False
+        self.unsynced: deque[WrittenLine] = deque()
         self.aged = False
         self.sealed = False
+        self.bad = False
 
     def __repr__(self) -> str:
         return f"Segment({self.path.name}, {self.size} bytes, {self.outstanding} outstanding)"
@@ -37,7 +53,7 @@ class Segment:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return cls(path, os.open(path, flags, 0o600), now_s)
 
-    def append(self, line: bytes) -> int:
+    def append(self, request_id: str, line: bytes, *, again: bool) -> int:
         """Writes ``line`` in one call and returns its offset. OSError: nothing of it is left."""
         offset = self.size
         written = os.write(self._fd, line)
@@ -48,14 +64,26 @@ class Segment:
                 self.sealed = True
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self.size = offset + written
-        self.dirty = True
+        self.unsynced.append(WrittenLine(request_id, line, again, offset))
         return offset
 
     def sync(self) -> None:
-        """Puts what was written on the disk."""
-        # Before the call: a line that is written meanwhile may or may not be in it.
-        self.dirty = False
-        os.fdatasync(self._fd)
+        """Puts what was written on the disk. After an OSError the segment is bad: no later sync brings back
+        what this one has lost, so it keeps what it cannot promise in ``unsynced`` and is not synced again.
+        """
+        # Counted before the call: a line that is written meanwhile may or may not be in it.
+        covered = len(self.unsynced)
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self.bad = self.sealed = True
+            raise
+        for _ in range(covered):
+            self.unsynced.popleft()
+
+    def take_unsynced(self) -> list[WrittenLine]:
+        """The lines that a bad segment may have lost, each once."""
+        return [self.unsynced.popleft() for _ in range(len(self.unsynced))]
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""

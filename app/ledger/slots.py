@@ -18,6 +18,8 @@ SLOTS_MAX = 1024
 SEGMENT_SUFFIX = ".log"
 DAMAGED_SUFFIX = ".damaged"
 
+PROCESSES = "processes"
+
 _PREFIX = "slot-"
 
 
@@ -42,6 +44,18 @@ class Slot:
         """The segments in it, oldest first."""
         return sorted(self.directory.glob(f"*{SEGMENT_SUFFIX}"))
 
+    def processes(self) -> list[str]:
+        """The ids of processes that have held the slot, and of which others may still hold something for them."""
+        return _read_processes(self.directory / PROCESSES)
+
+    def note_process(self, process_id: str) -> None:
+        """Say that this process holds the slot now."""
+        _write_processes(self.directory / PROCESSES, [*self.processes(), process_id])
+
+    def forget_process(self, process_id: str) -> None:
+        """Nothing is held for it any more."""
+        _write_processes(self.directory / PROCESSES, [each for each in self.processes() if each != process_id])
+
     def next_segment_number(self) -> int:
         """Higher than that of anything that was ever kept here."""
         numbers = [path.name.partition(".")[0] for path in self.directory.iterdir()]
@@ -59,8 +73,32 @@ def take_slot(root: Path) -> Slot:
 
 
 def take_dead_slots(root: Path) -> list[Slot]:
-    """Every other slot whose process has died; the caller releases them."""
-    return [slot for number in _numbers(root) if (slot := _take(root, number)) is not None]
+    """Every other slot whose process has died and left something; the caller releases them.
+
+    An empty one is left alone: a worker that starts just now may be about to take it.
+    """
+    return [slot for number in _left(root) if (slot := _take(root, number)) is not None]
+
+
+def take_again(root: Path, number: int) -> Slot | None:
+    """The slot of this number, if nobody holds it."""
+    return _take(root, number)
+
+
+def _read_processes(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="ascii").split()
+    except FileNotFoundError:
+        return []
+
+
+def _write_processes(path: Path, process_ids: list[str]) -> None:
+    if not process_ids:
+        path.unlink(missing_ok=True)
+        return
+    written = path.with_suffix(".new")
+    written.write_text("\n".join(process_ids) + "\n", encoding="ascii")
+    written.replace(path)
 
 
 def _take(root: Path, number: int) -> Slot | None:
@@ -71,8 +109,9 @@ def _take(root: Path, number: int) -> Slot | None:
     return None if lock is None else Slot(number, directory, lock)
 
 
-def _numbers(root: Path) -> Iterator[int]:
+def _left(root: Path) -> Iterator[int]:
     for path in sorted(root.glob(f"{_PREFIX}*")):
         number = path.name.removeprefix(_PREFIX)
-        if number.isdecimal():
+        has_left = any(path.glob(f"*{SEGMENT_SUFFIX}")) or (path / PROCESSES).exists()
+        if number.isdecimal() and has_left:
             yield int(number)

@@ -14,7 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from app.core.records import Record
-from app.ledger.commit import Item, commit
+from app.ledger.commit import Hooks, Item, commit
 from app.ledger.journal import read_places
 from app.store.errors import DatabaseUnavailable
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from app.core.clock import Clock
     from app.core.records import OwnedObject
+    from app.ledger.commit import AfterWrite, BeforeWrite, OnPoison
     from app.ledger.journal import Journal, Place
     from app.store.database import Database
 
@@ -35,7 +36,7 @@ RETRY_DELAY_MAX_S = 5.0
 
 class LedgerWriter:
     """``on_state(up, reason)`` is called once per change of state, ``on_written(records, new)`` after each
-    commit, ``on_poison(request_id, reason)`` for each row that the database refused for good.
+    batch, the others as ``Hooks`` says: a batch in which a row is refused is several transactions.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class LedgerWriter:
         retry_delay_max_s: float = RETRY_DELAY_MAX_S,
         on_state: Callable[[bool, str], None] = lambda _up, _reason: None,
         on_written: Callable[[int, int], None] = lambda _records, _new: None,
-        on_poison: Callable[[str, str], None] = lambda _request_id, _reason: None,
+        on_poison: OnPoison = lambda _request_id, _reason: None,
+        before_write: BeforeWrite = lambda: None,
+        after_write: AfterWrite = lambda _records, _written, _token: None,
     ) -> None:
         self._database = database
         self._journal = journal
@@ -62,6 +65,7 @@ class LedgerWriter:
         self._on_state = on_state
         self._on_written = on_written
         self._on_poison = on_poison
+        self._hooks = Hooks(before_write, after_write, on_poison)
         self._queue: deque[Item] = deque()
         self._spilled: deque[str] = deque()
         self._in_hand: list[Item] = []
@@ -171,7 +175,7 @@ class LedgerWriter:
         queue = self._queue
         if not self._in_hand:
             self._in_hand = [queue.popleft() for _ in range(min(len(queue), self._batch_items_max))]
-        new = await commit(self._database, self._in_hand, self._clock.now_ms(), self._on_poison)
+        new = await commit(self._database, self._in_hand, self._clock.now_ms(), self._hooks)
         written, self._in_hand = self._in_hand, []
         records = [item.request_id for item in written if isinstance(item, Record)]
         self._journal.settled(records)

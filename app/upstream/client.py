@@ -28,6 +28,7 @@ from app.upstream.connection import (
     NotConnected,
     TooManyConnections,
 )
+from app.upstream.resolver import LOOKUP_S_MAX, Address, Lookup, Resolver, ask_system
 
 __all__ = [
     "Answer",
@@ -44,8 +45,6 @@ HAPPY_EYEBALLS_DELAY_S = 0.25
 SWEEP_INTERVAL_S_MIN = 0.1
 
 _REQUEST_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
-Address = tuple[int, int, int, str, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
-"""As ``getaddrinfo`` tells it."""
 
 _OURS = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"te", b"expect")
@@ -108,15 +107,17 @@ class Client:
         connect_timeout_s: float,
         keepalive_timeout_s: float,
         connections_max: int,
+        lookup: Lookup = ask_system,
     ) -> None:
+        """``lookup`` asks the name service. Half of the time to connect is left for connecting."""
         self._host = host
-        self._port = port
         self._tls = tls
         self._uds = uds
         self._base_path = base_path.encode("ascii")
         self._connect_timeout_s = connect_timeout_s
         self._keepalive_timeout_s = keepalive_timeout_s
         self._connections_max = connections_max
+        self._resolver = Resolver(host, port, lookup=lookup, lookup_s_max=min(LOOKUP_S_MAX, connect_timeout_s / 2))
         self._line_rest = b" HTTP/1.1\r\nhost: %s\r\n" % _host_header(host, port, tls=tls is not None)
         # Kept in the order in which they were given back.
         self._idle: dict[Connection, None] = {}
@@ -166,6 +167,7 @@ class Client:
             self._timer = None
         for connection in list(self._connections):
             connection.abandon("The client was closed.")
+        self._resolver.close()
         # The event loop closes the sockets in its next turn.
         await asyncio.sleep(0)
 
@@ -265,7 +267,7 @@ class Client:
                 lambda: connection, self._uds, ssl=self._tls, server_hostname=server_hostname
             )
             return
-        found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+        found = await self._resolver.addresses()
         await loop.create_connection(
             lambda: connection,
             sock=await _first_to_connect(loop, _in_turn(found)),

@@ -25,6 +25,7 @@ from app.upstream.client import (
     Sent,
     TooManyConnections,
 )
+from app.upstream.resolver import Lookup, ask_system
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 SECRET_SHAPE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
@@ -34,7 +35,15 @@ SIMULATOR_URL = "http://simulator/v1"
 class UpstreamPool:
     """The connections to one upstream."""
 
-    def __init__(self, name: str, settings: UpstreamSettings, *, simulator_socket: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: UpstreamSettings,
+        *,
+        simulator_socket: Path | None = None,
+        lookup: Lookup = ask_system,
+    ) -> None:
+        """``lookup`` asks the name service."""
         self.name = name
         self.settings = settings
         self.forwarded = frozenset(header.encode() for header in settings.forward_headers)
@@ -49,7 +58,7 @@ class UpstreamPool:
             self._own.append((b"openai-organization", settings.organization.encode()))
         if settings.project:
             self._own.append((b"openai-project", settings.project.encode()))
-        self._client = _client_for(self.base_url, settings, simulator_socket)
+        self._client = _client_for(self.base_url, settings, simulator_socket, lookup)
 
     def __repr__(self) -> str:
         return f"UpstreamPool(name={self.name!r}, keys={len(self._keys)}, reachable={self.reachable})"
@@ -93,7 +102,7 @@ class UpstreamPool:
         return SECRET_SHAPE.sub(b"[redacted]", body)
 
 
-def _client_for(base_url: str, settings: UpstreamSettings, simulator_socket: Path | None) -> Client:
+def _client_for(base_url: str, settings: UpstreamSettings, simulator_socket: Path | None, lookup: Lookup) -> Client:
     parts = urlsplit(base_url)
     return Client(
         host=parts.hostname or "",
@@ -104,4 +113,5 @@ def _client_for(base_url: str, settings: UpstreamSettings, simulator_socket: Pat
         connect_timeout_s=settings.timeouts.connect_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
         connections_max=settings.connections_max,
+        lookup=lookup,
     )

@@ -10,10 +10,18 @@ import asyncio
 from math import inf
 from typing import Literal, Protocol
 
-from app.core.errors import Headers, UpstreamOutcomeUnknown, UpstreamTimeout, UpstreamUnreachable
-from app.core.exchange import Connection, Endpoint
+from app.core.errors import (
+    GatewayError,
+    Headers,
+    InvalidAPIKey,
+    UpstreamOutcomeUnknown,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from app.core.exchange import Connection, Endpoint, Family
 from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
+from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
 from app.upstream.sse import EventReader, EventSplitter
 from app.upstream.watch import Sweep, Watched
@@ -32,7 +40,8 @@ SILENCE_S = 1.0
 NO_TIMEOUTS = Timeouts()
 """Until the upstream is known."""
 
-Cut = Literal["upstream_disconnected", "upstream_stalled", "drain_over"]
+Cut = Literal["upstream_disconnected", "upstream_stalled", "drain_over", "key_revoked"]
+"""Why a call was given up; after ``drain_over`` nobody is there to be told."""
 
 
 class Witness(Protocol):
@@ -81,6 +90,26 @@ class Collection:
         return self.held <= self._bytes_max
 
 
+class Passage:
+    """An event stream on its way to the client: what it is read with, and what its end would have to fit."""
+
+    __slots__ = ("_family", "reader", "splitter", "trail")
+
+    def __init__(self, family: Family | None) -> None:
+        self.splitter = EventSplitter()
+        self.reader = EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
+        self.trail = Trail() if family == "responses" else None
+        self._family = family
+
+    def ending(self, cause: Cause, at_ms: int) -> bytes | None:
+        """The event that ends it now; None where none can: part of an event is out, or some were not read."""
+        if not self.splitter.aligned or self.reader.overflowed:
+            return None
+        if self.trail is not None:
+            return response_ending(cause, self.trail, self.splitter.line_end, at_ms=at_ms)
+        return chat_ending(cause, self.splitter.line_end) if self._family == "chat" else None
+
+
 class Relay:
     """One call upstream on behalf of one client. Used by one task, from ``open`` to ``close``."""
 
@@ -107,6 +136,8 @@ class Relay:
         self._task = asyncio.current_task(self._loop)
         self._timeouts = NO_TIMEOUTS
         self._streaming = False
+        self._family: Family | None = None
+        self._passage: Passage | None = None
         self._silent = False
         self._drain_deadline_s = inf
         self._cut: Cut | None = None
@@ -123,6 +154,7 @@ class Relay:
         self._sweep.remove(self._watched)
         self._watched.forget()
         self._task = None
+        self._passage = None
         self._collect(0)
         if self._answer is not None:
             self._answer.close()
@@ -138,19 +170,44 @@ class Relay:
         body: bytes | None,
         wants_stream: bool,
     ) -> Answer:
-        """Send, and wait for the answer's head. Raises UpstreamError."""
+        """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``."""
         self._timeouts = pool.settings.timeouts
         self._streaming = wants_stream
+        self._family = endpoint.family
+        self._sent = Sent()
+        if self._cut is not None:
+            raise self.error_of(self._cut)
         self._watch(self._timeouts.first_byte_s)
         try:
-            self._sent = Sent()
             self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body, self._sent)
         except asyncio.CancelledError:
-            self._take_cancellation()
-            if not self.was_sent:
-                raise UpstreamUnreachable from None
-            raise UpstreamOutcomeUnknown if self._cut == "drain_over" else UpstreamTimeout from None
+            raise self.error_of(self._take_cancellation()) from None
         return self._answer
+
+    def error_of(self, cut: Cut) -> GatewayError:
+        """What a client is told of ``cut`` that has had no byte of an answer yet."""
+        if cut == "key_revoked":
+            return InvalidAPIKey(should_retry=False)
+        if not self.was_sent:
+            return UpstreamUnreachable()
+        return UpstreamTimeout() if cut == "upstream_stalled" else UpstreamOutcomeUnknown()
+
+    def revoke(self) -> None:
+        """The key is not to be served any longer: what runs is given up at once."""
+        self._give_up("key_revoked")
+
+    def cut_short(self, cause: Cause, at_ms: int) -> None:
+        """Ends an answer that has begun and cannot be completed, never so that it looks whole.
+
+        A stream gets its last event where one can stand; anything else is cut off. ``at_ms`` is now, since 1970.
+        """
+        if self.client_gone:
+            return
+        event = self._passage.ending(cause, at_ms) if self._passage is not None else None
+        if event is None:
+            self.connection.abort()
+        else:
+            self.connection.finish(event)
 
     @property
     def was_sent(self) -> bool:
@@ -219,26 +276,26 @@ class Relay:
         if self.client_gone and self._drain_deadline_s == inf:
             # It left while this was not known to be a stream.
             self._drain_deadline_s = self._loop.time() + self._policy.drain_s_max
-        splitter, reader = EventSplitter(), EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
+        passage = self._passage = Passage(self._family)
+        splitter, reader, trail = passage.splitter, passage.reader, passage.trail
         self._start(status, headers)
         while True:
             chunk, cut = await self._next(answer, SILENCE_S if splitter.held else None)
-            if cut is not None:
-                # What is held is part of an event that will never be whole.
-                return cut
-            if chunk is None:
-                released = splitter.release_complete_line()
-            elif chunk:
-                released = splitter.feed(chunk)
-            else:
+            if cut is not None or chunk == b"":
                 break
+            released = splitter.release_complete_line() if chunk is None else splitter.feed(chunk)
             if released:
-                self._show(reader, released)
+                self._show(reader, trail, released)
                 # Not held here as well while a slow client is waited for.
                 chunk = released = b""
                 if self.connection.write_paused:
                     await self._drained()
-        rest = splitter.flush()
+        if whole := splitter.release_whole():
+            self._show(reader, trail, whole)
+        if cut is not None:
+            # What is held still is part of an event that will never be whole.
+            return cut
+        rest = splitter.rest()
         for event in reader.feed(rest + EVENT_END):
             # The last event's blank line is missing: some servers leave it out.
             self._witness.saw_event(event.data)
@@ -252,10 +309,13 @@ class Relay:
             self._write(rest)
         return None
 
-    def _show(self, reader: EventReader, released: bytes) -> None:
+    def _show(self, reader: EventReader, trail: Trail | None, released: bytes) -> None:
         """To the witness first, so that what ends with these bytes is settled before the client has them."""
-        for event in reader.feed(released):
+        events = reader.feed(released)
+        for event in events:
             self._witness.saw_event(event.data)
+        if trail is not None and events:
+            trail.follow(events)
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
@@ -309,8 +369,7 @@ class Relay:
             self._silent = True
             return None, None
         except asyncio.CancelledError:
-            self._take_cancellation()
-            return None, self._cut
+            return None, self._take_cancellation()
         except (ConnectionBroken, BadAnswer):
             return None, "upstream_disconnected"
 
@@ -318,15 +377,19 @@ class Relay:
         self._watched.deadline_s = min(self._loop.time() + seconds, self._drain_deadline_s)
 
     def _expire(self) -> None:
+        self._give_up("drain_over" if self._loop.time() >= self._drain_deadline_s else "upstream_stalled")
+
+    def _give_up(self, cut: Cut) -> None:
         if self._cut is None and self._task is not None:
-            self._cut = "drain_over" if self._loop.time() >= self._drain_deadline_s else "upstream_stalled"
+            self._cut = cut
             self._task.cancel()
 
-    def _take_cancellation(self) -> None:
+    def _take_cancellation(self) -> Cut:
         """A cancellation of our own ends here; any other goes on up."""
         if self._cut is None or self._task is None:
             raise asyncio.CancelledError
         self._task.uncancel()
+        return self._cut
 
     def _on_disconnect(self) -> None:
         self.client_gone = True

@@ -29,7 +29,7 @@ class EventSplitter:
     ``aligned`` tells whether everything released so far ends on a boundary.
     """
 
-    __slots__ = ("_held", "_hold_bytes_max", "_passing", "_tail", "aligned")
+    __slots__ = ("_boundary", "_held", "_hold_bytes_max", "_passing", "_tail", "aligned")
 
     def __init__(self, hold_bytes_max: int = HOLD_BYTES_MAX) -> None:
         self.aligned = True
@@ -38,6 +38,8 @@ class EventSplitter:
         # The last two bytes of all that came: a boundary may lie across chunks. A stream starts as if a
         # line had just ended.
         self._tail = b"\n"
+        # The end of what was released, where more is held behind it.
+        self._boundary = b""
         # Too much was held: chunks pass as they come until the next boundary.
         self._passing = False
 
@@ -49,19 +51,30 @@ class EventSplitter:
         """Bytes that wait for their boundary."""
         return len(self._held)
 
+    @property
+    def line_end(self) -> bytes:
+        """How lines end in what was released; where nothing was, in what is held."""
+        seen = (self._boundary or bytes(self._held)) if self._held else self._tail
+        if b"\r\n" in seen or seen.endswith(b"\n\r"):
+            # Of the latter only the last line feed is missing.
+            return b"\r\n"
+        return b"\r" if b"\r" in seen else b"\n"
+
     def feed(self, chunk: bytes) -> bytes:
         """What may go out now that ``chunk`` has come."""
         if not self._held and chunk.endswith(b"\n\n"):
             self.aligned = True
             self._passing = False
-            self._tail = b"\n\n"
+            self._boundary = self._tail = b"\n\n"
             return chunk
         tail = self._tail
         window = tail + chunk
-        at = _last_boundary(window) - len(tail)
+        end = _last_boundary(window)
+        at = end - len(tail)
         self._tail = window[-2:]
         if at < 0:
             return self._without_boundary(chunk)
+        self._boundary = window[end - 2 : end]
         self.aligned = True
         self._passing = False
         if self._held:
@@ -77,8 +90,16 @@ class EventSplitter:
         """After a silence: what is held, if it ends with a line; a client may be waiting for that."""
         return self.flush() if self._held.endswith(_LINE_ENDS) else b""
 
+    def release_whole(self) -> bytes:
+        """After the end: what is held, if it is whole events, of which only a line feed could have been missing."""
+        return self.flush() if self._tail in _BOUNDARY_TAILS else b""
+
+    def rest(self) -> bytes:
+        """What is held, and stays so."""
+        return bytes(self._held)
+
     def flush(self) -> bytes:
-        """What is held, as it is: after the clean end of the stream."""
+        """What is held, as it is, released whether it ends on a boundary or not."""
         if not self._held:
             return b""
         released = bytes(self._held)

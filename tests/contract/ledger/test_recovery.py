@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from app.core.clock import SystemClock
 from app.core.ids import new_request_id
-from app.core.records import Bound
+from app.core.records import Bound, BudgetWindow
 from app.core.usage import Usage
 from app.ledger import recovery
 from app.ledger.journal import Journal
@@ -26,7 +26,7 @@ from app.store.proof import prove
 from app.store.records import find_record
 from app.store.tables import entries, objects, records
 from app.store.usage import usage
-from tests.contract.store.samples import NOON_MS, attempt_of, entry_of, opening_of, owned_of, record_of
+from tests.contract.store.samples import NOON_MS, attempt_of, entry_of, opened, opening_of, owned_of, record_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -75,7 +75,7 @@ async def test_a_closed_record_goes_in_as_it_is(root, database):
     record = record_of()
     left_behind(
         root,
-        lambda journal: journal.open(opening_of(record.request_id)),
+        lambda journal: journal.open(*opened(opening_of(record.request_id))),
         lambda journal: journal.close(record),
     )
     report = await recovered(root, database)
@@ -89,7 +89,7 @@ async def test_a_closed_record_goes_in_as_it_is(root, database):
 async def test_what_was_open_is_billed_at_its_bound_and_says_so(root, database):
     request_id = new_request_id(NOON_MS)
     opening = opening_of(request_id, tags={"project": "search"}, end_user="ann")
-    left_behind(root, lambda journal: journal.open(opening))
+    left_behind(root, lambda journal: journal.open(*opened(opening)))
     assert (await recovered(root, database)).interrupted == 1
     view = await view_of(database, request_id)
     assert (view.outcome, view.error_code, view.attempts, view.estimated) == ("interrupted", "gateway_crashed", 1, True)
@@ -102,12 +102,77 @@ async def test_what_was_open_is_billed_at_its_bound_and_says_so(root, database):
     assert (await proof_of(database)).estimated == 1
 
 
+async def test_what_is_replayed_counts_in_its_budgets_and_is_told(root, database):
+    window = BudgetWindow("b", 0)
+    closed = record_of(budgets=(window,))
+    left = opening_of(budgets=(window,))
+    left_behind(
+        root,
+        lambda journal: journal.open(*opened(opening_of(closed.request_id, budgets=(window,)))),
+        lambda journal: journal.close(closed),
+        lambda journal: journal.open(*opened(left)),
+    )
+    told = []
+    await recovered(
+        root,
+        database,
+        before_write=lambda: "epoch 7",
+        on_written=lambda records, written, token: told.append((len(records), written, token)),
+    )
+    ((count, written, token),) = told
+    assert (count, token) == (2, "epoch 7")
+    assert written.ranks == {closed.request_id: 2, left.request_id: 1}
+    assert written.budgets == {window: (61_000 + 1_798_400, 1)}
+    assert (await view_of(database, left.request_id)).budgets == (window,)
+    await proof_of(database)
+
+
+async def test_the_exact_outcome_of_what_a_replay_has_estimated_corrects_it(root, database):
+    request_id = new_request_id(NOON_MS)
+    left_behind(root, lambda journal: journal.open(*opened(opening_of(request_id))))
+    await recovered(root, database)
+    left_behind(root, lambda journal: journal.close(record_of(request_id)))
+    await recovered(root, database)
+    view = await view_of(database, request_id)
+    assert (view.cost_nanousd, view.estimated, view.outcome) == (61_000, False, "interrupted")
+    await proof_of(database)
+
+
+def test_what_a_process_told_last_raises_the_least_that_was_used():
+    window = BudgetWindow("b", 5)
+    opening = opening_of("r1", budgets=(window,))
+
+    def entry_of_interrupted(**changes):
+        record = recovery.interrupted_record(opening, (), (), NOON_MS, **changes)
+        assert record.budgets == (window,)
+        return record, record.entries[0]
+
+    record, entry = entry_of_interrupted(lower_nanousd=30_000, seen_output_tokens=7, error_code="gateway_lost")
+    assert (record.error_code, record.decision["sent"]) == ("gateway_lost", "yes")
+    assert (entry.cost_lower_nanousd, entry.cost_upper_nanousd, entry.cost_nanousd) == (30_000, 1_798_400, 1_798_400)
+    assert (entry.usage.input_tokens, entry.usage.output_tokens) == (400, 1024)
+    record, entry = entry_of_interrupted(lower_nanousd=1)
+    assert (record.error_code, record.decision["sent"], entry.cost_lower_nanousd) == (
+        "gateway_crashed",
+        "unknown",
+        20_000,
+    )
+    # What was only likely may be less than what was seen.
+    _, entry = entry_of_interrupted(lower_nanousd=2_000_000, seen_output_tokens=2_000)
+    assert (entry.cost_lower_nanousd, entry.cost_upper_nanousd, entry.cost_nanousd) == (2_000_000,) * 3
+    assert entry.usage.output_tokens == 2_000
+    unpriced = opening_of("r2", attempt=attempt_of(1, bound=Bound(input_tokens_upper=7, output_tokens_upper=9)))
+    record = recovery.interrupted_record(unpriced, (), (), NOON_MS, lower_nanousd=5)
+    assert record.entries[0].cost_nanousd is None
+    assert record.budgets == ()
+
+
 async def test_attempts_before_the_last_are_void(root, database):
     request_id = new_request_id(NOON_MS)
     unpriced = attempt_of(3, upstream="gpu", model="qwen3", bound=Bound(input_tokens_upper=7, output_tokens_upper=9))
     left_behind(
         root,
-        lambda journal: journal.open(opening_of(request_id)),
+        lambda journal: journal.open(*opened(opening_of(request_id))),
         lambda journal: journal.attempt(request_id, attempt_of(2), "connect"),
         lambda journal: journal.attempt(request_id, unpriced, "503"),
     )
@@ -127,13 +192,13 @@ async def test_objects_that_were_seen_keep_their_owner_and_name_the_record(root,
     first, second, third = (new_request_id(NOON_MS) for _ in range(3))
     left_behind(
         root,
-        lambda journal: journal.open(opening_of(first)),
+        lambda journal: journal.open(*opened(opening_of(first))),
         lambda journal: journal.seen(owned_of(first, "conv_1", kind="conversation")),
         lambda journal: journal.seen(owned_of(first, "resp_1")),
         lambda journal: journal.seen(owned_of("upload", "file_1", kind="file")),
-        lambda journal: journal.open(opening_of(second)),
+        lambda journal: journal.open(*opened(opening_of(second))),
         lambda journal: journal.seen(owned_of(second, "conv_2", kind="conversation")),
-        lambda journal: journal.open(opening_of(third)),
+        lambda journal: journal.open(*opened(opening_of(third))),
         lambda journal: journal.seen(owned_of(third, "resp_3")),
         lambda journal: journal.close(record_of(third, response_id="resp_3")),
     )
@@ -153,10 +218,10 @@ async def test_what_is_in_sql_already_is_left_alone(root, database):
 
     def write(journal):
         for record in closed:
-            journal.open(opening_of(record.request_id))
+            journal.open(*opened(opening_of(record.request_id)))
             journal.close(record)
         for request_id in open_ids:
-            journal.open(opening_of(request_id))
+            journal.open(*opened(opening_of(request_id)))
 
     slot = left_behind(root, write)
     (segment,) = slot.segments()
@@ -199,7 +264,7 @@ async def test_a_further_attempt_without_its_beginning_makes_no_record(root, dat
 
 
 async def test_a_torn_tail_is_told_and_nothing_before_it_is_lost(root, database):
-    slot = left_behind(root, lambda journal: journal.open(opening_of("r1")))
+    slot = left_behind(root, lambda journal: journal.open(*opened(opening_of("r1"))))
     (segment,) = slot.segments()
     torn = encode_line(CloseLine(record_of("r1")))
     segment.write_bytes(segment.read_bytes() + torn[:-10])
@@ -210,7 +275,9 @@ async def test_a_torn_tail_is_told_and_nothing_before_it_is_lost(root, database)
 
 async def test_a_damaged_segment_is_read_as_far_as_it_can_be_and_kept_apart(root, database):
     request_ids = [f"r{number}" for number in range(5)]
-    slot = left_behind(root, *[lambda journal, each=each: journal.open(opening_of(each)) for each in request_ids])
+    slot = left_behind(
+        root, *[lambda journal, each=each: journal.open(*opened(opening_of(each))) for each in request_ids]
+    )
     (segment,) = slot.segments()
     data = bytearray(segment.read_bytes())
     data[len(data) // 2] ^= 4
@@ -220,7 +287,7 @@ async def test_a_damaged_segment_is_read_as_far_as_it_can_be_and_kept_apart(root
     kept = segment.with_suffix(".damaged")
     assert kept.read_bytes() == data
     assert await recovered(root, database) == Recovered()
-    left_behind(root, lambda journal: journal.open(opening_of("r9")))
+    left_behind(root, lambda journal: journal.open(*opened(opening_of("r9"))))
     assert kept.exists()
     assert (await recovered(root, database)).interrupted == 1
 
@@ -249,11 +316,11 @@ async def test_bit_flips_and_cuts_never_stop_a_recovery(root, database, seed):
 
 
 async def test_journals_of_the_living_are_left_alone(root, database):
-    left_behind(root, lambda journal: journal.open(opening_of("dead")))
+    left_behind(root, lambda journal: journal.open(*opened(opening_of("dead"))))
     dead = take_slot(root)
     living = take_slot(root)
     journal = Journal(living, SystemClock())
-    journal.open(opening_of("living"))
+    journal.open(*opened(opening_of("living")))
     dead.release()
     report = await recovered(root, database)
     assert (report.interrupted, report.slots) == (1, 1)
@@ -264,7 +331,7 @@ async def test_journals_of_the_living_are_left_alone(root, database):
 
 
 async def test_a_database_that_is_away_leaves_the_journal_as_it_is(root, database, monkeypatch):
-    left_behind(root, *[lambda journal, n=n: journal.open(opening_of(f"r{n}")) for n in range(5)])
+    left_behind(root, *[lambda journal, n=n: journal.open(*opened(opening_of(f"r{n}"))) for n in range(5)])
     real = recovery.commit
     monkeypatch.setattr(recovery, "BATCH_ITEMS_MAX", 2)
 

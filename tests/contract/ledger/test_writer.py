@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import time
 
@@ -10,59 +9,18 @@ from sqlalchemy import select
 
 from app.core.clock import SystemClock
 from app.core.ids import new_request_id
-from app.core.records import Record
+from app.core.records import BudgetWindow, Record
 from app.core.usage import Usage
 from app.ledger import commit, writer
-from app.ledger.journal import Journal
 from app.ledger.recovery import recover
 from app.ledger.slots import take_slot
-from app.ledger.writer import LedgerWriter
-from app.store import migrate
 from app.store.database import Database
 from app.store.errors import DatabaseUnavailable
 from app.store.objects import owner_of
-from app.store.proof import prove
 from app.store.records import find_record
 from app.store.tables import poison
-from app.store.usage import usage
-from tests.contract.store.samples import NOON_MS, entry_of, opening_of, owned_of, record_of
-from tests.fakes.postgres import PostgresServer
-
-
-class Gateway:
-    """A journal and a writer as a gateway has them, and what they told."""
-
-    def __init__(self, root, database, **changes):
-        self.slot = take_slot(root)
-        self.database = database
-        self.journal = Journal(self.slot, SystemClock(), segment_bytes_max=50_000, sync_interval_s=0.01)
-        self.states = []
-        self.written = []
-        self.poisoned = []
-        given = {"flush_interval_s": 0.01, "retry_delay_max_s": 0.1} | changes
-        self.writer = LedgerWriter(
-            database,
-            self.journal,
-            SystemClock(),
-            on_state=lambda up, reason: self.states.append((up, reason)),
-            on_written=lambda records, new: self.written.append((records, new)),
-            on_poison=lambda request_id, reason: self.poisoned.append(request_id),
-            **given,
-        )
-        self.writer.start()
-
-    def serve(self, record, owned=None):
-        self.journal.open(opening_of(record.request_id))
-        if owned is not None:
-            self.journal.seen(owned)
-            self.writer.remember(owned)
-        self.journal.close(record)
-        self.writer.submit(record)
-
-    async def end(self):
-        await self.writer.stop()
-        self.journal.stop()
-        self.slot.release()
+from tests.contract.ledger.gateways import Gateway, totals
+from tests.contract.store.samples import NOON_MS, entry_of, opened, opening_of, owned_of, record_of
 
 
 @pytest.fixture
@@ -77,14 +35,6 @@ async def gateway_of(tmp_path, database):
     yield make
     for gateway in made:
         await gateway.end()
-
-
-async def totals(database):
-    async with database.read() as connection:
-        proof = await prove(connection)
-        rows = await usage(connection, (), 0, 2 * NOON_MS)
-    assert proof.holds
-    return proof, rows[0] if rows else None
 
 
 async def test_a_record_is_in_sql_soon_and_its_journal_gone(gateway_of):
@@ -210,7 +160,7 @@ async def test_a_record_does_not_overtake_its_objects(gateway_of):
     gateway.serve(record_of())
     gateway.serve(record_of())
     record = record_of()
-    gateway.journal.open(opening_of(record.request_id))
+    gateway.journal.open(*opened(opening_of(record.request_id)))
     gateway.journal.seen(owned_of(record.request_id))
     gateway.writer.remember(owned_of(record.request_id))
     # Now there is room again in memory.
@@ -255,9 +205,9 @@ async def test_what_the_journal_could_not_write_waits_in_memory(gateway_of, swit
     switch.away = True
     records = [record_of() for _ in range(30)]
     for record in records:
-        gateway.journal.open(opening_of(record.request_id))
+        gateway.journal.open(*opened(opening_of(record.request_id)))
 
-    def refuse(self, line):
+    def refuse(self, request_id, line, *, again):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("app.ledger.segments.Segment.append", refuse)
@@ -311,6 +261,81 @@ async def test_half_a_surrogate_pair_is_mended_not_put_aside(gateway_of):
         view = await find_record(connection, request_id)
     assert view is not None and (view.end_user or "").startswith("ann\N{REPLACEMENT CHARACTER}")
     assert (await totals(gateway.database))[0].poison == 0
+
+
+async def test_each_commit_is_told_with_the_token_from_right_before_it(gateway_of):
+    told, tokens = [], iter(range(100))
+    window = BudgetWindow("b", 0)
+    gateway = gateway_of(
+        batch_items_max=10,
+        before_write=lambda: next(tokens),
+        after_write=lambda records, written, token: told.append((records, written, token)),
+    )
+    records = [record_of(budgets=(window,)) for _ in range(25)]
+    for record in records:
+        gateway.serve(record, owned_of(record.request_id))
+    assert await gateway.writer.drain(10) == 0
+    assert [token for _, _, token in told] == list(range(len(told)))
+    assert [record for each, _, _ in told for record in each] == records
+    assert sum(written.new_records for _, written, _ in told) == 25
+    assert all(written.ranks == {each.request_id: 2 for each in records} for records, written, _ in told)
+    assert [written.budgets[window][0] for each, written, _ in told if each][-1] == 25 * 61_000
+    versions = [written.budgets[window][1] for each, written, _ in told if each]
+    assert versions == sorted(set(versions))
+
+
+async def test_parts_of_a_batch_with_a_refused_row_are_told_each_with_its_own(gateway_of):
+    told, tokens = [], iter(range(100))
+    gateway = gateway_of(
+        before_write=lambda: next(tokens),
+        after_write=lambda records, written, token: told.append((records, written, token)),
+    )
+    records = [record_of() for _ in range(12)]
+    bad = entry_of(records[5].request_id, usage=Usage(input_tokens=2**70))
+    records[5] = record_of(records[5].request_id, entries=(bad,))
+    surrogate = records[7] = record_of(records[7].request_id, end_user="ann\ud83d")
+    for record in records:
+        gateway.serve(record)
+    assert await gateway.writer.drain(10) == 0
+    poisoned = [written.poisoned for _, written, _ in told if written.poisoned]
+    assert poisoned == [(records[5].request_id,)]
+    assert gateway.poisoned == [records[5].request_id]
+    ranks = {request_id: rank for _, written, _ in told for request_id, rank in written.ranks.items()}
+    assert ranks == {record.request_id: 2 for record in records if record is not records[5]}
+    # Each was told once, whether it was written, mended or put aside.
+    names = [each.request_id for part, _, _ in told for each in part]
+    assert sorted(names) == sorted(record.request_id for record in records)
+    assert surrogate.request_id in ranks
+    used = [token for _, _, token in told]
+    assert used == sorted(set(used))
+
+
+async def test_what_was_not_committed_is_not_told(gateway_of, switch):
+    told = []
+    gateway = gateway_of(after_write=lambda records, written, token: told.append(written))
+    switch.away = True
+    gateway.serve(record_of())
+    async with asyncio.timeout(5):
+        while not gateway.states:
+            await asyncio.sleep(0.005)
+    assert told == []
+    switch.away = False
+    assert await gateway.writer.drain(10) == 0
+    assert [written.new_records for written in told] == [1]
+
+
+async def test_two_writers_of_one_attempt_tell_its_rank(gateway_of):
+    """A reaper's estimate, then the owner's exact outcome: the owner learns that it is exact now."""
+    ranks = []
+    gateway = gateway_of(after_write=lambda records, written, token: ranks.append(written.ranks))
+    request_id = new_request_id(NOON_MS)
+    estimate = entry_of(request_id, kind="estimate", cost_nanousd=9)
+    gateway.serve(record_of(request_id, entries=(estimate,)))
+    assert await gateway.writer.drain(10) == 0
+    gateway.serve(record_of(request_id))
+    assert await gateway.writer.drain(10) == 0
+    assert ranks == [{request_id: 1}, {request_id: 2}]
+    assert (await totals(gateway.database))[1].cost_nanousd == 61_000
 
 
 async def test_a_bug_in_a_batch_is_told_and_tried_again(gateway_of, monkeypatch):
@@ -376,37 +401,6 @@ async def test_several_gateways_on_one_database(tmp_path, database_url):
     assert sum(new for gateway in gateways for _, new in gateway.written) == 300
     for database in databases:
         await database.close()
-
-
-async def test_a_real_server_that_stops_freezes_and_comes_back_loses_nothing(tmp_path):
-    if "HEADGATE_TEST_DATABASE_URL" in os.environ:
-        pytest.skip("that server is not ours to stop")
-    server = PostgresServer()
-    server.start()
-    gateway = None
-    try:
-        database = await Database.open(await server.create_database(), command_timeout_s=0.3)
-        await migrate.upgrade(database)
-        gateway = Gateway(tmp_path / "journal", database)
-        served = 0
-        for act in (lambda: server.stop(immediate=True), server.start, server.freeze, server.resume):
-            act()
-            for _ in range(20):
-                for _ in range(5):
-                    gateway.serve(record_of())
-                    served += 1
-                await asyncio.sleep(0.02)
-        assert await gateway.writer.drain(20) == 0
-        proof, row = await totals(database)
-        assert (proof.records, row.requests) == (served, served)
-        assert [up for up, _ in gateway.states][:2] == [False, True]
-        assert gateway.states[-1] == (True, "")
-        assert gateway.journal.records_pending == 0
-    finally:
-        if gateway is not None:
-            await gateway.end()
-            await gateway.database.close()
-        server.remove()
 
 
 async def test_submitting_is_cheap(gateway_of):

@@ -18,7 +18,7 @@ from app.ledger.journal import Journal
 from app.ledger.slots import take_slot
 from app.ledger.writer import LedgerWriter
 from app.store.database import Database
-from tests.contract.store.samples import NOON_MS, attempt_of, entry_of, opening_of, owned_of, record_of
+from tests.contract.store.samples import NOON_MS, attempt_of, entry_of, opened, opening_of, owned_of, record_of
 
 
 def tell(*words: str) -> None:
@@ -38,7 +38,7 @@ class Victim:
         step = self.chance.random()
         if step < 0.4 or not self.running:
             request_id = new_request_id(NOON_MS)
-            self.journal.open(opening_of(request_id))
+            self.journal.open(*opened(opening_of(request_id)))
             self.running[request_id] = 1
             tell("open", request_id)
             return

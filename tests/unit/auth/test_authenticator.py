@@ -12,17 +12,16 @@ from app.auth.authenticator import Authenticator
 from app.auth.keys import mint
 from app.core.clock import SystemClock
 from app.core.errors import InvalidAPIKey
-from app.core.identity import LimitSettings
 from app.store.changes import Changes
 from app.store.rows import KeyRow, SecretRow, TeamRow
 
 MINTED = mint()
-TEAM = TeamRow("t1", "team", LimitSettings(), 0, 1)
+TEAM = TeamRow("t1", "team", (), 0, 1)
 SECRET = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, None)
 
 
 def key(*, revoked: bool, changed: int) -> KeyRow:
-    return KeyRow(MINTED.id, "t1", "k", LimitSettings(), None, None, None, 5 if revoked else None, 0, changed)
+    return KeyRow(MINTED.id, "t1", "k", (), None, None, None, 5 if revoked else None, 0, changed)
 
 
 class Feed:
@@ -31,6 +30,7 @@ class Feed:
     def __init__(self) -> None:
         self.change = 1
         self.revoked = False
+        self.secret_revoked = False
         self.failure: Exception | None = None
         self.delays = [0.0]
 
@@ -44,7 +44,8 @@ class Feed:
         return self.change
 
     async def rows_since(self, _, __):
-        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [SECRET])
+        secret = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, 5) if self.secret_revoked else SECRET
+        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [secret])
         await asyncio.sleep(self.delays.pop(0) if self.delays else 0)
         return seen
 
@@ -87,3 +88,26 @@ async def test_a_late_reader_does_not_bring_a_revoked_key_back(feed):
     await one._follow()
     with pytest.raises(InvalidAPIKey):
         await one.authenticate(MINTED.text, "")
+
+
+class Request:
+    revoked = False
+
+    def revoke(self) -> None:
+        self.revoked = True
+
+
+async def test_a_revoked_key_lets_what_runs_end_and_a_revoked_secret_does_not(feed):
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
+    await one._follow()
+    request = Request()
+    assert one.running.enter((await one.authenticate(MINTED.text, "")).secret_id, request)
+    feed.revoked, feed.change = True, 2
+    await one._follow()
+    with pytest.raises(InvalidAPIKey):
+        await one.authenticate(MINTED.text, "")
+    assert not request.revoked
+    feed.secret_revoked, feed.change = True, 3
+    await one._follow()
+    assert request.revoked
+    assert not one.running.enter(MINTED.id, Request()), "one that was admitted before and is not under way yet"

@@ -35,6 +35,7 @@ def test_a_slot_is_free_the_moment_its_process_is_killed(tmp_path):
         assert child.stdout.readline() == "0\n"
         mine = take_slot(tmp_path)
         assert mine.number == 1
+        (tmp_path / "slot-0" / "000000000001.log").touch()
         assert take_dead_slots(tmp_path) == []
         child.kill()
         child.wait()
@@ -71,11 +72,17 @@ def test_segments_are_listed_in_order_and_numbers_only_go_up(tmp_path):
 
 
 def test_other_folders_are_no_slots(tmp_path):
-    (tmp_path / "slot-x").mkdir()
-    (tmp_path / "slot-7").mkdir()
+    for name in ("slot-x", "slot-7", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "000000000001.log").touch()
     dead = take_dead_slots(tmp_path)
     assert [slot.number for slot in dead] == [7]
     dead[0].release()
+
+
+def test_a_dead_slot_with_nothing_in_it_is_left_for_whoever_starts_next(tmp_path):
+    take_slot(tmp_path).release()
+    assert take_dead_slots(tmp_path) == []
 
 
 def test_slots_are_bounded(tmp_path, monkeypatch):
