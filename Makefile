@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long lint format bench lock
+.PHONY: run test test-long test-rolling lint format bench lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -11,6 +11,9 @@ test:           ## all tests but the long batteries
 
 test-long:      ## the long batteries too
 	$(PYTHON) -m pytest -m ''
+
+test-rolling:   ## restarts under load: two gateways behind a balancer, and behind nginx where it is there
+	$(PYTHON) -m pytest -m '' tests/e2e/test_rolling_restart.py
 
 lint:           ## what CI checks beside the tests
 	$(PYTHON) -m ruff check app tests

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from app import __version__
@@ -65,7 +65,7 @@ class _MetricsPage:
         async with self._lock:
             if self._begun_s < asked_s:
                 self._begun_s = time.monotonic()
-                self._rendered = await asyncio.to_thread(generate_latest, self._metrics.registry)
+                self._rendered = await asyncio.to_thread(self._metrics.render)
             return self._rendered
 
 

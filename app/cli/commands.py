@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import people, reports, serving
+from app.cli import limits, people, reports, serving, upkeep, worker
 
 app = typer.Typer(
     name="headgate",
@@ -19,10 +19,19 @@ app = typer.Typer(
 )
 app.add_typer(people.teams, name="teams")
 app.add_typer(people.keys, name="keys")
+app.add_typer(limits.limits, name="limits")
 app.command("serve")(serving.serve)
 app.command("simulate")(serving.simulate)
+app.command("serve-worker", hidden=True)(worker.serve_worker)
+app.command("serve-simulator", hidden=True)(worker.serve_simulator)
 app.command("usage")(reports.show_usage)
 app.command("check")(reports.check)
+app.command("explain")(upkeep.explain_request)
+app.command("backup")(upkeep.back_up_ledger)
+app.command("restore")(upkeep.restore_ledger)
+app.command("prune")(upkeep.prune_ledger)
+app.command("reprice")(upkeep.reprice_ledger)
+app.add_typer(upkeep.processes, name="processes")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -20,15 +20,6 @@ from app.store.migrate import upgrade
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the ledger is. [default: ./data]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-RequestsPerMinute = Annotated[
-    str | None, typer.Option("--requests-per-minute", metavar="N", help="A number, or none to take the limit away.")
-]
-TokensPerMinute = Annotated[
-    str | None, typer.Option("--tokens-per-minute", metavar="N", help="A number, or none to take the limit away.")
-]
-Concurrency = Annotated[
-    str | None, typer.Option("--concurrency", metavar="N", help="A number, or none to take the limit away.")
-]
 Models = Annotated[
     str | None, typer.Option("--models", metavar="PATTERN,…", help="What the key may ask for; all for everything.")
 ]
@@ -60,6 +51,14 @@ async def ledger(data_dir: Path | None) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
+async def existing_ledger(data_dir: Path | None) -> AsyncIterator[Database]:
+    """The ledger's database, which must be there."""
+    _require_ledger(Environment.read(data_dir=data_dir).database)
+    async with ledger(data_dir) as database:
+        yield database
+
+
+@asynccontextmanager
 async def writing(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
     """One transaction on the ledger."""
     async with ledger(data_dir) as database, database.transaction() as connection:
@@ -69,8 +68,7 @@ async def writing(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def reading(data_dir: Path | None) -> AsyncIterator[AsyncConnection]:
     """One snapshot of the ledger, which must be there."""
-    _require_ledger(Environment.read(data_dir=data_dir).database)
-    async with ledger(data_dir) as database, database.read() as connection:
+    async with existing_ledger(data_dir) as database, database.read() as connection:
         yield connection
 
 
@@ -120,12 +118,25 @@ def expiry_of(text: str | None, now_ms: int) -> int | UnsetType | None:
         return UNSET
     if text.lower() == "never":
         return None
-    if (found := _DURATION.match(text)) is not None:
-        return now_ms + int(int(found.group(1)) * _UNITS[found.group(2)].total_seconds() * 1000)
+    if (duration_ms := _duration_ms(text)) is not None:
+        return now_ms + duration_ms
     at_ms = moment_of(text, end_of_day=False)
     if at_ms <= now_ms:
         raise typer.BadParameter(f"{text!r} is in the past")
     return at_ms
+
+
+def overlap_of(text: str) -> int:
+    """How long two secrets of a key work side by side, in milliseconds. Raises BadParameter."""
+    overlap_ms = 0 if text == "0" else _duration_ms(text)
+    if overlap_ms is None:
+        raise typer.BadParameter(f"{text!r} is not a duration (30m, 24h, 7d) or 0")
+    return overlap_ms
+
+
+def _duration_ms(text: str) -> int | None:
+    found = _DURATION.match(text)
+    return None if found is None else int(int(found.group(1)) * _UNITS[found.group(2)].total_seconds() * 1000)
 
 
 def moment_of(text: str, *, end_of_day: bool) -> int:

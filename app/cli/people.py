@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,28 +13,25 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.auth.keys import mint
 from app.cli.options import (
     AsJson,
-    Concurrency,
     DataDir,
     Endpoints,
     Expires,
     Models,
-    RequestsPerMinute,
-    TokensPerMinute,
     expiry_of,
-    limit_of,
     moment_text,
     name_of,
+    overlap_of,
     patterns_of,
     reading,
     writing,
 )
 from app.cli.output import Format, run, show_object, show_rows
-from app.core.identity import LimitSettings
+from app.cli.plain_limits import PLAIN_COLUMNS, PlainLimits, plain_columns, takes_limits
 from app.edge.endpoints import FAMILIES
 from app.store import keys as stored_keys
 from app.store import teams as stored_teams
 from app.store.keys import KeyChanges
-from app.store.rows import KeyRow, TeamRow
+from app.store.rows import KeyRow, SecretRow, TeamRow
 from app.store.teams import TeamChanges
 
 T = TypeVar("T")
@@ -41,15 +39,13 @@ T = TypeVar("T")
 teams = typer.Typer(help="Teams: who shares limits and a bill.", no_args_is_help=True)
 keys = typer.Typer(help="Keys: what an SDK is given.", no_args_is_help=True)
 
-TEAM_COLUMNS = ("id", "name", "requests_per_minute", "tokens_per_minute", "concurrency", "created_at")
+TEAM_COLUMNS = ("id", "name", *PLAIN_COLUMNS, "created_at")
 KEY_COLUMNS = (
     "id",
     "team",
     "name",
     "state",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "concurrency",
+    *PLAIN_COLUMNS,
     "models",
     "endpoints",
     "expires_at",
@@ -67,20 +63,20 @@ def now_ms() -> int:
 
 
 @teams.command("create")
+@takes_limits
 def create_team(
     name: Annotated[str, typer.Option("--name", help="Unique among teams.")],
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    concurrency: Concurrency = None,
+    *,
+    limits: PlainLimits,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a team."""
-    limits = _limits(requests_per_minute, tokens_per_minute, concurrency)
+    plain = limits.changes()
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
-            team = await stored_teams.create_team(connection, name=name_of(name), now_ms=now_ms(), limits=limits)
+            team = await stored_teams.create_team(connection, name=name_of(name), now_ms=now_ms(), limits=plain)
         return _team(team)
 
     show_object(run(work()), as_json=as_json)
@@ -98,27 +94,23 @@ def list_teams(data_dir: DataDir = None, style: Style = Format.table, as_json: A
 
 
 @teams.command("update")
+@takes_limits
 def update_team(
     team: Annotated[str, typer.Argument(help="The team's name or id.")],
     name: Annotated[str | None, typer.Option("--name")] = None,
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    concurrency: Concurrency = None,
+    *,
+    limits: PlainLimits,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Rename a team or change its limits."""
-    changes = TeamChanges(
-        name=UNSET if name is None else name_of(name),
-        requests_per_minute=limit_of(requests_per_minute),
-        tokens_per_minute=limit_of(tokens_per_minute),
-        concurrency=limit_of(concurrency),
-    )
+    new_name = UNSET if name is None else name_of(name)
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found = await stored_teams.find_team(connection, team)
-            return _team(await stored_teams.update_team(connection, found.id, changes))
+            changes = TeamChanges(name=new_name, limits=limits.changes(found.limits))
+            return _team(await stored_teams.update_team(connection, found.id, changes, now_ms=now_ms()))
 
     show_object(run(work()), as_json=as_json)
 
@@ -127,12 +119,12 @@ def update_team(
 
 
 @keys.command("create")
+@takes_limits
 def create_key(
     team: Annotated[str, typer.Option("--team", help="The team's name or id.")],
     name: Annotated[str, typer.Option("--name", help="Unique within the team.")],
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    concurrency: Concurrency = None,
+    *,
+    limits: PlainLimits,
     models: Models = None,
     endpoints: Endpoints = None,
     expires: Expires = None,
@@ -141,7 +133,7 @@ def create_key(
 ) -> None:
     """Make a key; its text is shown this once."""
     minted = mint()
-    limits = _limits(requests_per_minute, tokens_per_minute, concurrency)
+    plain = limits.changes()
     at_ms = now_ms()
 
     async def work() -> dict[str, Any]:
@@ -154,7 +146,7 @@ def create_key(
                 secret_id=minted.id,
                 digest=minted.digest,
                 now_ms=at_ms,
-                limits=limits,
+                limits=plain,
                 models=_given(patterns_of(models)),
                 endpoints=_given(patterns_of(endpoints, FAMILIES)),
                 expires_at_ms=_given(expiry_of(expires, at_ms)),
@@ -185,25 +177,26 @@ KeyName = Annotated[str, typer.Argument(help="The key's id, or its name.")]
 
 @keys.command("show")
 def show_key(key: KeyName, team: Team = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show one key; never its secret."""
+    """Show one key and its secrets: their public ids, never their texts."""
 
     async def work() -> dict[str, Any]:
         async with reading(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
-            secrets = await stored_keys.list_secrets(connection, found.id)
-            return {**_key(found, team_name), "secrets": [secret.id for secret in secrets]}
+            secrets = [_secret(secret) for secret in await stored_keys.list_secrets(connection, found.id)]
+        told = secrets if as_json else [_secret_text(secret) for secret in secrets]
+        return {**_key(found, team_name), "secrets": told}
 
     show_object(run(work()), as_json=as_json)
 
 
 @keys.command("update")
+@takes_limits
 def update_key(
     key: KeyName,
     team: Team = None,
     name: Annotated[str | None, typer.Option("--name")] = None,
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    concurrency: Concurrency = None,
+    *,
+    limits: PlainLimits,
     models: Models = None,
     endpoints: Endpoints = None,
     expires: Expires = None,
@@ -213,9 +206,6 @@ def update_key(
     """Change a key's name, limits, models, endpoints or expiry."""
     changes = KeyChanges(
         name=UNSET if name is None else name_of(name),
-        requests_per_minute=limit_of(requests_per_minute),
-        tokens_per_minute=limit_of(tokens_per_minute),
-        concurrency=limit_of(concurrency),
         models=patterns_of(models),
         endpoints=patterns_of(endpoints, FAMILIES),
         expires_at_ms=expiry_of(expires, now_ms()),
@@ -224,19 +214,56 @@ def update_key(
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
-            return _key(await stored_keys.update_key(connection, found.id, changes), team_name)
+            wanted = msgspec.structs.replace(changes, limits=limits.changes(found.limits))
+            return _key(await stored_keys.update_key(connection, found.id, wanted, now_ms=now_ms()), team_name)
+
+    show_object(run(work()), as_json=as_json)
+
+
+@keys.command("rotate")
+def rotate_key(
+    key: KeyName,
+    team: Team = None,
+    overlap: Annotated[str, typer.Option("--overlap", metavar="24h|0", help="How long the others still work.")] = "24h",
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a key another secret, shown this once; id, limits and usage stay, and the other secrets run out."""
+    minted = mint()
+    overlap_ms = overlap_of(overlap)
+
+    async def work() -> dict[str, Any]:
+        async with writing(data_dir) as connection:
+            found, team_name = await _find(connection, key, team)
+            rotated = await stored_keys.rotate_key(
+                connection,
+                key_id=found.id,
+                secret_id=minted.id,
+                digest=minted.digest,
+                now_ms=now_ms(),
+                overlap_ms=overlap_ms,
+            )
+        shown = _key(rotated, team_name)
+        return {"id": shown.pop("id"), "key": minted.text, "secret_id": minted.id, **shown}
 
     show_object(run(work()), as_json=as_json)
 
 
 @keys.command("revoke")
-def revoke_key(key: KeyName, team: Team = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """End a key, everywhere within a second; what is running runs to its end."""
+def revoke_key(
+    key: KeyName,
+    team: Team = None,
+    at_once: Annotated[bool, typer.Option("--now", help="Cut off what is running, too.")] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a key, everywhere within a second; what is running runs to its end, but for --now."""
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
-            return _key(await stored_keys.revoke_key(connection, found.id, now_ms=now_ms()), team_name)
+            revoked = await stored_keys.revoke_key(connection, found.id, now_ms=now_ms(), at_once=at_once)
+            return _key(revoked, team_name)
 
     show_object(run(work()), as_json=as_json)
 
@@ -247,10 +274,6 @@ async def _find(connection: AsyncConnection, key: str, team: str | None) -> tupl
     return found, (await stored_teams.find_team(connection, found.team_id)).name
 
 
-def _limits(requests: str | None, tokens: str | None, concurrency: str | None) -> LimitSettings:
-    return LimitSettings(_given(limit_of(requests)), _given(limit_of(tokens)), _given(limit_of(concurrency)))
-
-
 def _given(value: T | UnsetType | None) -> T | None:
     return None if value is UNSET else value
 
@@ -259,7 +282,7 @@ def _team(team: TeamRow) -> dict[str, Any]:
     return {
         "id": team.id,
         "name": team.name,
-        **_limit_columns(team.limits),
+        **plain_columns(team.limits),
         "created_at": moment_text(team.created_at_ms),
     }
 
@@ -271,7 +294,7 @@ def _key(key: KeyRow, team_name: str) -> dict[str, Any]:
         "team": team_name,
         "name": key.name,
         "state": "revoked" if key.revoked_at_ms is not None else "expired" if expired else "active",
-        **_limit_columns(key.limits),
+        **plain_columns(key.limits),
         "models": key.models,
         "endpoints": key.endpoints,
         "expires_at": moment_text(key.expires_at_ms),
@@ -280,9 +303,17 @@ def _key(key: KeyRow, team_name: str) -> dict[str, Any]:
     }
 
 
-def _limit_columns(limits: LimitSettings) -> dict[str, int | None]:
+def _secret(secret: SecretRow) -> dict[str, Any]:
+    expired = secret.expires_at_ms is not None and secret.expires_at_ms <= now_ms()
     return {
-        "requests_per_minute": limits.requests_per_minute,
-        "tokens_per_minute": limits.tokens_per_minute,
-        "concurrency": limits.concurrency,
+        "id": secret.id,
+        "state": "revoked" if secret.revoked_at_ms is not None else "expired" if expired else "active",
+        "created_at": moment_text(secret.created_at_ms),
+        "expires_at": moment_text(secret.expires_at_ms),
+        "revoked_at": moment_text(secret.revoked_at_ms),
     }
+
+
+def _secret_text(secret: dict[str, Any]) -> str:
+    ends = secret["expires_at"] if secret["state"] == "active" else None
+    return f"{secret['id']} ({secret['state']}{f' until {ends}' if ends else ''})"

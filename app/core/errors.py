@@ -76,6 +76,8 @@ class GatewayError(Exception):
         self.retry_after_ms = retry_after_ms
         self.retry = self.should_retry if should_retry is None else should_retry
         self.headers: Headers = headers or []
+        self.explanation: dict[str, object] = {}
+        """What was decided, for ``explain``; the client is not told."""
         super().__init__(self.message)
 
 

@@ -15,15 +15,15 @@ class BodyBudget:
     """What the bodies of all requests together may hold."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
+        self.bytes_max = bytes_max
         self._held = 0
 
     def __repr__(self) -> str:
-        return f"BodyBudget(held={self._held}, bytes_max={self._bytes_max})"
+        return f"BodyBudget(held={self._held}, bytes_max={self.bytes_max})"
 
     def take(self, size: int) -> None:
         """Raises Overloaded where it is used up."""
-        if self._held + size > self._bytes_max:
+        if self._held + size > self.bytes_max:
             raise Overloaded("The gateway is at its limit of request bodies in flight.")
         self._held += size
 

@@ -14,10 +14,15 @@ class Peers:
     """Believes ``x-forwarded-for`` only of the configured proxies, and then from its end on."""
 
     def __init__(self, trusted: Sequence[str]) -> None:
-        self._trusted: tuple[Network, ...] = tuple(ipaddress.ip_network(text, strict=False) for text in trusted)
+        self._trusted: tuple[Network, ...] = ()
+        self.trust(trusted)
 
     def __repr__(self) -> str:
         return f"Peers(trusted={[str(network) for network in self._trusted]})"
+
+    def trust(self, trusted: Sequence[str]) -> None:
+        """From now on these proxies and no others."""
+        self._trusted = tuple(ipaddress.ip_network(text, strict=False) for text in trusted)
 
     def address(self, client: tuple[str, int] | None, headers: Headers) -> str:
         """The nearest address that is not a trusted proxy; "" for a local socket."""

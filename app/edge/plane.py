@@ -34,6 +34,7 @@ class Gateway:
         control_plane: ASGIApp,
         *,
         settings: ServerSettings,
+        peers: Peers,
         readiness: Readiness,
         clock: Clock,
         metrics: Metrics,
@@ -47,12 +48,21 @@ class Gateway:
         self._metrics = metrics
         self._log = log
         self._bodies = BodyBudget(settings.body_bytes_in_flight_max)
-        self._peers = Peers(settings.trusted_proxies)
+        self._peers = peers
+        self.draining = False
+        """Set when the drain begins: still accepting, and no connection is kept."""
         self.closed = False
         """Set when the listener has closed: requests on connections that are kept are sent elsewhere."""
 
     def __repr__(self) -> str:
         return f"Gateway(pipeline={self._pipeline!r}, closed={self.closed})"
+
+    def swap(self, pipeline: Pipeline, settings: ServerSettings) -> None:
+        """From the next request on; what runs goes on with what it began with."""
+        self._pipeline = pipeline
+        self._settings = settings
+        self._bodies.bytes_max = settings.body_bytes_in_flight_max
+        self._peers.trust(settings.trusted_proxies)
 
     async def __call__(
         self,
@@ -63,6 +73,8 @@ class Gateway:
         if scope["type"] != "http":
             await self._control_plane(scope, receive, send)
             return
+        if self.draining:
+            scope["headgate.connection"].keep_alive = False
         path: str = scope["path"]
         if path in HEALTH_PATHS:
             answer_health(scope["headgate.connection"], path, scope["method"], self._readiness)

@@ -41,6 +41,10 @@ OnRefused = Callable[[GatewayError, str], None]
 WRITE_BUFFER_HIGH_BYTES = 32 * 1024
 DRAIN_BYTES_MAX = 64 * 1024
 """An unread rest of a request body up to this size is read away, so that the connection can be kept."""
+LAST_REQUEST_S = 1.0
+"""How long a connection that was made, or whose answer has promised to keep it, may bring one more request after
+a shutdown began: its client may be sending already.
+"""
 LINGER_BYTES_MAX = 1024 * 1024
 """What a refused client may still send before it is cut off; it needs the time to see the refusal."""
 
@@ -90,6 +94,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self.deadline = math.inf
         self._phase = _HEAD
         self._fresh = True
+        self._ends = False
         # Bytes that cannot be used yet: a partial head, or pipelined requests; and how many were scanned.
         self._held = b""
         self._scanned = 0
@@ -149,10 +154,15 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """What uvicorn calls at the start of a graceful shutdown."""
-        if self.current is None or self.current.response_complete:
-            self._close()
-        else:
-            self.current.keep_alive = False
+        self._ends = True
+        if self.current is not None and not self.current.response_complete:
+            if not self.current.response_started:
+                self.current.keep_alive = False
+        elif not self._held:
+            given_s = self.limits.head_timeout_s if self._fresh else self.limits.keepalive_timeout_s
+            self.deadline += LAST_REQUEST_S - given_s
+            if self.deadline <= self.loop.time():
+                self._close()
 
     # Reading requests.
 
@@ -202,6 +212,8 @@ class HardenedProtocol(HttpToolsProtocol):
             self._phase = _ANSWER
             self.deadline = math.inf
         cycle = Cycle(self, head, has_body=has_body)
+        if self._ends:
+            cycle.keep_alive = False
         self.current = cycle
         scope: Scope = {
             "type": "http",
@@ -262,7 +274,7 @@ class HardenedProtocol(HttpToolsProtocol):
         """Waits for a next request."""
         self._phase = _HEAD
         self.current = None
-        self.deadline = self.loop.time() + self.limits.keepalive_timeout_s
+        self.deadline = self.loop.time() + (LAST_REQUEST_S if self._ends else self.limits.keepalive_timeout_s)
         self._scanned = 0
         self.flow.resume_reading()
 
@@ -314,7 +326,7 @@ class HardenedProtocol(HttpToolsProtocol):
     def overdue(self, now: float) -> None:
         """The deadline of what the connection is doing has passed."""
         if self._phase == _HEAD:
-            if self._held or self._fresh:
+            if self._held or (self._fresh and not self._ends):
                 self._refuse(RequestTimeout())
             else:
                 self._close()

@@ -8,18 +8,18 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app.auth.running import Running
 from app.catalog import Route
 from app.catalog.catalog import choose
 from app.core.errors import (
     Draining,
     GatewayError,
     Headers,
+    InvalidAPIKey,
     UpstreamAuthFailed,
     UpstreamBusy,
     UpstreamError,
     UpstreamInvalidResponse,
-    UpstreamOutcomeUnknown,
-    UpstreamTimeout,
     UpstreamUnreachable,
     render,
 )
@@ -29,6 +29,7 @@ from app.core.records import Attempt, Bound
 from app.pipeline.flight import Flight
 from app.telemetry.logs import LogWriter
 from app.upstream.client import Answer
+from app.upstream.endings import Cause
 from app.upstream.headers import find, toward_client, toward_upstream
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
@@ -70,8 +71,9 @@ class Cargo(msgspec.Struct):
 class Carrier:
     """Makes the calls of all requests."""
 
-    def __init__(self, pools: Mapping[str, UpstreamPool], log: LogWriter) -> None:
+    def __init__(self, pools: Mapping[str, UpstreamPool], running: Running, log: LogWriter) -> None:
         self._pools = pools
+        self._running = running
         self._log = log
         self._budgets = {name: RetryBudget() for name in pools}
         self.streams_open = 0
@@ -85,23 +87,32 @@ class Carrier:
             # Gone before anything was sent: there is nothing to bill and nobody to answer.
             flight.settle("disconnected", void=True)
             return
+        secret_id = flight.meter.opening.secret_id
+        if not self._running.enter(secret_id, relay):
+            # Revoked while the body was read.
+            cargo.forget_body(exchange)
+            _fail(flight, relay, exchange, cargo, relay.error_of("key_revoked"))
+            return
         try:
             answer, pool = await self._call(flight, relay, exchange, cargo, route)
             cargo.forget_body(exchange)
             await self._hand_over(flight, relay, exchange, cargo, answer, pool)
-        except UpstreamError as error:
+        except (UpstreamError, InvalidAPIKey) as error:
             cargo.forget_body(exchange)
-            _fail(flight, exchange, cargo, error)
+            _fail(flight, relay, exchange, cargo, error)
         except asyncio.CancelledError:
             # Only the end of the shutdown's grace cancels a request; what was sent may be billed.
+            if exchange.connection.response_started:
+                _end_of_stream(flight, relay, exchange, "gateway_shutdown")
+                raise
             was_sent = relay.was_sent
             flight.settle("interrupted", void=not was_sent, error_code="gateway_shutdown")
-            if exchange.connection.response_started:
-                exchange.connection.abort()
-            elif not flight.client_gone:
+            if not flight.client_gone:
                 draining = Draining(should_retry=False if was_sent else None)
                 exchange.connection.respond(*render(draining, exchange.request_id))
             raise
+        finally:
+            self._running.leave(secret_id, relay)
 
     # -- the call -----------------------------------------------------------------------------
 
@@ -223,10 +234,10 @@ async def _hand_error(
     flight.answers()
     unbilled = _is_unbilled(answer.status)
     if cut is not None or more:
-        error = UpstreamTimeout if cut == "upstream_stalled" else UpstreamInvalidResponse
+        error = relay.error_of(cut) if cut in {"upstream_stalled", "key_revoked"} else UpstreamInvalidResponse()
         if unbilled:
             flight.meter.status = error.status
-            flight.settle("failed", void=True, error_code=error.code)
+            flight.settle("failed", void=True, error_code=cut if cut == "key_revoked" else error.code)
         raise error
     body = pool.redact(body)
     flight.saw_error(body)
@@ -248,7 +259,7 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
         _end_of_stream(flight, relay, exchange, cut)
         return
     if cut is not None:
-        raise UpstreamTimeout if cut == "upstream_stalled" else UpstreamOutcomeUnknown
+        raise relay.error_of(cut)
     if not flight.saw_json(body) and _is_json(answer.content_type):
         raise UpstreamInvalidResponse
     flight.first_byte()
@@ -269,22 +280,26 @@ def _is_json(content_type: str) -> bool:
     return content_type in {"", "application/json"} or content_type.endswith("+json")
 
 
-def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | None) -> None:
+def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | Cause | None) -> None:
     """After a cut without a terminal event the client must not see a clean end."""
     if cut is None or flight.record is not None:
         if not relay.client_gone:
             exchange.connection.finish()
         return
-    flight.settle("failed", error_code=cut)
-    if not relay.client_gone:
-        exchange.connection.abort()
+    # By whom: the upstream failed, or the gateway interrupted it.
+    record = flight.settle("interrupted" if cut in {"gateway_shutdown", "key_revoked"} else "failed", error_code=cut)
+    if cut != "drain_over":
+        relay.cut_short(cut, record.ended_at_ms)
 
 
-def _fail(flight: Flight, exchange: Exchange, cargo: Cargo, error: GatewayError) -> None:
+def _fail(flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, error: GatewayError) -> None:
     """No usable answer, and nothing has gone to the client yet."""
     flight.meter.status = None if flight.client_gone else error.status
     flight.first_byte()
-    flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
+    if isinstance(error, InvalidAPIKey):
+        flight.settle("interrupted", void=not relay.was_sent, error_code="key_revoked")
+    else:
+        flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
     if flight.client_gone:
         return
     error.headers.append((b"x-headgate-upstream", flight.meter.attempt.upstream.encode()))

@@ -12,16 +12,21 @@ from typing import Protocol
 
 import msgspec
 
+from app.accounting.accounts import Accounts
+from app.accounting.holdings import Progress
 from app.core.clock import Clock
 from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.money import usd_text
 from app.core.records import Attempt, Outcome, OwnedObject, Record
 from app.core.usage import Usage
-from app.limits.limiter import Grant, Limiter
+from app.limits.limiter import Outcome as Settlement
 from app.metering.meter import Meter
+from app.pipeline.admission import Admitted
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
+
+RANK_EXACT, RANK_ESTIMATE = 2, 1
 
 FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
 """An answer's id where it is the first member, as it is with every server seen so far."""
@@ -36,8 +41,8 @@ class Books(Protocol):
     def seen(self, owned: OwnedObject) -> None:
         """A request created an object upstream; its owner is known before the client knows the id."""
 
-    def close(self, record: Record) -> None:
-        """The request has ended: into the journal."""
+    def close(self, record: Record) -> bytes:
+        """The request has ended: into the journal; what stands there."""
 
     def submit(self, record: Record) -> None:
         """Nothing about it changes any more: into the ledger."""
@@ -75,7 +80,7 @@ class Desk(msgspec.Struct, frozen=True):
 
     clock: Clock
     books: Books
-    limiter: Limiter
+    accounts: Accounts
     metrics: Metrics
     log: LogWriter
     drains: Drains
@@ -85,11 +90,11 @@ class Flight:
     """One admitted request. The witness of its relay, and the only one that closes its meter."""
 
     __slots__ = (
+        "_admitted",
         "_desk",
         "_drain_bytes_end",
         "_drains",
         "_exchange",
-        "_grant",
         "_landed",
         "_owns",
         "_principal",
@@ -109,7 +114,7 @@ class Flight:
         exchange: Exchange,
         principal: Principal,
         meter: Meter,
-        grant: Grant,
+        admitted: Admitted,
         *,
         owns: bool,
         cancel_on_disconnect: bool,
@@ -130,7 +135,7 @@ class Flight:
         self._desk = desk
         self._exchange = exchange
         self._principal = principal
-        self._grant = grant
+        self._admitted = admitted
         self._owns = owns
         self._landed = False
         self._drains = False
@@ -247,22 +252,38 @@ class Flight:
         desk = self._desk
         if self.client_gone and outcome != "interrupted":
             outcome = "disconnected"
+        payload = b""
         try:
             record = self.meter.close(desk.clock.now_ms(), outcome, void=void, error_code=error_code)
             self.record = record
-            desk.books.close(record)
+            payload = desk.books.close(record)
         finally:
             # Whatever goes wrong here, a lease that is kept for ever would lock its key out.
-            self._give_back()
+            self._give_back(payload)
         return record
 
-    def _give_back(self) -> None:
-        """What was reserved; giving it back twice changes nothing."""
-        limiter = self._desk.limiter
-        if self.record is None or self.record.entries[-1].kind == "void":
-            limiter.release(self._grant)
+    def _give_back(self, payload: bytes) -> None:
+        """What was reserved; only the first outcome counts."""
+        accounts, record, grant = self._desk.accounts, self.record, self._admitted.grant
+        if record is None:
+            # Nobody can say what it cost: as much as was reserved for it.
+            outcome = Settlement(RANK_ESTIMATE, grant.claim.bound_nanousd, grant.claim.tokens)
         else:
-            limiter.settle(self._grant, self.meter.limit_tokens(self._grant.claim.tokens))
+            last = record.entries[-1]
+            is_void = last.kind == "void"
+            outcome = Settlement(
+                rank=RANK_ESTIMATE if last.kind == "estimate" else RANK_EXACT,
+                nanousd=last.cost_nanousd or 0,
+                tokens=0 if is_void else self.meter.limit_tokens(grant.claim.tokens),
+                record=payload,
+            )
+        accounts.settle(grant.claim, outcome)
+        if self._admitted.upstream_grant is not None:
+            accounts.settle(self._admitted.upstream_grant.claim, outcome)
+
+    def progress(self) -> Progress:
+        """What has been seen of it so far, for whoever has to write its row if this process dies."""
+        return Progress(*self.meter.at_least())
 
     def land(self) -> None:
         """The exchange is over: hand the record on. What was never settled was interrupted."""

@@ -11,7 +11,6 @@ from app.auth.ownership import Ownership
 from app.auth.references import refuse_stored_objects
 from app.catalog import Catalog, Route
 from app.catalog.catalog import choose
-from app.core.clock import quarter_of
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
 from app.core.errors import (
     EndpointNotAllowed,
@@ -19,7 +18,6 @@ from app.core.errors import (
     ModelNotAllowed,
     ModelNotFound,
     Overloaded,
-    UnpricedModel,
     quoted,
 )
 from app.core.exchange import Exchange
@@ -27,15 +25,16 @@ from app.core.identity import Principal
 from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
 from app.core.patterns import matches_any
 from app.core.peek import Peek, peek
-from app.core.records import Attempt, Bound, Opening
 from app.core.tags import tags_of
 from app.ledger.journal import Journal
-from app.limits.headers import ratelimit_headers, refusal_error
-from app.limits.limiter import Claim, Grant, Limiter, Refusal
-from app.limits.policy import bind
-from app.metering.estimates import Ask, Estimates, bound_of
+from app.ledger.refusals import RefusalLog
+from app.limits.headers import ratelimit_headers
+from app.limits.policy import Policy, upstream_limits
+from app.metering.bounds import ask_of
+from app.metering.estimates import Ask, Estimates
 from app.metering.meter import Meter
 from app.metering.pricing import PriceBook
+from app.pipeline.admission import Admission, Admitted, Question
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.flight import Desk, Flight
 from app.pipeline.models import ModelList
@@ -54,12 +53,25 @@ class Parts(msgspec.Struct, frozen=True):
     ownership: Ownership
     catalog: Catalog
     pools: dict[str, UpstreamPool]
-    limiter: Limiter
+    refusals: RefusalLog
     prices: PriceBook
     estimates: Estimates
     journal: Journal
     desk: Desk
     sweep: Sweep
+
+
+class Load:
+    """What all requests together hold, under whichever configuration they began."""
+
+    __slots__ = ("collection", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.collection = Collection()
+
+    def __repr__(self) -> str:
+        return f"Load(in_flight={self.in_flight})"
 
 
 class Plan(msgspec.Struct):
@@ -78,23 +90,39 @@ class Plan(msgspec.Struct):
 class Pipeline:
     """Serves the data plane. Refusals are raised as GatewayError; an admitted request is always answered here."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, before: Pipeline | None = None) -> None:
+        """``before``: the one whose place it takes; both count together what they hold."""
         self._parts = parts
-        self._carrier = Carrier(parts.pools, parts.desk.log)
+        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log)
         self._models = ModelList(parts.catalog, parts.pools, parts.desk.clock)
-        self._default_key = parts.configuration.limits.key.frozen()
-        self._default_team = parts.configuration.limits.team.frozen()
+        limits = parts.configuration.limits
+        self._admission = Admission(
+            parts.desk.accounts,
+            Policy(limits.key_rules, limits.team_rules),
+            {name: upstream_limits(name, pool.settings.limits) for name, pool in parts.pools.items()},
+            parts.prices,
+            parts.estimates,
+            parts.refusals,
+            parts.desk.metrics,
+            blocks_unpriced=parts.configuration.on_unpriced == "block",
+            keeps_unlimited=parts.configuration.durability == "shared",
+        )
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
-        self._collection = Collection()
-        self._in_flight = 0
+        self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
+        self._serving = 0
 
     def __repr__(self) -> str:
-        return f"Pipeline(in_flight={self._in_flight})"
+        return f"Pipeline(serving={self._serving}, in_flight={self.in_flight})"
 
     @property
     def in_flight(self) -> int:
-        """Requests being served, from their authentication to their end."""
-        return self._in_flight
+        """Requests being served, from their authentication to their end, also by pipelines before this one."""
+        return self._load.in_flight
+
+    @property
+    def serving(self) -> int:
+        """Those that this one serves."""
+        return self._serving
 
     @property
     def streams_open(self) -> int:
@@ -104,9 +132,10 @@ class Pipeline:
     async def serve(self, exchange: Exchange) -> None:
         """One request, from its head to its record."""
         principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
-        if self._in_flight >= self._parts.configuration.server.in_flight_max:
+        if self._load.in_flight >= self._parts.configuration.server.in_flight_max:
             raise Overloaded
-        self._in_flight += 1
+        self._load.in_flight += 1
+        self._serving += 1
         try:
             _check_endpoint(principal, exchange)
             if not exchange.endpoint.metered:
@@ -114,7 +143,8 @@ class Pipeline:
                 return
             await self._fly(exchange, principal, await self._plan(exchange, principal))
         finally:
-            self._in_flight -= 1
+            self._load.in_flight -= 1
+            self._serving -= 1
 
     async def _plan(self, exchange: Exchange, principal: Principal) -> Plan:
         """What is to be sent, and where: the body read, proven and understood."""
@@ -147,24 +177,25 @@ class Pipeline:
         parts = self._parts
         ask, routes = plan.ask, plan.routes
         route = choose(routes) or routes[0]
-        size = Ask(len(plan.body), ask.output_tokens_max, ask.previous_response_id is not None, ask.answers)
-        bounds = {candidate: self._bound(exchange, ask, size, candidate) for candidate in routes}
+        size = ask_of(exchange.endpoint.family, ask, len(plan.body))
+        bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
         tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
-        grant = await self._reserve(exchange, principal, size, route)
+        admitted = await self._admission.admit(Question(exchange, principal, ask, size, route, bounds, tags))
         try:
-            attempt = Attempt(1, route.upstream, route.model, bounds[route])
-            flight = self._open(exchange, principal, ask, size, grant, attempt, tags)
-            limit_headers = ratelimit_headers(grant.standings)
+            flight = self._open(exchange, principal, ask, size, admitted)
+            limit_headers = ratelimit_headers(admitted.grant.standings)
             cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, routes, bounds, limit_headers)
-            parts.journal.open(flight.meter.opening)
+            parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:
-            parts.limiter.release(grant)
+            self._admission.give_back(admitted)
             raise
+        if ask.stream:
+            parts.desk.accounts.watch(exchange.request_id, flight.progress)
         relay = Relay(
             exchange.connection,
             flight,
             sweep=parts.sweep,
-            collection=self._collection,
+            collection=self._load.collection,
             policy=parts.configuration.stream,
             slow_client_s=parts.configuration.server.slow_client_s,
         )
@@ -174,62 +205,20 @@ class Pipeline:
             relay.close()
             flight.land()
 
-    def _open(
-        self,
-        exchange: Exchange,
-        principal: Principal,
-        ask: Peek,
-        size: Ask,
-        grant: Grant,
-        attempt: Attempt,
-        tags: dict[str, str],
-    ) -> Flight:
+    def _open(self, exchange: Exchange, principal: Principal, ask: Peek, size: Ask, admitted: Admitted) -> Flight:
         """The tally of an admitted request, and the one who will close it."""
         parts = self._parts
-        opening = Opening(
-            request_id=exchange.request_id,
-            admitted_at_ms=exchange.received_ms,
-            quarter_ms=quarter_of(exchange.received_ms),
-            team_id=principal.team_id,
-            key_id=principal.key_id,
-            secret_id=principal.secret_id,
-            endpoint=exchange.endpoint.family,
-            stream=ask.stream,
-            model_requested=ask.model,
-            attempt=attempt,
-            end_user=ask.end_user,
-            tags=tags,
-            decision=_decision(grant),
-        )
-        meter = Meter(opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
+        meter = Meter(admitted.opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
         return Flight(
             parts.desk,
             exchange,
             principal,
             meter,
-            grant,
+            admitted,
             owns=ask.stores,
             cancel_on_disconnect=parts.configuration.stream.on_disconnect == "cancel",
             drain_tokens_max=self._drain_tokens_max(meter, size),
         )
-
-    async def _reserve(self, exchange: Exchange, principal: Principal, size: Ask, route: Route) -> Grant:
-        parts = self._parts
-        limits = bind(principal, self._default_key, self._default_team)
-        tokens = parts.estimates.reserved_tokens(principal.key_id, route.model, size) if limits else 0
-        decided = await parts.limiter.reserve(Claim(exchange.request_id, principal.team_id, limits, tokens))
-        if isinstance(decided, Refusal):
-            parts.desk.metrics.limited.labels(decided.limit.scope, decided.limit.name).inc()
-            raise refusal_error(decided, parts.desk.clock.now_ms())
-        return decided
-
-    def _bound(self, exchange: Exchange, ask: Peek, size: Ask, route: Route) -> Bound:
-        prices = self._parts.prices
-        price = prices.price(route.upstream, route.model, ask.service_tier, exchange.received_ms)
-        if price is None and self._parts.configuration.on_unpriced == "block":
-            raise UnpricedModel(f"The model {quoted(ask.model)!r} has no price.", param="model")
-        context = prices.context_tokens_max(route.upstream, route.model) if size.follows_stored else 0
-        return bound_of(size, price, prices.output_tokens_max(route.model), context)
 
     def _drain_tokens_max(self, meter: Meter, size: Ask) -> int | None:
         """How many output tokens the drain budget buys; None where they have no price."""
@@ -277,15 +266,3 @@ async def _parse(body: bytes) -> JSONObject:
     if len(body) > SLOW_IN_THREAD_BYTES:
         return await asyncio.to_thread(parse_object_slow, body)
     return parse_object_slow(body)
-
-
-def _decision(grant: Grant) -> dict[str, object]:
-    """What was checked, for whoever asks why: the limits, and what each had left afterwards."""
-    if not grant.standings:
-        return {}
-    return {
-        "limits": [
-            [standing.limit.scope, standing.limit.name, standing.limit.maximum, standing.remaining]
-            for standing in grant.standings
-        ]
-    }

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.settings.file import PACKAGED, ConfigurationError
+
+WORKERS_MAX = 64
+BALLAST_BYTES = 64 * 2**20
+BALLAST_BYTES_MIN = 2**20
 
 SECRETS = ("DATABASE_URL", "REDIS_URL", "METRICS_TOKEN")
 
@@ -23,7 +27,9 @@ class Environment(BaseSettings):
     config: Path | None = None
     host: str = "127.0.0.1"
     port: int = 4000
+    workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     data_dir: Path = Path("data")
+    ballast_bytes: Annotated[int, Field(ge=BALLAST_BYTES_MIN, le=2**40)] = BALLAST_BYTES
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     metrics_token: SecretStr | None = None
@@ -48,6 +54,18 @@ class Environment(BaseSettings):
             raise ConfigurationError(
                 "\n".join(f"HEADGATE_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in faults)
             ) from error
+
+    def check_workers(self) -> None:
+        """Several workers need what only one would not have to share. Raises ConfigurationError."""
+        if self.workers == 1:
+            return
+        missing = []
+        if self.redis is None:
+            missing.append("HEADGATE_REDIS_URL (limits in memory would be counted by each worker for itself)")
+        if self.database.startswith("sqlite"):
+            missing.append("HEADGATE_DATABASE_URL=postgresql://… (a SQLite file is written by one process)")
+        if missing:
+            raise ConfigurationError(f"{self.workers} workers need {' and '.join(missing)}")
 
     @property
     def config_path(self) -> Path:

@@ -30,14 +30,24 @@ def load_configuration(path: Path, environ: Mapping[str, str] | None = None) -> 
     ``${NAME}`` and ``${NAME:-default}`` stand for environment variables; a value ``file:/path`` of
     ``api_key`` and ``api_keys`` stands for that file's content. Raises ConfigurationError.
     """
-    environ = os.environ if environ is None else environ
+    return parse_configuration(read_configuration(path), path, environ)
+
+
+def read_configuration(path: Path) -> bytes:
+    """The file as it is. Raises ConfigurationError."""
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     if len(raw) > FILE_BYTES_MAX:
         raise ConfigurationError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
-    reader = _Reader(path, environ)
+    return raw
+
+
+def parse_configuration(raw: bytes, path: Path, environ: Mapping[str, str] | None = None) -> Configuration:
+    """The checked configuration in ``raw``, which was read from ``path``. Raises ConfigurationError."""
+    reader = _Reader(path, os.environ if environ is None else environ)
     values = reader.read(raw)
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}:1: expected sections with names: upstreams, models, …")

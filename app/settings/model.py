@@ -12,7 +12,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
-from app.core.identity import LimitSettings
+from app.core.calendar import zone_of
+from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
+from app.core.money import nanousd_from_usd
+from app.core.rules import default_id, in_order
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -50,6 +53,18 @@ class Timeouts(Section):
     idle_s: Seconds = 600
 
 
+class UpstreamLimits(Section):
+    """What an upstream can bear, whoever asks. Where these cannot be counted, requests go on under a local
+    share (``protective``), unless they are to be refused (``strict``).
+    """
+
+    requests_per_minute: Count | None = None
+    tokens_per_minute: Count | None = None
+    concurrency: Count | None = None
+    policy: LimitPolicy = "protective"
+    mode: LimitMode = "enforce"
+
+
 class UpstreamSettings(Section):
     """One upstream. Without a key an upstream of kind ``openai`` that is api.openai.com is off."""
 
@@ -59,6 +74,7 @@ class UpstreamSettings(Section):
     api_keys: tuple[SecretStr, ...] = ()
     responses: Literal["native", "none"] = "native"
     timeouts: Timeouts = Timeouts()
+    limits: UpstreamLimits = UpstreamLimits()
     connections_max: Count = 1000
     keepalive_timeout_s: Seconds = 4
     forward_headers: tuple[str, ...] = ()
@@ -147,15 +163,60 @@ class ModelRule(Section):
 
 
 class LimitValues(Section):
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrency: Count | None = None
+    """Limits, in the words of the command line; ``policy``, ``mode`` and ``bound`` are those of all of them."""
 
-    def frozen(self) -> LimitSettings:
-        return LimitSettings(
-            requests_per_minute=self.requests_per_minute,
-            tokens_per_minute=self.tokens_per_minute,
-            concurrency=self.concurrency,
+    requests_per_minute: Count | None = None
+    requests_per_hour: Count | None = None
+    requests_per_day: Count | None = None
+    tokens_per_minute: Count | None = None
+    tokens_per_hour: Count | None = None
+    tokens_per_day: Count | None = None
+    concurrency: Count | None = None
+    budget_usd: Annotated[Decimal, Number, Field(ge=0, le=9_000_000, decimal_places=9)] | None = None
+    budget_window: Literal["day", "week", "month", "total"] | None = None
+    time_zone: str = "UTC"
+    policy: LimitPolicy = "strict"
+    mode: LimitMode = "enforce"
+    bound: BoundPolicy = "maximum"
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_a_zone(cls, value: str) -> str:
+        zone_of(value)
+        return value
+
+    @model_validator(mode="after")
+    def _budget_and_window(self) -> Self:
+        if (self.budget_usd is None) != (self.budget_window is None):
+            raise ValueError("expected budget_usd and budget_window together")
+        return self
+
+    def rules(self, owner: Literal["key", "team"]) -> tuple[LimitRule, ...]:
+        """The limits that are set. Their ids are the same whatever the maximum."""
+        maxima: list[tuple[LimitKind, LimitWindow, int | None]] = [
+            ("requests", "minute", self.requests_per_minute),
+            ("requests", "hour", self.requests_per_hour),
+            ("requests", "day", self.requests_per_day),
+            ("tokens", "minute", self.tokens_per_minute),
+            ("tokens", "hour", self.tokens_per_hour),
+            ("tokens", "day", self.tokens_per_day),
+            ("concurrency", "", self.concurrency),
+        ]
+        if self.budget_usd is not None and self.budget_window is not None:
+            maxima.append(("money", self.budget_window, nanousd_from_usd(self.budget_usd)))
+        return in_order(
+            LimitRule(
+                id=default_id(owner, kind, window, self.time_zone),
+                kind=kind,
+                maximum=maximum,
+                window=window,
+                time_zone=self.time_zone,
+                policy=self.policy,
+                mode=self.mode,
+                bound=self.bound,
+            )
+            for kind, window, maximum in maxima
+            if maximum is not None
         )
 
 
@@ -165,6 +226,14 @@ class LimitDefaults(Section):
     key: LimitValues = LimitValues()
     team: LimitValues = LimitValues()
 
+    @property
+    def key_rules(self) -> tuple[LimitRule, ...]:
+        return self.key.rules("key")
+
+    @property
+    def team_rules(self) -> tuple[LimitRule, ...]:
+        return self.team.rules("team")
+
 
 class StreamSettings(Section):
     on_disconnect: Literal["drain", "cancel"] = "drain"
@@ -173,18 +242,82 @@ class StreamSettings(Section):
 
 
 PricePerMtok = Annotated[Decimal, Field(ge=0, le=1_000_000, decimal_places=9)]
+PricePerCall = Annotated[Decimal, Field(ge=0, le=10_000, decimal_places=9)]
+STANDARD_TIERS = frozenset({"", "auto", "default", "standard"})
+"""What an answer calls the ordinary service tier."""
 
 
-class PriceOverride(Section):
-    """The price of a model (a pattern is allowed), in US dollars per million tokens, from a date on (UTC)."""
+class TokenPrices(Section):
+    """US dollars per million tokens of each kind; a kind that is not named costs what its whole does."""
+
+    input_per_mtok_usd: PricePerMtok | None = None
+    output_per_mtok_usd: PricePerMtok | None = None
+    cached_per_mtok_usd: PricePerMtok | None = None
+    cache_write_per_mtok_usd: PricePerMtok | None = None
+    cache_write_12h_per_mtok_usd: PricePerMtok | None = None
+    input_audio_per_mtok_usd: PricePerMtok | None = None
+    cached_audio_per_mtok_usd: PricePerMtok | None = None
+    output_audio_per_mtok_usd: PricePerMtok | None = None
+    input_image_per_mtok_usd: PricePerMtok | None = None
+    cached_image_per_mtok_usd: PricePerMtok | None = None
+    output_image_per_mtok_usd: PricePerMtok | None = None
+
+
+class LongContextPrices(TokenPrices):
+    """Prices of a request, all of its tokens, with more input than that; what is not named stays as it is."""
+
+    above_input_tokens: Count
+
+
+class PriceOverride(TokenPrices):
+    """The price of a model (a pattern is allowed) from a date on (its midnight in UTC).
+
+    With rates for input and output the row is a price of its own, and takes nothing from the list. Without
+    them it adds to whatever price holds: fees for calls, and rates of audio and images. A row without a
+    ``tier`` holds for every tier, unless there is a row for that tier or (for a row with a price of its own)
+    the list prices the model by tier.
+    """
 
     model: str
     upstream: str | None = None
-    input_per_mtok_usd: PricePerMtok
-    output_per_mtok_usd: PricePerMtok
-    cached_per_mtok_usd: PricePerMtok | None = None
-    cache_write_per_mtok_usd: PricePerMtok | None = None
+    tier: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$")] | None = None
     effective_from: date = date(1970, 1, 1)
+    long_context: tuple[LongContextPrices, ...] = ()
+    web_search_usd: PricePerCall | None = None
+    preview_search_usd: PricePerCall | None = None
+    file_search_usd: PricePerCall | None = None
+    code_session_usd: PricePerCall | None = None
+    image_call_usd: PricePerCall | None = None
+    request_usd: PricePerCall | None = None
+
+    @model_validator(mode="after")
+    def _is_whole_or_adds(self) -> Self:
+        if (self.input_per_mtok_usd is None) != (self.output_per_mtok_usd is None):
+            raise ValueError("expected both input_per_mtok_usd and output_per_mtok_usd, or neither")
+        if self.adds:
+            if self.cached_per_mtok_usd is not None or self.cache_write_per_mtok_usd is not None or self.long_context:
+                raise ValueError("cached_per_mtok_usd, cache_write_per_mtok_usd and long_context need input and output")
+            if not self.model_fields_set - {"model", "upstream", "tier", "effective_from"}:
+                raise ValueError("expected a price")
+        lower: TokenPrices = self
+        for level in self.long_context:
+            if isinstance(lower, LongContextPrices) and level.above_input_tokens <= lower.above_input_tokens:
+                raise ValueError("expected long_context with rising above_input_tokens")
+            for name in TokenPrices.model_fields:
+                if (getattr(level, name) or 0) < (getattr(lower, name) or 0) and getattr(level, name) is not None:
+                    raise ValueError("expected long_context prices that do not fall")
+            lower = level
+        return self
+
+    @property
+    def adds(self) -> bool:
+        """Whether the row adds to another price instead of being one."""
+        return self.input_per_mtok_usd is None
+
+    @property
+    def service_tier(self) -> str | None:
+        """The tier it is for, "" for the standard one whatever it is called; None: not for one."""
+        return "" if self.tier in STANDARD_TIERS else self.tier
 
 
 class ServerSettings(Section):
@@ -219,6 +352,7 @@ class Configuration(Section):
     stream: StreamSettings = StreamSettings()
     prices: tuple[PriceOverride, ...] = ()
     on_unpriced: Literal["allow", "block"] = "allow"
+    durability: Literal["shared", "local"] = "shared"
     server: ServerSettings = ServerSettings()
 
     def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -235,6 +369,11 @@ class Configuration(Section):
                 if rule.name in seen:
                     yield ("models", index), f"the name {rule.name!r} stands twice"
                 seen.add(rule.name)
+        rows: set[tuple[str, str | None, str | None, date, bool]] = set()
         for index, price in enumerate(self.prices):
             if price.upstream is not None and price.upstream not in self.upstreams:
                 yield ("prices", index), f"there is no upstream named {price.upstream!r}"
+            row = (price.model, price.upstream, price.service_tier, price.effective_from, price.adds)
+            if row in rows:
+                yield ("prices", index), f"there are two prices of {price.model!r} from the same day on"
+            rows.add(row)

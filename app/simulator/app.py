@@ -91,7 +91,7 @@ class Simulator:
         data = await channel.read_body(BODY_BYTES_MAX)
         attempt_id = headers.get(b"x-client-request-id", b"").decode("latin-1")
         served = self.log.open(attempt_id, name, self._clock.now_ms())
-        exchange = Exchange(channel, served, UNSTEERED, BilledUsage(), self._clock, _new_request_id())
+        exchange = Exchange(channel, served, UNSTEERED, BilledUsage(), self._clock, _new_request_id(), self.log)
         try:
             self._authorize(headers)
             await prepare(exchange, _whole(data), headers.get(b"x-sim"))

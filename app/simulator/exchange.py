@@ -9,18 +9,26 @@ from app.simulator.log import BilledUsage
 if TYPE_CHECKING:
     from app.core.clock import Clock
     from app.simulator.channel import Channel
-    from app.simulator.log import Served, ServedOutcome
+    from app.simulator.log import Served, ServedLog, ServedOutcome
     from app.simulator.steering import Steering
 
 
 class Exchange:
     """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses."""
 
-    __slots__ = ("channel", "clock", "request_id", "served", "steering", "used")
+    __slots__ = ("_log", "channel", "clock", "request_id", "served", "steering", "used")
 
     def __init__(
-        self, channel: Channel, served: Served, steering: Steering, used: BilledUsage, clock: Clock, request_id: str
+        self,
+        channel: Channel,
+        served: Served,
+        steering: Steering,
+        used: BilledUsage,
+        clock: Clock,
+        request_id: str,
+        log: ServedLog,
     ) -> None:
+        self._log = log
         self.channel = channel
         self.served = served
         self.steering = steering
@@ -34,12 +42,14 @@ class Exchange:
         usage.input_tokens = self.used.input_tokens
         usage.cached_tokens = self.used.cached_tokens
         self.served.billed = self.steering.billed is not False
+        self._log.note(self.served)
 
     def bill_output(self, output_tokens: int, reasoning_tokens: int) -> None:
         """Generated so far."""
         usage = self.served.usage
         usage.output_tokens = output_tokens
         usage.reasoning_tokens = reasoning_tokens
+        self._log.note(self.served)
 
     def bill_all(self) -> None:
         """The whole answer has been generated."""
@@ -57,3 +67,4 @@ class Exchange:
         if not served.billed:
             served.usage = BilledUsage()
         served.close(outcome, self.clock.now_ms())
+        self._log.note(served)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 ServedOutcome = Literal["running", "completed", "incomplete", "failed", "disconnected", "cut", "refused"]
 
@@ -54,19 +56,32 @@ class Served(msgspec.Struct, gc=False):
 
 
 class ServedLog:
-    """The last ``entries_max`` attempts."""
+    """The last ``entries_max`` attempts.
 
-    def __init__(self, *, entries_max: int = ENTRIES_MAX) -> None:
+    With a ``path`` every change of an entry is appended there as well, as a line of JSON that the end of the
+    process cannot take away: the last line with a number is its entry. OSError where it cannot be opened.
+    """
+
+    def __init__(self, *, entries_max: int = ENTRIES_MAX, path: Path | None = None) -> None:
         self._entries: deque[Served] = deque(maxlen=entries_max)
         self._last_number = 0
         self.entries_max = entries_max
+        self._file: int | None = None
+        if path is not None:
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def open(self, attempt_id: str, endpoint: str, started_ms: int) -> Served:
         """Enter one attempt."""
         self._last_number += 1
         served = Served(self._last_number, attempt_id, endpoint, started_ms, BilledUsage())
         self._entries.append(served)
+        self.note(served)
         return served
+
+    def note(self, served: Served) -> None:
+        """Put down how the entry stands, before anything of it is told."""
+        if self._file is not None:
+            os.write(self._file, msgspec.json.encode(served) + b"\n")
 
     def find(self, *, since: int = 0, wanted_id: str | None = None) -> list[Served]:
         """Entries with a number above ``since``, of one attempt or response id if one is given."""

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.simulator.app import Simulator
 from app.simulator.channel import TRANSPORT_EXTENSION
+from app.simulator.log import ServedLog
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -77,6 +78,7 @@ async def running_simulator(
     listener = (
         _bind_unix(uds) if uds is not None else _bind_tcp(host or DEFAULT_HOST, DEFAULT_PORT if port is None else port)
     )
+    inode = None if uds is None else uds.stat().st_ino  # noqa: ASYNC240 - one system call on a local directory
     server = _GuestServer(_config(simulator))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -91,12 +93,14 @@ async def running_simulator(
             await asyncio.wait(server.server_state.tasks, timeout=STOP_S_MAX)
         listener.close()
         if uds is not None:
-            uds.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call on a local directory
+            _remove_unix(uds, inode)
 
 
-def run_simulator(host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, *, api_key: str | None = None) -> None:
-    """Serve a simulator on TCP until SIGINT or SIGTERM."""
-    simulator = Simulator(api_key=api_key)
+def run_simulator(
+    host: str = DEFAULT_HOST, port: int = DEFAULT_PORT, *, api_key: str | None = None, log_path: Path | None = None
+) -> None:
+    """Serve a simulator on TCP until SIGINT or SIGTERM. ``log_path``: where its log outlives it. Raises OSError."""
+    simulator = Simulator(api_key=api_key, log=ServedLog(path=log_path))
     with asyncio.Runner(loop_factory=_config(simulator).get_loop_factory()) as runner:
         runner.run(_serve_until_signalled(simulator, host, port))
 
@@ -135,6 +139,13 @@ def _bind_unix(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _remove_unix(path: Path, inode: int | None) -> None:
+    """Removes our own socket; one that another process has put in its place meanwhile stays."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
 
 
 def _bind_tcp(host: str, port: int) -> socket.socket:

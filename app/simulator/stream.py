@@ -91,15 +91,14 @@ class StreamPlayer:
             await self._channel.finish()
 
     async def _play_plain(self) -> ServedOutcome:
-        channel, served, usage = self._channel, self._served, self._served.usage
+        channel, served, exchange = self._channel, self._served, self._exchange
         for event in self._source.events():
             if served.written_events % EVENTS_PER_TURN == EVENTS_PER_TURN - 1:
                 await asyncio.sleep(0)
                 if channel.gone:
                     return "disconnected"
             if event.kind != OUTSIDE:
-                usage.output_tokens = event.output_tokens
-                usage.reasoning_tokens = event.reasoning_tokens
+                exchange.bill_output(event.output_tokens, event.reasoning_tokens)
                 served.written_events += 1
             await channel.write(frame(event))
         return "completed" if self._complete else "incomplete"

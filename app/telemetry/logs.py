@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -20,6 +21,8 @@ import msgspec
 from app.core.clock import Clock, SystemClock
 
 LINES_MAX = 20_000
+SHARED_WRITE_BYTES_MAX = 4096
+"""What several processes may write to one pipe without a line of one within a line of another (PIPE_BUF)."""
 FLUSH_INTERVAL_S = 0.05
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -36,8 +39,12 @@ class LogWriter:
         level: Level = "info",
         style: Literal["json", "text"] = "json",
         clock: Clock | None = None,
+        process: str | None = None,
     ) -> None:
+        """``process``: the name of one that shares the descriptor with others; each line then has it."""
         self._descriptor = descriptor
+        self._fields = {} if process is None else {"process": process}
+        self._shared = process is not None
         self._threshold = LEVELS[level]
         self._text = style == "text"
         self._clock = clock or SystemClock()
@@ -73,6 +80,7 @@ class LogWriter:
             self._dropped += 1
             return
         at = self._at()
+        fields = {**self._fields, **fields} if self._fields else fields
         if self._text:
             pairs = " ".join(f"{name}={self._encoder.encode(value).decode()}" for name, value in fields.items())
             self._lines.append(f"{at} {level:7} {event} {pairs}\n".encode())
@@ -111,13 +119,28 @@ class LogWriter:
         count = len(lines)
         if not count:
             return
-        batch = b"".join(lines.popleft() for _ in range(count))
+        waiting = [lines.popleft() for _ in range(count)]
+        for batch in _pieces(waiting) if self._shared else (b"".join(waiting),):
+            self._write(batch)
+
+    def _write(self, batch: bytes) -> None:
         while batch:
             try:
                 batch = batch[os.write(self._descriptor, batch) :]
             except OSError:
                 # Nothing is left to tell it to; the requests themselves go on.
                 return
+
+
+def _pieces(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in writes of a size that stays in one piece; a longer line has one of its own."""
+    piece = b""
+    for line in lines:
+        if piece and len(piece) + len(line) > SHARED_WRITE_BYTES_MAX:
+            yield piece
+            piece = b""
+        piece += line
+    yield piece
 
 
 class StandardLogHandler(logging.Handler):

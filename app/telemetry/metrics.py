@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app import __version__
+from app.core.clock import Clock
+from app.telemetry.shared import OverWorkers, SharedMetrics
 from app.telemetry.sums import RequestCollector, RequestSums, SeriesKey, Times
 
 OTHER = "_other"
@@ -33,6 +36,8 @@ class Metrics:
         self._times: dict[tuple[str, str], Times] = {}
         self._teams: set[str] = set()
         self._models: set[str] = set()
+        self._gauges: dict[str, OverWorkers] = {}
+        self._shared: SharedMetrics | None = None
         self.registry.register(RequestCollector(self._sums, self._times))
         self._add_events()
 
@@ -41,6 +46,12 @@ class Metrics:
         registry = self.registry
         self.limited = Counter(
             "headgate_limited_total", "Requests refused by a limit.", ("scope", "limit"), registry=registry
+        )
+        self.would_limit = Counter(
+            "headgate_would_limit_total",
+            "Requests that a limit in mode observe would have refused.",
+            ("scope", "limit"),
+            registry=registry,
         )
         self.refused = Counter("headgate_refused_total", "Requests refused, by code.", ("code",), registry=registry)
         self.passed = Counter(
@@ -62,11 +73,18 @@ class Metrics:
         self.dropped = Counter(
             "headgate_metric_series_dropped_total", "Label values folded into _other.", registry=registry
         )
+        self.reloads = Counter(
+            "headgate_configuration_reloads_total",
+            "Changed configurations, by whether they are in force now.",
+            ("result",),
+            registry=registry,
+        )
         self.degraded = Gauge(
             "headgate_degraded", "1 while a dependency does not answer.", ("dependency",), registry=registry
         )
         build = Gauge("headgate_build_info", "Always 1; the version is a label.", ("version",), registry=registry)
         build.labels(__version__).set(1)
+        self._gauges |= {"headgate_degraded": "max", "headgate_build_info": "max"}
 
     def __repr__(self) -> str:
         return f"Metrics(series={len(self._sums)}, models={len(self._models)}, teams={len(self._teams)})"
@@ -98,10 +116,29 @@ class Metrics:
         return sums
 
     def watch(
-        self, name: str, text: str, read: Callable[[], float | Iterable[tuple[str, float]]], label: str = ""
+        self,
+        name: str,
+        text: str,
+        read: Callable[[], float | Iterable[tuple[str, float]]],
+        label: str = "",
+        over_workers: OverWorkers = "sum",
     ) -> None:
-        """A gauge read at scrape time from ``read``: one number, or (label value, number) pairs."""
+        """A gauge read at scrape time from ``read``: one number, or (label value, number) pairs.
+        ``over_workers``: how the numbers of several workers become one.
+        """
+        self._gauges[name] = over_workers
         self.registry.register(_Watched(name, text, read, label))
+
+    def share(self, path: Path, clock: Clock) -> SharedMetrics:
+        """From now on the page has the metrics of all whose files are in the folder of ``path``, this
+        process's own. The caller starts and closes what is returned.
+        """
+        self._shared = SharedMetrics(self.registry, path, self._gauges, clock)
+        return self._shared
+
+    def render(self) -> bytes:
+        """The page, in Prometheus's text format; may be called from any thread."""
+        return generate_latest(self.registry if self._shared is None else self._shared)
 
 
 class _Watched(Collector):

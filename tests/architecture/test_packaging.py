@@ -73,7 +73,7 @@ def test_the_dockerfile_parses_and_its_sources_exist():
 def test_compose_has_gateway_valkey_and_postgres_and_its_settings_are_ours():
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     assert set(compose["services"]) == {"gateway", "valkey", "postgres"}
-    known = {"CONFIG", "DATABASE_URL_FILE", "REDIS_URL", "METRICS_TOKEN"}
+    known = {"CONFIG", "DATABASE_URL_FILE", "REDIS_URL", "METRICS_TOKEN", "WORKERS"}
     names = {name.removeprefix("HEADGATE_") for name in compose["services"]["gateway"]["environment"]}
     assert names - {"OPENAI_API_KEY"} <= known
     for volume in compose["services"]["gateway"]["volumes"]:

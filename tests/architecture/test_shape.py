@@ -25,7 +25,7 @@ def test_a_function_fits_a_screen_and_a_file_a_sitting(path):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or 0) - node.lineno + 1
             # A migration is a list of columns, and the composition root a list of parts.
-            listed = name_of(path) == "main.py" or "versions" in path.parts
+            listed = name_of(path) == "main/gateway.py" or "versions" in path.parts
             assert lines <= FUNCTION_LINES_MAX * (2 if listed else 1), f"{node.name} has {lines} lines"
 
 

@@ -52,21 +52,32 @@ def test_a_drain_lets_streams_end_and_exits_with_zero(tmp_path):
         assert not list((gateway.data_dir / "journal").rglob("*.log"))
 
 
-def test_what_outlasts_the_drain_is_cut_and_billed(tmp_path):
-    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, drain_s_max: 1")
+@pytest.mark.parametrize("how", ["the end of the drain", "a second interrupt"])
+def test_what_outlasts_the_drain_is_ended_with_an_event_and_billed(tmp_path, how):
+    drain_s_max = 1 if how == "the end of the drain" else 600
+    config = SIMULATED.replace("drain_delay_s: 0", f"drain_delay_s: 0, drain_s_max: {drain_s_max}")
     with RunningGateway(tmp_path, config) as gateway:
         body = {"model": "sim-large", "input": "[[sim: tokens=5000 pace_ms=50]] hi", "stream": True}
-        with (
-            pytest.raises(httpx.RemoteProtocolError),
-            httpx.stream("POST", f"{gateway.base_url}/responses", json=body, headers=gateway.headers) as answer,
-        ):
-            for number, _ in enumerate(answer.iter_raw()):
+        received = b""
+        with httpx.stream("POST", f"{gateway.base_url}/responses", json=body, headers=gateway.headers) as answer:
+            for number, data in enumerate(answer.iter_raw()):
+                received += data
                 if number == 5:
-                    gateway.process.send_signal(signal.SIGTERM)
+                    if drain_s_max == 1:
+                        gateway.process.send_signal(signal.SIGTERM)
+                    else:
+                        gateway.process.send_signal(signal.SIGINT)
+                        threading.Timer(0.5, gateway.process.send_signal, (signal.SIGINT,)).start()
+        events = [json.loads(line[6:]) for line in received.splitlines() if line.startswith(b"data: ")]
+        last = events[-1]
+        assert (last["type"], last["response"]["id"]) == ("response.failed", events[0]["response"]["id"])
+        assert last["response"]["error"]["message"].startswith("gateway_shutdown: ")
+        assert [event["sequence_number"] for event in events] == list(range(len(events)))
         assert gateway.process.wait(30) == 0
         (record,) = gateway.records()
         assert (record["outcome"], record["error_code"]) == ("interrupted", "gateway_shutdown")
         assert record["entries"][0]["kind"] == "estimate"
+        assert gateway.check_ledger()["ok"]
 
 
 def test_a_call_that_the_shutdown_cuts_is_not_worth_a_retry(tmp_path):

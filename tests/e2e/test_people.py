@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import time
+from datetime import datetime
 
 import httpx
 import openai
@@ -56,6 +57,36 @@ def test_a_new_key_works_at_once_and_a_revoked_one_stops_within_a_second(gateway
         time.sleep(0.02)
     assert answer.status_code == 401
     assert gateway.json("keys", "show", made["id"])["state"] == "revoked"
+
+
+def test_a_rotated_key_is_the_same_key_with_another_secret(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "turning")
+    second = gateway.json("keys", "rotate", "turning")
+    assert (second["id"], second["name"]) == (made["id"], "turning")
+    assert second["key"].startswith(f"sk-hg-{second['secret_id']}-")
+    assert [ask(gateway, each["key"]).status_code for each in (made, second)] == [200, 200]
+    shown = gateway.json("keys", "show", second["secret_id"])
+    old, new = shown["secrets"]
+    assert (old["id"], old["state"], new["id"], new["expires_at"]) == (made["id"], "active", second["secret_id"], None)
+    runs_out_s = datetime.fromisoformat(old["expires_at"]).timestamp() - time.time()
+    assert 86_300 < runs_out_s <= 86_400
+
+    third = gateway.json("keys", "rotate", made["id"], "--overlap", "0")
+    deadline = time.monotonic() + 1
+    while any(ask(gateway, each["key"]).status_code == 200 for each in (made, second)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [ask(gateway, each["key"]).status_code for each in (made, second, third)] == [401, 401, 200]
+    text = gateway.command("keys", "show", made["id"]).stdout
+    assert [text.count(f"({state}") for state in ("expired", "active")] == [2, 1]
+    assert not any(each["key"] in text for each in (made, second, third))
+    (row,) = [row for row in gateway.usage("key") if "turning" in row.values()]
+    assert row["requests"] >= 3
+
+    assert gateway.command("keys", "rotate", made["id"], "--overlap", "soon", check=False).returncode == 2
+    gateway.command("keys", "revoke", made["id"])
+    refused = gateway.command("keys", "rotate", made["id"], check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is revoked" in refused.stderr
 
 
 def test_every_bad_key_has_the_same_answer(gateway):

@@ -196,17 +196,41 @@ def piece(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+LARGE = b"event: response.output_text.delta\ndata: " + b"x" * 300_000
+
+# name: (steps, what the client gets of them, the record's error_code); a cut stream gets an end of its own behind that.
 STREAMS = {
-    "bad characters": (chunked([CREATED, DELTA.replace(b"Hello", b"H\xe9"), DONE]), True, None),
-    "reset": ([HEAD + piece(CREATED) + piece(DELTA), 0.05, "reset"], False, "upstream_disconnected"),
-    "cut inside an event": ([HEAD + piece(CREATED) + piece(DELTA[:30]), 0.05, "close"], False, "upstream_disconnected"),
-    "stalled": ([HEAD + piece(CREATED) + piece(DELTA), "hang"], False, "upstream_stalled"),
-    "stalled inside an event": ([HEAD + piece(CREATED) + piece(DELTA[:60] + b"\n"), "hang"], False, "upstream_stalled"),
-    "reset after the end": ([HEAD + piece(CREATED) + piece(DONE), 0.05, "reset"], True, None),
-    "without a terminal event": (chunked([CREATED, DELTA]), False, "upstream_disconnected"),
-    "closed without a length": ([CLOSED_HEAD + CREATED + DELTA, 0.05, "close"], False, "upstream_disconnected"),
-    "whole, delimited by the end": ([CLOSED_HEAD + CREATED + DONE, 0.05, "close"], True, None),
-    "whole, without the last blank line": (chunked([CREATED, DONE[:-1]]), True, None),
+    "bad characters": (
+        chunked([CREATED, DELTA.replace(b"Hello", b"H\xe9"), DONE]),
+        CREATED + DELTA.replace(b"Hello", b"H\xe9") + DONE,
+        None,
+    ),
+    "reset": ([HEAD + piece(CREATED) + piece(DELTA), 0.05, "reset"], CREATED + DELTA, "upstream_disconnected"),
+    "cut inside an event": (
+        [HEAD + piece(CREATED) + piece(DELTA[:30]), 0.05, "close"],
+        CREATED,
+        "upstream_disconnected",
+    ),
+    "stalled": ([HEAD + piece(CREATED) + piece(DELTA), "hang"], CREATED + DELTA, "upstream_stalled"),
+    "stalled inside an event": (
+        [HEAD + piece(CREATED) + piece(DELTA[:60] + b"\n"), "hang"],
+        CREATED,
+        "upstream_stalled",
+    ),
+    "reset after the end": ([HEAD + piece(CREATED) + piece(DONE), 0.05, "reset"], CREATED + DONE, None),
+    "without a terminal event": (chunked([CREATED, DELTA]), CREATED + DELTA, "upstream_disconnected"),
+    "closed without a length": (
+        [CLOSED_HEAD + CREATED + DELTA, 0.05, "close"],
+        CREATED + DELTA,
+        "upstream_disconnected",
+    ),
+    "whole, delimited by the end": ([CLOSED_HEAD + CREATED + DONE, 0.05, "close"], CREATED + DONE, None),
+    "whole, without the last blank line": (chunked([CREATED, DONE[:-1]]), CREATED + DONE[:-1], None),
+    "cut inside an event that is too large to hold": (
+        [HEAD + piece(CREATED) + piece(LARGE), 0.05, "reset"],
+        CREATED + LARGE,
+        "upstream_disconnected",
+    ),
 }
 
 
@@ -225,7 +249,7 @@ def streaming(tmp_path_factory):
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_an_upstream_that_dies_mid_stream_never_looks_like_success(streaming, name):
-    _, clean, code = STREAMS[name]
+    _, passed, code = STREAMS[name]
     before = len(streaming.records())
     received = b""
     ended = False
@@ -242,13 +266,23 @@ def test_an_upstream_that_dies_mid_stream_never_looks_like_success(streaming, na
         ended = True
     except httpx.RemoteProtocolError:
         pass
-    assert ended == clean
-    assert received.startswith(CREATED)
-    assert received.endswith(b"\n\n") or name == "whole, without the last blank line"
+    assert received.startswith(passed)
+    said = received.removeprefix(passed)
+    if code is None:
+        assert (ended, said) == (True, b"")
+    elif not passed.endswith(b"\n\n"):
+        assert (ended, said) == (False, b""), "part of an event is out: nothing can stand behind it"
+    else:
+        assert ended, "the connection is not to blame"
+        name_line, data_line, *rest = said.split(b"\n")
+        assert (name_line, rest) == (b"event: response.failed", [b"", b""])
+        failed = json.loads(data_line.removeprefix(b"data: "))
+        assert failed["response"]["id"] == "resp_1"
+        assert failed["response"]["error"]["message"].startswith(f"{code}: ")
     record = streaming.records(wait_for=before + 1)[-1]
-    assert record["error_code"] == code
+    assert (record["outcome"], record["error_code"]) == ("completed" if code is None else "failed", code)
     (entry,) = record["entries"]
-    assert entry["kind"] == ("charge" if clean else "estimate")
+    assert entry["kind"] == ("charge" if code is None else "estimate")
     assert streaming.metrics()["headgate_in_flight"] == 0
 
 

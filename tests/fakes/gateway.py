@@ -33,12 +33,15 @@ class RunningGateway:
         self.config = folder / "headgate.yaml"
         self.config.write_text(config)
         self.arguments = arguments
-        self.environment = {**os.environ, **environment}
+        # The ballast of a real gateway would fill the disk of a test run.
+        self.environment = {"HEADGATE_BALLAST_BYTES": str(2**20), **os.environ, **environment}
         # Compiled once, imported by every command after the first.
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environment.pop("OPENAI_API_KEY", None)
         self.log_path = folder / "log.jsonl"
         self.process: subprocess.Popen[bytes] | None = None
+        self.prefix: tuple[str, ...] = ()
+        """What its command is run by; has to become the gateway's own process."""
         self.port = 0
 
     def start(self) -> Self:
@@ -46,7 +49,7 @@ class RunningGateway:
         with self.log_path.open("ab") as log:
             begun = log.tell()
             self.process = subprocess.Popen(
-                [*command, "--port", str(self.port), *self.arguments],
+                [*self.prefix, *command, "--port", str(self.port), *self.arguments],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 env=self.environment,

@@ -77,6 +77,11 @@ class PostgresServer:
         )
 
     @property
+    def socket_path(self) -> str:
+        """Where it listens."""
+        return str(self._directory / ".s.PGSQL.5432")
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

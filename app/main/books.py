@@ -1,0 +1,31 @@
+"""Journal, ledger and owners behind one door."""
+
+from __future__ import annotations
+
+from app.auth.ownership import Ownership
+from app.core.records import Attempt, OwnedObject, Record
+from app.ledger.journal import Journal
+from app.ledger.writer import LedgerWriter
+
+
+class Books:
+    """Journal, ledger and owners behind one door, in the order that loses nothing."""
+
+    def __init__(self, journal: Journal, writer: LedgerWriter, ownership: Ownership) -> None:
+        self._journal = journal
+        self._writer = writer
+        self._ownership = ownership
+
+    def attempt(self, request_id: str, attempt: Attempt) -> None:
+        self._journal.attempt(request_id, attempt)
+
+    def seen(self, owned: OwnedObject) -> None:
+        self._ownership.remember(owned)
+        self._journal.seen(owned)
+        self._writer.remember(owned)
+
+    def close(self, record: Record) -> bytes:
+        return self._journal.close(record)
+
+    def submit(self, record: Record) -> None:
+        self._writer.submit(record)

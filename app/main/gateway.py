@@ -1,0 +1,227 @@
+"""The composition root: ``open_gateway`` names every part.
+
+It brings the parts up in the order in which they need one another, and takes them down in reverse,
+settling everything on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from app.accounting.accounts import Shared
+from app.accounting.alone import Alone
+from app.admin.app import create_control_plane
+from app.auth.authenticator import Authenticator
+from app.auth.ownership import Ownership
+from app.core.clock import Clock, SystemClock
+from app.edge.peers import Peers
+from app.edge.plane import Gateway as GatewayApp
+from app.ledger.journal import Journal
+from app.ledger.refusals import RefusalLog
+from app.ledger.slots import Slot, take_slot
+from app.ledger.space import Space
+from app.main.books import Books
+from app.main.data_dir import hold_data_dir
+from app.main.first_run import FirstRun, make_first_run
+from app.main.hot_state import open_hot_state
+from app.main.ledger import open_ledger
+from app.main.states import States
+from app.main.switch import Switch, compiled
+from app.main.upstreams import Upstreams
+from app.metering.estimates import Estimates
+from app.pipeline import Desk, Drains, Parts
+from app.settings import Configuration, Environment
+from app.store.database import Database
+from app.store.migrate import upgrade
+from app.telemetry.logs import LogWriter
+from app.telemetry.metrics import Metrics
+from app.telemetry.shared import SUFFIX
+from app.telemetry.watchdog import Watchdog
+from app.upstream.watch import Sweep
+
+JOURNAL = "journal"
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """What a supervisor has done once for all its workers: the data dir is held, the schema is there."""
+
+    metrics_dir: Path
+    simulator_socket: Path
+
+
+class Gateway:
+    """One running gateway: its application, and what stands behind it."""
+
+    def __init__(
+        self, *, app: GatewayApp, switch: Switch, metrics: Metrics, log: LogWriter, first_run: FirstRun | None
+    ) -> None:
+        self.app = app
+        self.switch = switch
+        self.metrics = metrics
+        self.log = log
+        self.first_run = first_run
+
+    def __repr__(self) -> str:
+        return f"Gateway(draining={self.app.draining}, in_flight={self.in_flight})"
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being served."""
+        return self.switch.pipeline.in_flight
+
+
+@asynccontextmanager
+async def open_gateway(
+    configuration: Configuration,
+    environment: Environment,
+    *,
+    base_url: str,
+    log: LogWriter,
+    prepared: Prepared | None = None,
+    on_full_disk: Callable[[Space], Awaitable[None]],
+) -> AsyncIterator[Gateway]:
+    """Everything up and ready to serve; on the way out everything is settled and closed.
+
+    ``on_full_disk`` is called where there is no room to start, and returns when there is.
+
+    Raises DataDirTaken, ConfigurationError, StoreError: nothing is left running then.
+    """
+    async with AsyncExitStack() as stack:
+        clock = SystemClock()
+        metrics = Metrics()
+        states = States(metrics, log)
+        data_dir = environment.data_dir.absolute()
+        if prepared is None:
+            stack.enter_context(hold_data_dir(data_dir))
+        space = Space(data_dir, ballast_bytes=environment.ballast_bytes)
+        if space.check(gives_up=False) is not None:
+            await on_full_disk(space)
+        if environment.redis and environment.database.startswith("sqlite"):
+            log.warning("redis_without_postgresql", reason="limits are shared, the ledger is not")
+
+        database = await Database.open(environment.database)
+        stack.push_async_callback(database.close)
+        first_run = None
+        if prepared is None:
+            await upgrade(database)
+            first_run = await make_first_run(database, data_dir, base_url, clock.now_ms())
+
+        slot = _take_slot(stack, data_dir, metrics, prepared)
+        accounts, owners = await open_hot_state(stack, environment, database, slot, log, states)
+        journal, writer = await open_ledger(stack, database, slot, space, accounts, metrics, log, states)
+        await accounts.start()
+        refusals = RefusalLog(database, clock)
+        refusals.start()
+        stack.push_async_callback(refusals.close)
+
+        peers = Peers(configuration.server.trusted_proxies)
+        authenticator = await _open_people(stack, database, clock, peers, accounts, states)
+
+        ownership = Ownership(database, owners)
+        upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
+        stack.push_async_callback(upstreams.close)
+        pools, off = await upstreams.open(configuration, {})
+        catalog, prices = compiled(configuration, pools, off)
+        sweep = Sweep()
+        sweep.start()
+        stack.push_async_callback(sweep.close)
+
+        parts = Parts(
+            configuration=configuration,
+            authenticator=authenticator,
+            ownership=ownership,
+            catalog=catalog,
+            pools=pools,
+            refusals=refusals,
+            prices=prices,
+            estimates=Estimates(),
+            journal=journal,
+            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains()),
+            sweep=sweep,
+        )
+        switch = Switch(parts, upstreams, off)
+        stack.push_async_callback(switch.close)
+        token = environment.metrics_token
+        app = GatewayApp(
+            switch.pipeline,
+            create_control_plane(
+                metrics, host=environment.host, metrics_token=token.get_secret_value() if token else None
+            ),
+            settings=configuration.server,
+            peers=peers,
+            readiness=lambda: _failing(app, states, accounts),
+            clock=clock,
+            metrics=metrics,
+            log=log,
+        )
+        switch.connect(app)
+        watchdog = Watchdog(log)
+        watchdog.start()
+        stack.callback(watchdog.close)
+        _watch(metrics, switch, journal, watchdog)
+        yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
+
+
+async def _open_people(
+    stack: AsyncExitStack, database: Database, clock: Clock, peers: Peers, accounts: Shared | Alone, states: States
+) -> Authenticator:
+    authenticator = Authenticator(
+        database, clock, on_state=states.reporter("ledger_reads"), is_trusted_proxy=peers.is_trusted
+    )
+    await authenticator.start()
+    stack.push_async_callback(authenticator.close)
+    if isinstance(accounts, Shared):
+        accounts.know_teams(authenticator.team_ids)
+    return authenticator
+
+
+def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:
+    """The worker's place in the data dir: its journal, and where there are others the file of its metrics."""
+    slot = take_slot(data_dir / JOURNAL)
+    stack.callback(slot.release)
+    if prepared is not None:
+        shared = metrics.share(prepared.metrics_dir / f"slot-{slot.number}{SUFFIX}", SystemClock())
+        shared.start()
+        stack.callback(shared.close)
+    return slot
+
+
+def _failing(app: GatewayApp, states: States, accounts: Shared | Alone) -> list[str]:
+    """What keeps new requests out. The ledger may be away: the journal keeps what it is owed. So may Redis, once
+    it has been there: requests that no strict limit binds go on, and no other replica could do more.
+    """
+    failing = ["draining"] if app.draining else []
+    if states.is_down("journal"):
+        failing.append("journal")
+    if isinstance(accounts, Shared) and not (accounts.has_opened and states.has_been_up("redis")):
+        failing.append("limits")
+    return failing
+
+
+def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog) -> None:
+    metrics.watch("headgate_in_flight", "Requests being served.", lambda: switch.pipeline.in_flight)
+    metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: switch.streams_open)
+    metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
+    metrics.watch(
+        "headgate_journal_oldest_seconds",
+        "Age of the oldest of them.",
+        lambda: journal.oldest_pending_s,
+        over_workers="max",
+    )
+    metrics.watch(
+        "headgate_upstream_up",
+        "0 after a connection to the upstream could not be made, until one could.",
+        lambda: [(name, float(pool.reachable)) for name, pool in switch.pools.items()],
+        label="upstream",
+        over_workers="min",
+    )
+    metrics.watch(
+        "headgate_loop_lag_seconds",
+        "The longest that the event loop was late in the last half minute.",
+        lambda: watchdog.lag_s,
+        over_workers="max",
+    )

@@ -1,0 +1,314 @@
+"""Whether a request may be sent: what it can cost, which limits bind it, and what they say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from app.accounting.accounts import Accounts
+from app.catalog import Route
+from app.core.calendar import window_of
+from app.core.clock import quarter_of
+from app.core.errors import (
+    GatewayError,
+    InvalidRequest,
+    LimitsUnavailable,
+    UnpricedModel,
+    quoted,
+)
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.core.peek import Peek
+from app.core.records import Attempt, Bound, BudgetWindow, Opening
+from app.ledger.lines import OpenLine, encode_payload
+from app.ledger.refusals import RefusalLog
+from app.limits.headers import refusal_error
+from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, MoneyWindow, Refusal
+from app.limits.policy import Policy
+from app.metering.bounds import bound_of
+from app.metering.estimates import Ask, Estimates
+from app.metering.pricing import PriceBook
+from app.store.refusals import RefusalRow
+from app.telemetry.metrics import Metrics
+
+LIMITS_TOLD_MAX = 20
+"""A decision has to fit into 2 KiB."""
+
+
+class Admitted(msgspec.Struct):
+    """A request that may be sent: what was reserved for it, and what is written down before it is.
+
+    ``payload`` is the opening as it was reserved with, to be written to the journal as it is; ``opening``
+    says in its decision, too, what the limits said.
+    """
+
+    opening: Opening
+    payload: bytes
+    grant: Grant
+    upstream_grant: Grant | None
+
+
+class Question(msgspec.Struct, frozen=True):
+    """What is asked of the limits: who, what, how large, and where it may go (``route`` first)."""
+
+    exchange: Exchange
+    principal: Principal
+    ask: Peek
+    size: Ask
+    route: Route
+    bounds: Mapping[Route, Bound]
+    tags: dict[str, str]
+
+
+class Admission:
+    """The gate. ``blocks_unpriced``: models without a price are refused; ``keeps_unlimited``: what nothing
+    limits is held in the hot state as well, for the sake of its record.
+    """
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        policy: Policy,
+        upstream_limits: Mapping[str, tuple[Limit, ...]],
+        prices: PriceBook,
+        estimates: Estimates,
+        refusals: RefusalLog,
+        metrics: Metrics,
+        *,
+        blocks_unpriced: bool,
+        keeps_unlimited: bool,
+    ) -> None:
+        self._accounts = accounts
+        self._policy = policy
+        self._upstream_limits = upstream_limits
+        self._prices = prices
+        self._estimates = estimates
+        self._refusals = refusals
+        self._metrics = metrics
+        self._blocks_unpriced = blocks_unpriced
+        self._keeps_unlimited = keeps_unlimited
+
+    def __repr__(self) -> str:
+        return f"Admission({self._accounts!r}, {self._policy!r})"
+
+    def bound(self, exchange: Exchange, ask: Peek, size: Ask, route: Route) -> Bound:
+        """What one attempt on ``route`` can use and cost. Raises UnpricedModel, where that is to be refused."""
+        prices = self._prices
+        price, *others = prices.possible_prices(route.upstream, route.model, ask.service_tier, exchange.received_ms)
+        if price is None and self._blocks_unpriced:
+            raise UnpricedModel(f"The model {quoted(ask.model)!r} has no price.", param="model")
+        context = prices.context_tokens(route.upstream, route.model)
+        return bound_of(size, price, prices.output_tokens_max(route.model), context, others=others)
+
+    async def admit(self, question: Question) -> Admitted:
+        """Raises RateLimited, InsufficientQuota, UnpricedModel, InvalidRequest, LimitsUnavailable."""
+        principal, route = question.principal, question.route
+        limits = self._policy.bind(principal, question.ask.model, question.tags)
+        upstream_limits = self._upstream_limits.get(route.upstream, ())
+        tokens = 0
+        if limits or upstream_limits:
+            tokens = self._estimates.reserved_tokens(principal.key_id, route.model, question.size)
+        try:
+            money = self._money(question, limits)
+            upstream_grant = None
+            if upstream_limits:
+                upstream_grant = await self._reserve_upstream(question, upstream_limits, tokens)
+            try:
+                grant, opening = await self._reserve(question, limits, tokens, money)
+            except BaseException:
+                if upstream_grant is not None:
+                    self._accounts.void(upstream_grant.claim)
+                raise
+        except GatewayError as error:
+            self._note(question, error)
+            raise
+        payload = grant.claim.opening
+        decided = msgspec.structs.replace(opening, decision=_decision(grant, upstream_grant, money))
+        return Admitted(decided, payload, grant, upstream_grant)
+
+    def give_back(self, admitted: Admitted) -> None:
+        """Nothing was sent, and nothing is written down."""
+        self._accounts.void(admitted.grant.claim)
+        if admitted.upstream_grant is not None:
+            self._accounts.void(admitted.upstream_grant.claim)
+
+    # -- money ----------------------------------------------------------------------------------
+
+    def _money(self, question: Question, limits: Sequence[Limit]) -> tuple[int, int]:
+        """What the request can cost at most and is likely to: (0, 0) where no budget binds it."""
+        budgets = [limit for limit in limits if limit.kind == "money"]
+        if not budgets:
+            return 0, 0
+        enforced = [limit for limit in budgets if limit.mode == "enforce"]
+        bounds = question.bounds.values()
+        uppers = [bound.cost_upper_nanousd for bound in bounds]
+        if None in uppers:
+            if enforced:
+                raise UnpricedModel(
+                    f"The model {quoted(question.ask.model)!r}, or a tool of the request, has no price, and"
+                    f" {_whose(enforced[0])} has a budget of money.",
+                    param="model",
+                )
+            return 0, 0
+        unbounded = next((bound.unbounded for bound in bounds if bound.unbounded is not None), None)
+        if unbounded is not None and any(limit.bound == "maximum" for limit in enforced):
+            raise InvalidRequest(
+                f"Nothing bounds what this request can cost ({unbounded}), and {_whose(enforced[0])} has a budget"
+                " of money. Set max_tool_calls.",
+            )
+        upper = max(cost for cost in uppers if cost is not None)
+        if all(limit.bound == "maximum" for limit in budgets):
+            return upper, upper
+        return upper, min(upper, self._likely(question, upper))
+
+    def _likely(self, question: Question, upper: int) -> int:
+        route, exchange, size = question.route, question.exchange, question.size
+        price, *others = self._prices.possible_prices(
+            route.upstream, route.model, question.ask.service_tier, exchange.received_ms
+        )
+        likely = self._estimates.likely_tokens(question.principal.key_id, route.model, size)
+        context = self._prices.context_tokens(route.upstream, route.model)
+        output_max = self._prices.output_tokens_max(route.model)
+        bound = bound_of(size, price, output_max, context, policy="estimate", others=others, likely=likely)
+        return upper if bound.cost_upper_nanousd is None else bound.cost_upper_nanousd
+
+    # -- reservations ---------------------------------------------------------------------------
+
+    async def _reserve_upstream(self, question: Question, limits: tuple[Limit, ...], tokens: int) -> Grant:
+        claim = Claim(question.exchange.request_id, f"{UPSTREAM_TAG}{question.route.upstream}", limits, tokens)
+        decided = await self._accounts.admit(claim, lambda _at_ms: claim)
+        if isinstance(decided, Refusal):
+            raise self._refused(question, decided)
+        self._observe(decided)
+        return decided
+
+    async def _reserve(
+        self, question: Question, limits: tuple[Limit, ...], tokens: int, money: tuple[int, int]
+    ) -> tuple[Grant, Opening]:
+        exchange = question.exchange
+        bare = _opening(question)
+        opening = bare
+
+        def claim_at(at_ms: int) -> Claim:
+            nonlocal opening
+            windows = money_windows(limits, at_ms)
+            opening = bare
+            if windows:
+                opening = msgspec.structs.replace(bare, budgets=tuple(window.budget for window in windows))
+            return Claim(
+                request_id=exchange.request_id,
+                tag=question.principal.team_id,
+                limits=limits,
+                tokens=tokens,
+                bound_nanousd=money[0],
+                likely_nanousd=money[1],
+                money=windows,
+                owner=self._accounts.process_id,
+                opening=encode_payload(OpenLine(opening)),
+            )
+
+        claim = claim_at(exchange.received_ms)
+        if not limits and not self._keeps_unlimited:
+            return Grant(claim, exchange.received_ms, is_held=False), opening
+        decided = await self._accounts.admit(claim, claim_at)
+        if isinstance(decided, Refusal):
+            raise self._refused(question, decided)
+        self._observe(decided)
+        return decided, opening
+
+    def _observe(self, grant: Grant) -> None:
+        for limit in grant.observed:
+            self._metrics.would_limit.labels(limit.scope, limit.name).inc()
+
+    # -- refusals -------------------------------------------------------------------------------
+
+    def _refused(self, question: Question, refusal: Refusal) -> GatewayError:
+        limit = refusal.limit
+        name = "budget_held" if refusal.is_held else limit.name
+        self._metrics.limited.labels(limit.scope, name).inc()
+        # Those who wait for the same holds should not come back at the same moment.
+        jitter_ms = random.randint(-1000, 3000) if refusal.is_held else 0  # noqa: S311 - jitter, not a secret
+        error = refusal_error(refusal, question.exchange.received_ms, jitter_ms)
+        error.explanation = {
+            "limit": name,
+            "scope": limit.scope,
+            "scope_id": limit.scope_id,
+            "maximum": limit.maximum,
+            "retry_after_ms": refusal.retry_after_ms,
+            "limits": [
+                [one.limit.scope, one.limit.name, one.limit.maximum, one.remaining]
+                for one in refusal.standings[:LIMITS_TOLD_MAX]
+            ],
+        }
+        return error
+
+    def _note(self, question: Question, error: GatewayError) -> None:
+        """Kept for a day, for whoever asks why; of the store's failures there would be too many."""
+        if isinstance(error, LimitsUnavailable):
+            return
+        exchange, principal = question.exchange, question.principal
+        decision: dict[str, object] = {"model": question.ask.model, "upstream": question.route.upstream}
+        self._refusals.add(
+            RefusalRow(
+                request_id=exchange.request_id,
+                team_id=principal.team_id,
+                key_id=principal.key_id,
+                at_ms=exchange.received_ms,
+                status=error.status,
+                code=error.code,
+                decision={**decision, **error.explanation},
+            )
+        )
+
+
+def money_windows(limits: Sequence[Limit], at_ms: int) -> tuple[MoneyWindow, ...]:
+    """The window of each budget among ``limits``, at a moment."""
+    windows: list[MoneyWindow] = []
+    for limit in limits:
+        if limit.kind == "money":
+            start_ms, end_ms = window_of(limit.window, limit.time_zone, at_ms)  # type: ignore[arg-type] # checked by Limit
+            windows.append(MoneyWindow(BudgetWindow(limit.counter, start_ms), end_ms))
+    return tuple(windows)
+
+
+def _opening(question: Question) -> Opening:
+    exchange, principal, ask = question.exchange, question.principal, question.ask
+    route = question.route
+    return Opening(
+        request_id=exchange.request_id,
+        admitted_at_ms=exchange.received_ms,
+        quarter_ms=quarter_of(exchange.received_ms),
+        team_id=principal.team_id,
+        key_id=principal.key_id,
+        secret_id=principal.secret_id,
+        endpoint=exchange.endpoint.family,
+        stream=ask.stream,
+        model_requested=ask.model,
+        attempt=Attempt(1, route.upstream, route.model, question.bounds[route]),
+        end_user=ask.end_user,
+        tags=question.tags,
+    )
+
+
+def _decision(grant: Grant, upstream_grant: Grant | None, money: tuple[int, int]) -> dict[str, object]:
+    """What was checked, for whoever asks why: the limits, and what each had left afterwards."""
+    standings = [*grant.standings, *(upstream_grant.standings if upstream_grant is not None else ())]
+    decision: dict[str, object] = {}
+    if standings:
+        decision["limits"] = [
+            [standing.limit.scope, standing.limit.name, standing.limit.maximum, standing.remaining]
+            for standing in standings[:LIMITS_TOLD_MAX]
+        ]
+    if money[0]:
+        decision["reserved_nanousd"] = money[0]
+    if grant.observed:
+        decision["observed"] = [limit.name for limit in grant.observed]
+    if not grant.is_held and grant.claim.limits:
+        decision["store"] = "away"
+    return decision
+
+
+def _whose(limit: Limit) -> str:
+    return f"{limit.scope.replace('_', ' ')} {limit.scope_id}"

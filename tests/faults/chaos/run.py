@@ -1,0 +1,252 @@
+"""One story, from its first request to its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from tests.fakes.postgres import PostgresServer
+from tests.faults.chaos.clients import Crowd
+from tests.faults.chaos.gateways import Gateway
+from tests.faults.chaos.mishaps import MISHAPS
+from tests.faults.chaos.oracles import LEASE_S, Evidence, judge
+from tests.faults.chaos.rest import come_to_rest, heal
+from tests.faults.chaos.servers import environment_of
+from tests.faults.chaos.story import Story
+from tests.faults.chaos.truth import read_books, read_held, read_served
+from tests.faults.chaos.world import World, running_world
+
+WATCH_EVERY_S = 0.25
+TAIL_S = 1.5
+CLOSED_BY = {"redis", "limits"}
+
+
+class Verdict(msgspec.Struct):
+    """``closed_s``: each span in which a gateway decided no strict limits; ``broken`` names oracles."""
+
+    seed: int
+    faults: list[str] = []
+    asked: int = 0
+    admitted: int = 0
+    billed: int = 0
+    estimates: int = 0
+    adjusts: int = 0
+    unsent: int = 0
+    refused: dict[str, int] = {}
+    epochs: int = 0
+    losses: int = 0
+    closed_s: list[float] = []
+    windows: int = 0
+    rest_s: float = 0.0
+    slow: list[str] = []
+    took_s: float = 0.0
+    broken: list[str] = []
+
+
+async def run_story(story: Story, server: PostgresServer, *, keep: bool = False) -> Verdict:
+    """Tells it, and judges what is left. ``keep`` leaves the folder of logs behind."""
+    began_s = time.monotonic()
+    verdict = Verdict(story.seed)
+    async with running_world(
+        story.seed,
+        server,
+        persistence=story.persistence,
+        small_disk_mib=story.small_disk_mib,
+        tracer=story.tracer,
+        on_disconnect=story.on_disconnect,
+    ) as world:
+        crowd = Crowd(str(story.seed), world.people, world.gateways, story.clients, story.think_s)
+        peaks: dict[tuple[str, int], int] = {}
+        watching = asyncio.create_task(_watch(world, peaks))
+        try:
+            await _tell(world, story, crowd)
+            await heal(world)
+            verdict.rest_s, verdict.slow, owed = await come_to_rest(world)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            if keep:
+                world.keep(verdict.seed)
+        verdict.broken += [f"6: not at rest after {verdict.rest_s:.0f} s: {each}" for each in owed[:8]]
+        await _conclude(world, story, crowd, peaks, verdict)
+        verdict.took_s = time.monotonic() - began_s
+    return verdict
+
+
+async def _tell(world: World, story: Story, crowd: Crowd) -> None:
+    began_s = time.monotonic()
+    over = asyncio.Event()
+
+    async def befall(number: int, at_s: float, name: str) -> None:
+        await asyncio.sleep(at_s)
+        world.tell(f"[{time.monotonic() - began_s:.1f}]")
+        await MISHAPS[name](world, random.Random(f"{story.seed} {number} {name}"))
+
+    asking = asyncio.create_task(crowd.ask(lambda: over.is_set() and time.monotonic() - began_s > story.load_s))
+    befalling = [
+        asyncio.create_task(befall(number, event.at_s, event.name)) for number, event in enumerate(story.events)
+    ]
+    try:
+        await asyncio.gather(*befalling)
+        await asyncio.sleep(TAIL_S)
+        over.set()
+        await asking
+    finally:
+        for task in (asking, *befalling):
+            task.cancel()
+        await asyncio.gather(asking, *befalling, return_exceptions=True)
+
+
+async def _watch(world: World, peaks: dict[tuple[str, int], int]) -> None:
+    """The most that SQL ever has of each window."""
+    while True:
+        try:
+            async with asyncio.timeout(2):
+                connection = await asyncpg.connect(world.ledger.url)
+                try:
+                    while True:
+                        for row in await connection.fetch("SELECT budget_id, start_ms, spent_nanousd FROM budgets"):
+                            window = row["budget_id"], row["start_ms"]
+                            peaks[window] = max(peaks.get(window, 0), row["spent_nanousd"])
+                        async with asyncio.timeout(WATCH_EVERY_S * 8):
+                            await asyncio.sleep(WATCH_EVERY_S)
+                finally:
+                    connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await asyncio.sleep(WATCH_EVERY_S)
+
+
+async def _conclude(
+    world: World, story: Story, crowd: Crowd, peaks: dict[tuple[str, int], int], verdict: Verdict
+) -> None:
+    held = await asyncio.to_thread(read_held, world.hot)
+    codes = await asyncio.gather(*(gateway.stop() for gateway in world.gateways))
+    verdict.broken += [
+        f"{gateway.name} exits with {code}" for gateway, code in zip(world.gateways, codes, strict=True) if code
+    ]
+    world.upstream.kill()
+    books = await read_books(world.ledger.url)
+    served = read_served(world.upstream.logs)
+    silence_s = max((until_s - from_s for from_s, until_s in world.silent), default=0.0)
+    evidence = Evidence(
+        served=served,
+        books=books,
+        held=held,
+        told=crowd.told,
+        people=world.people,
+        losses=len(world.losses),
+        longest_silence_s=silence_s,
+        may_lose_leases=silence_s > LEASE_S or (bool(world.losses) and bool(world.silent)),
+        peaks=peaks,
+    )
+    verdict.broken += judge(evidence)
+    verdict.broken += await _check_ledger(world)
+    for gateway in world.gateways:
+        verdict.broken += faults_in_log(gateway, world.expected_in_logs)
+    if not books.records:
+        verdict.broken.append("nothing was admitted")
+    if not world.applied:
+        verdict.broken.append("no fault was applied")
+    verdict.faults = told_faults(world.applied)
+    verdict.asked = len(crowd.told)
+    verdict.admitted = len(books.records)
+    verdict.billed = sum(each.billed for each in served.values())
+    verdict.estimates = sum(attempt.kind == "estimate" for attempt in books.attempts.values())
+    verdict.adjusts = sum(len(attempt.adjusts) for attempt in books.attempts.values())
+    verdict.unsent = sum(attempt_id not in served for attempt_id in books.attempts)
+    verdict.refused = dict(crowd.codes())
+    verdict.epochs = books.epoch
+    verdict.losses = len(world.losses)
+    verdict.closed_s = [span for gateway in world.gateways for span in closed_spans(gateway)]
+    verdict.windows = len(books.budgets)
+
+
+async def _check_ledger(world: World) -> list[str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "app", "check", "--ledger", "--json"),
+        env=environment_of(HEADGATE_DATABASE_URL=world.ledger.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, error = await process.communicate()
+    return [f"5: check --ledger: {out.decode()} {error.decode()}"] if process.returncode else []
+
+
+def told_faults(applied: Sequence[str]) -> list[str]:
+    """Moments and what happened then, in one text each."""
+    found: list[str] = []
+    for text in applied:
+        if found and found[-1].endswith("]"):
+            found[-1] += f" {text}"
+        else:
+            found.append(text)
+    return found
+
+
+def lines_of(gateway: Gateway) -> list[dict[str, Any]]:
+    """Its log; what is no JSON stands under ``raw``."""
+    found: list[dict[str, Any]] = []
+    for line in gateway.log_path.read_text(errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            found.append({"raw": line})
+    return found
+
+
+def faults_in_log(gateway: Gateway, expected: set[str]) -> list[str]:
+    """What no fault of another part may lead to: tracebacks, internal errors, what nobody has caught."""
+    found: Counter[str] = Counter()
+    for line in lines_of(gateway):
+        event = line.get("event", "")
+        where = (
+            f"{line.get('exception', '')} {line.get('where', '')} {line.get('reason', '')} {line.get('message', '')}"
+        )
+        if "raw" in line and "Traceback" in line["raw"]:
+            found["a traceback"] += 1
+        if event in {"uncaught", "library", "upkeep_failed", "redis_script_refused", "ledger_row_refused"}:
+            found[f"{event} {where}"] += 1
+        if event in {"reservation_unreadable", "ledger_not_drained", "log_lines_dropped"}:
+            found[event] += 1
+        if "internal_error" in (line.get("code"), line.get("error_code")):
+            found[f"internal_error {event} {where}"] += 1
+        if event == "dependency_down" and "while confirming" in str(line.get("reason", "")):
+            found[str(line["reason"])] += 1
+    return [
+        f"{gateway.name} logs {text}, {times} times"
+        for text, times in found.items()
+        if not any(each in text for each in expected)
+    ]
+
+
+def closed_spans(gateway: Gateway) -> list[float]:
+    """Seconds for which this gateway decided no strict limits, while it ran."""
+    spans: list[float] = []
+    down: dict[str, float] = {}
+    since_s = last_s = 0.0
+    for line in lines_of(gateway):
+        if line.get("event") == "chaos: started":
+            if down:
+                spans.append(last_s - since_s)
+            down.clear()
+            continue
+        if "at" not in line:
+            continue
+        last_s = datetime.fromisoformat(line["at"]).timestamp()
+        if line.get("event") == "dependency_down" and line.get("dependency") in CLOSED_BY:
+            if not down:
+                since_s = last_s
+            down[line["dependency"]] = last_s
+        elif line.get("event") == "dependency_up" and down.pop(line.get("dependency", ""), None) and not down:
+            spans.append(last_s - since_s)
+    return spans

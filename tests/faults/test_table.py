@@ -1,0 +1,63 @@
+"""The table of faults: for each fault of each part what a client is told, what is counted, logged and written.
+
+Left out, and why:
+
+- *Upstream*: nothing.
+- *Redis* restart with its data kept, failover, cluster: what follows is the same as after a loss, since it is another
+  run of the server; ``chaos`` restarts servers with every kind of persistence, ``contract/redis`` fails over.
+- *SQL*: admin writes, since there is no control plane yet; deadlock, serialization failure and poisoned rows, which
+  ``contract/ledger`` makes row by row; an older schema, which is brought up at the start (``contract/store``).
+- *Disk* mounted read-only: a kernel refuses that under open files; the journal's own tests give it every error of a
+  write.
+- *Clock*: a process' clock cannot be set by itself; two processes' clocks are injected, below.
+- *Client* retries with an Idempotency-Key: there is no replay yet.
+- *Own worker*: a loop that is blocked from inside (``unit/telemetry``); a memory limit, which is not built; SIGTERM
+  (``test_lifecycle``, ``test_rolling_restart``); a pause that outlasts the lease (``chaos`` freezes for twenty seconds).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from tests.fakes.gateway import RunningGateway
+from tests.faults.table.check import check
+from tests.faults.table.clocks import CLOCK
+from tests.faults.table.others import CLIENT, DISK, WORKER
+from tests.faults.table.stores import BOTH_AWAY, REDIS, SQL
+from tests.faults.table.upstream import NAMES, UPSTREAM
+from tests.faults.table.worlds import opened_worlds
+
+ROWS = (*UPSTREAM, *NAMES, *CLIENT, *REDIS, *SQL, *BOTH_AWAY, *CLOCK, *DISK, *WORKER)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory):
+    with opened_worlds(lambda: tmp_path_factory.mktemp("world")) as worlds:
+        yield worlds
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_a_fault(row, worlds):
+    check(row, worlds[row.world])
+
+
+def test_a_newer_schema_is_refused_with_a_sentence(tmp_path):
+    with RunningGateway(tmp_path) as gateway:
+        assert gateway.stop() == 0
+        with sqlite3.connect(gateway.data_dir / "headgate.db") as database:
+            database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.close()
+        refused = gateway.command("serve", "--port", "0", check=False)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        (sentence,) = [line for line in refused.stderr.splitlines() if not line.startswith("{")]
+        assert sentence.startswith("headgate: The database is at schema 9999, this Headgate knows schemas up to ")
+        assert "restore a backup" in sentence
+
+
+def test_every_ledger_is_proved_after_all_of_it(worlds):
+    """Run last."""
+    for world in worlds.values():
+        world.recover()
+        assert world.gateway.check_ledger()["ok"], world.gateway.folder
