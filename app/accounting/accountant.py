@@ -8,7 +8,7 @@ holds in that epoch, and that the epoch's warm-up is over; only then are strict 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from app.accounting.epochs import WAIT_S, WAITS_MAX, Epochs
@@ -156,12 +156,17 @@ class Accountant:
     def _raise_marks(self, claim: Claim) -> Steps[None]:
         """Before more is held of a budget than others assume, they are told."""
         raised: list[Mark] = []
-        for window in claim.money:
-            taken = self.holdings.taken(window.budget)
+        money = [limit for limit in claim.limits if limit.kind == "money"]
+        for window, limit in zip(claim.money, money, strict=True):
+            amount, taken = claim.amount_of(limit), self.holdings.taken(window.budget)
+            mark = max(int(taken * MARK_GROWTH), taken + MARK_CALLS_MIN * amount)
+            if limit.mode == "enforce":
+                if amount > limit.maximum:
+                    # It is about to be refused, and nothing is held for it.
+                    return
+                # Nobody can hold more than all of it.
+                mark = max(taken, min(mark, limit.maximum))
             if taken > self._marks.get(window.budget, 0):
-                own = self.holdings.get(claim.request_id)
-                amount = own.amounts.get(window.budget, 0) if own is not None else 0
-                mark = max(int(taken * MARK_GROWTH), taken + MARK_CALLS_MIN * amount)
                 raised.append(Mark(self.process_id, claim.tag, window.budget, mark))
         if not raised:
             return
@@ -347,15 +352,17 @@ class Accountant:
             # The next beat comes long before a lease ends.
             return
 
-    def beat_light(self, claims: Sequence[Claim]) -> Steps[None]:
-        """The same for calls under an upstream's limits: only their leases are to be kept."""
-        by_tag: defaultdict[str, list[Seen]] = defaultdict(list)
-        for claim in claims:
-            by_tag[claim.tag].append(Seen(claim))
+    def beat_light(self, claims: Mapping[str, Claim]) -> Steps[None]:
+        """The same for calls under an upstream's limits, by request: only their leases are to be kept."""
+        by_tag: defaultdict[str, list[str]] = defaultdict(list)
+        for request_id, claim in claims.items():
+            by_tag[claim.tag].append(request_id)
         try:
-            for tag, seen in by_tag.items():
-                for start in range(0, len(seen), BEATEN_AT_ONCE):
-                    yield Beat(tag, "", tuple(seen[start : start + BEATEN_AT_ONCE]))
+            for tag, request_ids in by_tag.items():
+                for start in range(0, len(request_ids), BEATEN_AT_ONCE):
+                    # What has ended while an earlier part was under way must not take its lease again.
+                    some = (claims.get(each) for each in request_ids[start : start + BEATEN_AT_ONCE])
+                    yield Beat(tag, "", tuple(Seen(claim) for claim in some if claim is not None))
         except StoreAway:
             return
 

@@ -278,9 +278,7 @@ class Shared:
             if retired:
                 self._dead.pop(process_id)()
         yield from self._epochs.open_tags(self._teams(), TAGS_OPENED_AT_ONCE)
-        light = tuple(self._light.values())
-        if light:
-            yield from self._accountant.beat_light(light)
+        yield from self._accountant.beat_light(self._light)
 
     async def _repeat(self, name: str, period_s: float, steps: Callable[[], Steps[None]]) -> None:
         while True:

@@ -106,8 +106,8 @@ class Ports:
         return f"Ports({self._store!r})"
 
     async def run(self, steps: Steps[T], ledger_s: float = math.inf) -> T:
-        """Drive ``steps`` to their end. Raises what they raise. ``ledger_s``: how long all that they ask of SQL may
-        take together.
+        """Drive ``steps`` to their end. Raises what they raise. ``ledger_s``: how long they may wait for SQL, or for
+        others who do, altogether; after that they are told that it is away.
         """
         advance: Callable[[], Command] = partial(next, steps)
         try:
@@ -117,25 +117,26 @@ class Ports:
                 except StopIteration as end:
                     result: T = end.value
                     return result
-                in_sql = self._in_sql.get(type(command))
                 began_s = time.monotonic()
                 try:
-                    if in_sql is None:
-                        answer = await self._carry_out(command)
-                    else:
-                        answer = await self._ask(in_sql, command, ledger_s)
+                    answer = await self._carry_out(command, ledger_s)
                 except (StoreAway, LedgerAway) as away:
                     advance = partial(steps.throw, away)
                 else:
                     advance = partial(steps.send, answer)
-                if in_sql is not None:
+                if type(command) in self._in_sql or isinstance(command, Sleep):
                     ledger_s -= time.monotonic() - began_s
         finally:
             # Given up in the middle, they come to their end now, and not whenever they are collected.
             steps.close()
 
-    async def _carry_out(self, command: Command) -> Any:
+    async def _carry_out(self, command: Command, left_s: float) -> Any:
+        in_sql = self._in_sql.get(type(command))
+        if in_sql is not None:
+            return await self._ask(in_sql, command, left_s)
         if isinstance(command, Sleep):
+            if left_s <= 0:
+                raise LedgerAway("it has taken too long")
             return await asyncio.sleep(command.seconds)
         if isinstance(command, Post):
             return self._store.post(command.command)

@@ -29,7 +29,7 @@ class Post(msgspec.Struct, frozen=True):
 
 
 class Sleep(msgspec.Struct, frozen=True):
-    """Nothing, for so long."""
+    """Nothing, for so long, while others ask SQL; LedgerAway where there is no time left for that."""
 
     seconds: float
 

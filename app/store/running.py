@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, text
 
+from app.store.epochs import force_epoch
 from app.store.errors import NoSuchProcess, ProcessRuns
 from app.store.now import NowMs
 from app.store.processes import forget_process
@@ -57,5 +58,9 @@ async def write_off(connection: AsyncConnection, process_id: str) -> None:
     closed, seen = found
     if seen and not closed:
         raise ProcessRuns(f"The process {process_id!r} was seen within the last {SEEN_S} seconds: stop it first.")
+    is_held_for = process_id in await most_held(connection)
     # Not closed, which would say that all it ever held is in SQL: what a reaper still finds of it is charged.
     await forget_process(connection, process_id)
+    if is_held_for:
+        # What stands in for it in the hot state is known to nobody any more, and ends with its epoch.
+        await force_epoch(connection)

@@ -5,7 +5,6 @@ whom, for what and until when.
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 

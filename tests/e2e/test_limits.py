@@ -120,7 +120,8 @@ def test_requests_that_run_at_once(door):
 def test_the_sdk_waits_for_its_turn(door):
     key = door.people.key(rule("concurrency", 1))
     with (
-        ThreadPoolExecutor(1) as pool, OpenAI(base_url=door.base_url, api_key=key.text, max_retries=3) as patient,
+        ThreadPoolExecutor(1) as pool,
+        OpenAI(base_url=door.base_url, api_key=key.text, max_retries=3) as patient,
         OpenAI(base_url=door.base_url, api_key=key.text, max_retries=0) as impatient,
     ):
         with door.running(key):

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -48,6 +48,13 @@ class Fleet(RunningGateway):
     def __init__(self, folder: Path, stores: Stores, workers: int = 2, config: str = SIMULATED, *more: str) -> None:
         super().__init__(folder, config, "--workers", str(workers), *more, **stores.new_environment())
         self.size = workers
+
+    def start(self) -> Self:
+        told = len(self.lines("worker_started")) if self.log_path.exists() else 0
+        super().start()
+        # Each process writes its own lines, a moment after it has said them.
+        wait_for(lambda: len(self.lines("worker_started")) >= told + self.size)
+        return self
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if line["event"] == event]

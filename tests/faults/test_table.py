@@ -25,7 +25,8 @@ from tests.fakes.gateway import RunningGateway
 from tests.faults.table.check import check
 from tests.faults.table.clocks import CLOCK
 from tests.faults.table.others import CLIENT, DISK, WORKER
-from tests.faults.table.stores import BOTH_AWAY, REDIS, SQL
+from tests.faults.table.redis import REDIS
+from tests.faults.table.sql import BOTH_AWAY, SQL
 from tests.faults.table.upstream import NAMES, UPSTREAM
 from tests.faults.table.worlds import opened_worlds
 
@@ -60,4 +61,5 @@ def test_every_ledger_is_proved_after_all_of_it(worlds):
     """Run last."""
     for world in worlds.values():
         world.recover()
-        assert world.gateway.check_ledger()["ok"], world.gateway.folder
+        proof = world.proof()
+        assert proof["ok"], proof

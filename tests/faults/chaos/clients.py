@@ -127,7 +127,8 @@ class Crowd:
         self._size = size
         self._think_s = think_s
         self._began_s = time.monotonic()
-        self._stopping = False
+        self.running = 0
+        """Calls that are under way."""
 
     def codes(self) -> Counter[str]:
         """Refusals, by code."""
@@ -155,6 +156,7 @@ class Crowd:
         began_s = time.monotonic()
         told = Told(person.name, gateway.name, gateway.lives, began_s - self._began_s, shape.stream)
         self.told.append(told)
+        self.running += 1
         try:
             async with asyncio.timeout(shape.leaves_after_s or ANSWER_S_MAX):
                 await call(session, person.text, gateway.url, shape, told)
@@ -163,6 +165,8 @@ class Crowd:
         except (aiohttp.ClientError, OSError, ValueError):
             # The connection broke, or the end of it did: nothing was told for certain.
             told.whole = False
+        finally:
+            self.running -= 1
         told.took_s = time.monotonic() - began_s
 
 

@@ -2,8 +2,27 @@
 
 from __future__ import annotations
 
-INPUT_NANOUSD, CACHED_NANOUSD, OUTPUT_NANOUSD = 2_000, 500, 8_000
-"""Per token: the configuration's prices, in numbers that need no rounding."""
+import msgspec
+
+
+class Prices(msgspec.Struct, frozen=True):
+    """Nano-dollars per token: numbers that need no rounding."""
+
+    input: int = 2_000
+    cached: int = 500
+    output: int = 8_000
+
+    def of(self, tokens: tuple[int, int, int]) -> int:
+        """What (input, cached, output) tokens cost; the cached ones are among the input."""
+        whole, cached, output = tokens
+        return (whole - cached) * self.input + cached * self.cached + output * self.output
+
+    def __str__(self) -> str:
+        named = {"input": self.input, "cached": self.cached, "output": self.output}
+        return ", ".join(f"{name}_per_mtok_usd: {nanousd / 1000}" for name, nanousd in named.items())
+
+
+PRICES = Prices()
 
 LOAD_S = 13.0
 """Clients ask for so long, or until the last fault is over."""
@@ -16,17 +35,20 @@ UPSTREAM_KEY = "sk-canary-upstream"
 FIRST_BYTE_S = 3.0
 IDLE_S = 2.5
 
-CONFIGURATION = """
+
+def configuration_of(base_url: str, prices: Prices = PRICES, on_disconnect: str = "drain") -> str:
+    """A gateway's configuration file."""
+    return f"""
 upstreams:
   sim:
     base_url: {base_url}
-    api_key: {key}
-    timeouts: {{connect_s: 1, first_byte_s: {first_byte_s}, idle_s: {idle_s}}}
-    limits: {{concurrency: {upstream_concurrency}}}
+    api_key: {UPSTREAM_KEY}
+    timeouts: {{connect_s: 1, first_byte_s: {FIRST_BYTE_S}, idle_s: {IDLE_S}}}
+    limits: {{concurrency: 2000}}
 models:
   - {{match: "*", upstream: sim}}
 prices:
-  - {{model: "sim-*", input_per_mtok_usd: 2, cached_per_mtok_usd: 0.5, output_per_mtok_usd: 8}}
+  - {{model: "sim-*", {prices}}}
 stream: {{on_disconnect: {on_disconnect}, drain_s_max: 5}}
 server: {{drain_delay_s: 0, drain_s_max: 10}}
 """

@@ -15,8 +15,8 @@ def line_of(verdict: Verdict) -> str:
     return (
         f"seed {verdict.seed}: {'BROKEN' if verdict.broken else 'ok'} in {verdict.took_s:.0f} s;"
         f" {verdict.admitted} admitted of {verdict.asked}, {verdict.billed} billed, {verdict.estimates} estimates,"
-        f" {verdict.adjusts} adjusts, {verdict.unsent} never sent; {len(verdict.faults)} faults,"
-        f" {verdict.losses} losses, epoch {verdict.epochs}, {closed}, at rest in {verdict.rest_s:.1f} s; {refused}"
+        f" {verdict.adjusts} adjusts, {verdict.unsent} never sent{f', {verdict.lost} lost' if verdict.lost else ''}; {len(verdict.faults)} faults,"
+        f" {verdict.losses} losses, epoch {verdict.epochs}, {closed}, {'a day ended, ' if verdict.rolled else ''}at rest in {verdict.rest_s:.1f} s; {refused}"
     )
 
 
@@ -37,7 +37,7 @@ def summary_of(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         oracles.update({broken.partition(":")[0] for broken in verdict.broken})
     totals = {
         name: sum(getattr(verdict, name) for verdict in verdicts)
-        for name in ("asked", "admitted", "billed", "estimates", "adjusts", "unsent", "losses", "windows")
+        for name in ("asked", "admitted", "billed", "estimates", "adjusts", "unsent", "lost", "losses", "rolled")
     }
     return {
         "seeds": len(verdicts),

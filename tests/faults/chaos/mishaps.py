@@ -39,10 +39,10 @@ async def kill_gateway(world: World, draw: random.Random) -> None:
 async def lose_node(world: World, draw: random.Random) -> None:
     """Its host is gone with its disk; another one comes in its place."""
     gateway = _any(world, draw)
-    if gateway is not None and gateway.name not in world.lost_nodes:
+    if gateway is not None:
         world.tell(f"lose {gateway.name} with its disk")
         await gateway.kill()
-        world.lost_nodes.append(gateway.name)
+        world.lost_lives[f"{gateway.name}.{gateway.lives}"] = time.monotonic()
         world.lost_processes += _process_ids(gateway)
         gateway.lose_disk()
         await asyncio.sleep(draw.uniform(0, 2))
@@ -67,6 +67,7 @@ async def freeze_gateway(world: World, draw: random.Random) -> None:
         await asyncio.sleep(for_s)
         gateway.resume()
         world.silent.append((began_s, time.monotonic()))
+        world.mute.append(world.silent[-1])
 
 
 # -- Valkey -----------------------------------------------------------------------------------
@@ -81,13 +82,13 @@ async def flush(world: World, draw: random.Random) -> None:
 async def kill_valkey(world: World, draw: random.Random) -> None:
     down_s = draw.choice([0.0, 0.3, 2.0])
     world.tell(f"kill -9 valkey ({world.hot.persistence}), down for {down_s} s")
-    now_s = time.monotonic()
-    world.restarts.append(now_s)
+    began_s = time.monotonic()
     if not world.hot.keeps_data:
-        world.losses.append(now_s)
+        world.losses.append(began_s)
     await asyncio.to_thread(world.hot.kill)
     await asyncio.sleep(down_s)
     await asyncio.to_thread(world.hot.start)
+    world.silent.append((began_s, time.monotonic()))
 
 
 async def freeze_valkey(world: World, draw: random.Random) -> None:
@@ -153,6 +154,7 @@ async def _cut(world: World, draw: random.Random, what: str, for_s: float) -> No
         wire.stalled = None
     if what == "redis":
         world.silent.append((began_s, time.monotonic()))
+        world.mute.append(world.silent[-1])
 
 
 async def cut_redis(world: World, draw: random.Random) -> None:
@@ -168,17 +170,23 @@ async def slow_redis(world: World, draw: random.Random) -> None:
     wire = world.wires[gateway.name].redis
     latency_s = draw.choice([0.05, 0.14, 0.2])
     world.tell(f"{gateway.name} has {latency_s * 1000:.0f} ms each way to redis for 3 s")
+    began_s = time.monotonic()
     wire.latency_s, wire.jitter_s = latency_s, latency_s / 2
     await asyncio.sleep(3)
     wire.latency_s = wire.jitter_s = 0.0
+    world.silent.append((began_s, time.monotonic()))
+    world.mute.append(world.silent[-1])
 
 
 async def reset_redis(world: World, draw: random.Random) -> None:
     gateway = draw.choice(world.gateways)
     world.tell(f"{gateway.name}'s connections to redis reset, five times")
+    began_s = time.monotonic()
     for _ in range(5):
         await asyncio.to_thread(world.wires[gateway.name].redis.reset)
         await asyncio.sleep(draw.uniform(0.05, 0.5))
+    world.silent.append((began_s, time.monotonic()))
+    world.mute.append(world.silent[-1])
 
 
 # -- the upstream -----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ async def come_to_rest(world: World) -> tuple[float, list[str], list[str]]:
     """How long that took, what was still owed after a while, and what at the end."""
     began_s = time.monotonic()
     slow: list[str] = []
-    most_s = LOST_NODE_REST_S_MAX if world.lost_nodes else REST_S_MAX
+    most_s = LOST_NODE_REST_S_MAX if world.lost_lives else REST_S_MAX
     while True:
         owed = await _owed(world, time.monotonic() - began_s)
         took_s = time.monotonic() - began_s

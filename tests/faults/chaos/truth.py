@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from tests.faults.chaos.constants import CACHED_NANOUSD, INPUT_NANOUSD, OUTPUT_NANOUSD
+from tests.faults.chaos.constants import PRICES, Prices
 from tests.faults.chaos.servers import HotServer
 
 EXACT_KINDS = {"charge", "void"}
@@ -32,22 +34,13 @@ class Served(msgspec.Struct):
     outcome: str
     status: int
     tokens: tuple[int, int, int]
+    nanousd: int
     is_over: bool
     times: int = 1
     """How often the upstream was sent this attempt."""
 
-    @property
-    def nanousd(self) -> int:
-        return cost_of(self.tokens) if self.billed else 0
 
-
-def cost_of(tokens: tuple[int, int, int]) -> int:
-    """Nano-dollars of (input, cached, output) tokens, by the configuration's prices."""
-    whole, cached, output = tokens
-    return (whole - cached) * INPUT_NANOUSD + cached * CACHED_NANOUSD + output * OUTPUT_NANOUSD
-
-
-def read_served(logs: Sequence[Path]) -> dict[str, Served]:
+def read_served(logs: Sequence[Path], prices: Prices = PRICES) -> dict[str, Served]:
     """By attempt. The last line of a number is how it stood when its process ended."""
     found: dict[str, Served] = {}
     for path in logs:
@@ -58,7 +51,7 @@ def read_served(logs: Sequence[Path]) -> dict[str, Served]:
             lines[entry["number"]] = entry
             last_ms = max(last_ms, entry["started_ms"], entry["ended_ms"] or 0)
         for entry in lines.values():
-            served = _served(entry, last_ms)
+            served = _served(entry, last_ms, prices)
             known = found.get(served.attempt_id)
             if known is not None:
                 served.times += known.times
@@ -66,8 +59,9 @@ def read_served(logs: Sequence[Path]) -> dict[str, Served]:
     return found
 
 
-def _served(entry: dict[str, Any], last_ms: int) -> Served:
+def _served(entry: dict[str, Any], last_ms: int, prices: Prices) -> Served:
     usage, is_over = entry["usage"], entry["ended_ms"] is not None
+    tokens = usage["input_tokens"], usage["cached_tokens"], usage["output_tokens"]
     person, _, life = entry["model"].partition("@tag=")[2].partition(".")
     return Served(
         attempt_id=entry["attempt_id"],
@@ -78,7 +72,8 @@ def _served(entry: dict[str, Any], last_ms: int) -> Served:
         billed=entry["billed"],
         outcome=entry["outcome"],
         status=entry["status"],
-        tokens=(usage["input_tokens"], usage["cached_tokens"], usage["output_tokens"]),
+        tokens=tokens,
+        nanousd=prices.of(tokens) if entry["billed"] else 0,
         is_over=is_over,
     )
 
@@ -120,9 +115,6 @@ class Books(msgspec.Struct):
     unclosed: list[str]
     poison: int
 
-    def attempts_of(self, request_id: str) -> list[Attempt]:
-        return [attempt for attempt_id, attempt in self.attempts.items() if attempt_id.rpartition(".")[0] == request_id]
-
     def requests(self) -> dict[str, list[Attempt]]:
         """The attempts of each request, in order."""
         found: defaultdict[str, list[Attempt]] = defaultdict(list)
@@ -133,16 +125,29 @@ class Books(msgspec.Struct):
         return found
 
 
+TABLES = ("records", "entries", "rollups", "budgets", "epoch", "processes", "poison")
+
+
 async def read_books(url: str) -> Books:
+    """Of a database on PostgreSQL."""
     connection = await asyncpg.connect(url, timeout=10)
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            rows = {
-                name: [dict(row) for row in await connection.fetch(f"SELECT * FROM {name}")]
-                for name in ("records", "entries", "rollups", "budgets", "epoch", "processes", "poison")
-            }
+            rows = {name: [dict(row) for row in await connection.fetch(f"SELECT * FROM {name}")] for name in TABLES}
     finally:
         await connection.close()
+    return _books(rows)
+
+
+def read_file(path: Path) -> Books:
+    """Of a SQLite file."""
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        rows = {name: [dict(row) for row in connection.execute(f"SELECT * FROM {name}")] for name in TABLES}
+    return _books(rows)
+
+
+def _books(rows: dict[str, list[dict[str, Any]]]) -> Books:
     attempts: dict[str, Attempt] = {}
     for row in rows["entries"]:
         attempt = attempts.setdefault(row["attempt_id"], Attempt([], []))

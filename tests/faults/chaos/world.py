@@ -12,13 +12,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
+
 from tests.fakes.postgres import PostgresServer
 from tests.fakes.proxy import ChaosProxy
-from tests.faults.chaos.constants import CONFIGURATION, FIRST_BYTE_S, IDLE_S, UPSTREAM_KEY
+from tests.faults.chaos.constants import PRICES, Prices, configuration_of
 from tests.faults.chaos.gateways import Gateway
-from tests.faults.chaos.people import Person, make_people, teams_of
+from tests.faults.chaos.people import Person, Team, make_people, teams_of
 from tests.faults.chaos.servers import HotServer, Ledger, Persistence, Upstream
-from tests.faults.chaos.zones import next_midnight_s, write_zone
+from tests.faults.chaos.zones import DAY_S, next_midnight_s, write_zone
+
+REBUILT_S = 5.0
 
 
 class Wires:
@@ -44,12 +48,13 @@ class Wires:
 
 
 class World:
-    """``losses`` are the moments (monotonic) at which what Valkey held was lost, ``restarts`` those at which it
-    was another server afterwards; ``lost_nodes`` are gateways' names.
+    """Moments are monotonic seconds. ``losses``: of what Valkey held. ``silent``: spans in which a gateway and
+    Valkey could not speak, ``mute`` those of which not Valkey was the cause; ``lost_lives``: gateways' processes that are gone with their disk, and when.
     """
 
-    def __init__(self, folder: Path, hot: HotServer, ledger: Ledger, midnight_s: int) -> None:
+    def __init__(self, folder: Path, hot: HotServer, ledger: Ledger, midnight_s: int, prices: Prices) -> None:
         self.folder = folder
+        self.prices = prices
         self.hot = hot
         self.ledger = ledger
         self.midnight_s = midnight_s
@@ -58,12 +63,25 @@ class World:
         self.wires: dict[str, Wires] = {}
         self.people: list[Person] = []
         self.losses: list[float] = []
-        self.restarts: list[float] = []
-        self.lost_nodes: list[str] = []
+        self.lost_lives: dict[str, float] = {}
         self.lost_processes: list[str] = []
         self.silent: list[tuple[float, float]] = []
+        self.mute: list[tuple[float, float]] = []
         self.applied: list[str] = []
-        self.expected_in_logs: set[str] = set()
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """The first milliseconds of the day that ends in the middle, and of the next one."""
+        return (self.midnight_s - DAY_S) * 1000, self.midnight_s * 1000
+
+    @property
+    def unsafe_lives(self) -> set[str]:
+        """Lost with their disk while they could not speak with Valkey: what went on without it is lost, too."""
+        return {
+            life
+            for life, at_s in self.lost_lives.items()
+            if any(from_s <= at_s <= until_s + REBUILT_S for from_s, until_s in self.silent)
+        }
 
     def tell(self, text: str) -> None:
         self.applied.append(text)
@@ -78,28 +96,33 @@ class World:
         await asyncio.gather(*(gateway.ready() for gateway in self.gateways))
 
 
+class Setting(msgspec.Struct, frozen=True):
+    """What a world is made of. ``teams`` None: those that a seed draws. ``small_disk_mib`` and ``tracer`` are for
+    the first gateway.
+    """
+
+    seed: int = 0
+    gateways: int = 3
+    persistence: Persistence = "none"
+    teams: tuple[Team, ...] | None = None
+    prices: Prices = PRICES
+    on_disconnect: str = "drain"
+    small_disk_mib: int = 0
+    tracer: tuple[str, ...] = ()
+
+
 @asynccontextmanager
-async def running_world(
-    seed: int,
-    server: PostgresServer,
-    *,
-    gateways: int = 3,
-    persistence: Persistence = "none",
-    small_disk_mib: int = 0,
-    tracer: tuple[str, ...] = (),
-    on_disconnect: str = "drain",
-) -> AsyncIterator[World]:
-    """A world whose gateways serve. ``small_disk_mib`` and ``tracer`` are for the first of them."""
-    folder = Path(tempfile.mkdtemp(prefix=f"hg-chaos-{seed}-"))
+async def running_world(setting: Setting, server: PostgresServer) -> AsyncIterator[World]:
+    """A world whose gateways serve."""
+    folder = Path(tempfile.mkdtemp(prefix=f"hg-chaos-{setting.seed}-"))
     if not server.running:
         await asyncio.to_thread(server.start)
     ledger = Ledger(server, await server.create_database())
-    hot = HotServer(persistence)
+    hot = HotServer(setting.persistence)
     hot.start()
-    midnight_s = next_midnight_s()
-    world = World(folder, hot, ledger, midnight_s)
+    world = World(folder, hot, ledger, next_midnight_s(), setting.prices)
     try:
-        await _furnish(world, seed, gateways, small_disk_mib, tracer, on_disconnect)
+        await _furnish(world, setting)
         yield world
     finally:
         for gateway in world.gateways:
@@ -108,32 +131,25 @@ async def running_world(
             await asyncio.to_thread(wires.close)
         world.upstream.kill()
         hot.close()
-        with contextlib.suppress(Exception):
+        # A server that has not come up again leaves nothing but a folder, which goes with it.
+        with contextlib.suppress(OSError, AssertionError):
             await ledger.start()
             await server.drop_database(ledger.url)
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _furnish(
-    world: World, seed: int, gateways: int, small_disk_mib: int, tracer: tuple[str, ...], on_disconnect: str
-) -> None:
-    folder, draw = world.folder, random.Random(f"people {seed}")
+async def _furnish(world: World, setting: Setting) -> None:
+    folder = world.folder
     zone = write_zone(folder / "zones", world.midnight_s)
+    teams = setting.teams
+    if teams is None:
+        teams = teams_of(random.Random(f"people {setting.seed}"), zone)
     with _time_zones(folder / "zones"):
-        world.people = await make_people(world.ledger.url, teams_of(draw, zone))
+        world.people = await make_people(world.ledger.url, teams)
     config = folder / "headgate.yaml"
-    config.write_text(
-        CONFIGURATION.format(
-            base_url=world.upstream.base_url,
-            key=UPSTREAM_KEY,
-            first_byte_s=FIRST_BYTE_S,
-            idle_s=IDLE_S,
-            upstream_concurrency=200,
-            on_disconnect=on_disconnect,
-        )
-    )
+    config.write_text(configuration_of(world.upstream.base_url, setting.prices, setting.on_disconnect))
     await world.upstream.start()
-    for number in range(gateways):
+    for number in range(setting.gateways):
         name = f"gw{number}"
         wires = world.wires[name] = Wires(world.hot, world.ledger)
         wires.start()
@@ -141,14 +157,14 @@ async def _furnish(
             name,
             folder / name,
             config,
-            disk_mib=small_disk_mib if number == 0 else 0,
+            disk_mib=setting.small_disk_mib if number == 0 else 0,
             HEADGATE_DATABASE_URL=f"postgresql://postgres@127.0.0.1:{wires.sql.port}/{world.ledger.name}",
             HEADGATE_REDIS_URL=f"redis://127.0.0.1:{wires.redis.port}/0",
             HEADGATE_BALLAST_BYTES=str(4 * 2**20),
             PYTHONTZPATH=f"{folder / 'zones'}:/usr/share/zoneinfo",
         )
         if number == 0:
-            gateway.tracer = tracer
+            gateway.tracer = setting.tracer
         world.gateways.append(gateway)
         gateway.start()
     await world.ready()

@@ -6,7 +6,7 @@ import re
 import time
 
 from tests.fakes.fleet import wait_for
-from tests.faults.table.rows import Gets, Row, Told
+from tests.faults.table.rows import Ask, Gets, Row, Told
 from tests.faults.table.worlds import World
 
 WRITTEN_S_MAX = 20.0
@@ -16,38 +16,63 @@ def check(row: Row, world: World) -> None:
     """Everything that the row says: during the fault, and after it was taken back."""
     before, position = world.metrics(), world.position()
     owed: list[tuple[str, Gets]] = []
-    running = []
-    for ask, gets in row.running:
-        user = world.new_user()
-        running.append((user, world.begin(ask, user), gets))
+    running = [Running(world, ask, gets) for ask, gets in row.running]
+    failure: AssertionError | None = None
     with row.make(world):
-        for ask, gets in row.asks:
-            user = world.new_user()
-            owed.append((user, gets))
-            compare(world.ask(ask, user), gets, f"{row}, {ask}")
-        world.check_health(row.failing)
-        for name, value in row.gauges.items():
-            wait_for(lambda name=name, value=value: world.metrics()[name] == value)
-        for user, told, gets in running:
-            world.servers.let_go(user)
-            owed.append((user, gets))
-            compare(told.result(WRITTEN_S_MAX), gets, f"{row}, what ran")
+        try:
+            _check_during(row, world, running, owed)
+        except AssertionError as error:
+            # The fault is taken back all the same.
+            failure = error
+        for each in running:
+            each.let_go()
     world.recover()
+    if failure is not None:
+        raise failure
     for ask, gets in row.then:
-        user = world.new_user()
-        owed.append((user, gets))
-        compare(world.ask(ask, user), gets, f"{row}, then {ask}")
+        owed.append(_asked(world, ask, gets, f"{row}, then {ask}"))
     for user, gets in owed:
         _compare_entries(world, user, gets)
-    counts = world.metrics()
-    assert {name: counts.get(name, 0) - before.get(name, 0) for name in row.counts} == dict(row.counts)
-    print(row, world.told_since(position))
-    if row.told is not None:
-        assert sorted(world.told_since(position)) == sorted(row.told)
+    metrics = world.metrics()
+    counts = {name: metrics.get(name, 0) - before.get(name, 0) for name in row.counts}
+    assert counts == dict(row.counts), counts
+    told = world.told_since(position)
+    assert row.told is None or sorted(told) == sorted(row.told), told
+
+
+class Running:
+    """A request that has begun, and waits until it is let go."""
+
+    def __init__(self, world: World, ask: Ask, gets: Gets) -> None:
+        self.user = world.new_user()
+        self.gets = gets
+        self._world = world
+        self.told = world.begin(ask, self.user)
+
+    def let_go(self) -> Told:
+        self._world.servers.let_go(self.user)
+        return self.told.result(WRITTEN_S_MAX)
+
+
+def _check_during(row: Row, world: World, running: list[Running], owed: list[tuple[str, Gets]]) -> None:
+    for ask, gets in row.asks:
+        owed.append(_asked(world, ask, gets, f"{row}, {ask}"))
+    world.check_health(row.failing)
+    for name, value in row.gauges.items():
+        wait_for(lambda name=name, value=value: world.metrics()[name] == value)
+    for each in running:
+        owed.append((each.user, each.gets))
+        compare(each.let_go(), each.gets, f"{row}, what ran")
+
+
+def _asked(world: World, ask: Ask, gets: Gets, what: str) -> tuple[str, Gets]:
+    user = world.new_user()
+    compare(world.ask(ask, user), gets, what)
+    return user, gets
 
 
 def compare(told: Told, gets: Gets, what: str) -> None:
-    assert (told.status, told.code) == (gets.status, gets.code), what
+    assert (told.status, told.code) == (gets.status, gets.code), f"{what}: {told.status} {told.code}"
     assert told.took_s <= gets.within_s, f"{what}: {told.took_s:.2f} s"
     if told.status is not None:
         assert "x-headgate-request-id" in told.headers, what

@@ -66,6 +66,6 @@ def under_it(folder: Path) -> tuple[str, ...]:
     """What a command is run by whose system asks this server; it takes the right to mount."""
     folder.mkdir(parents=True, exist_ok=True)
     resolver = folder / "resolv.conf"
-    resolver.write_text(f"nameserver {ADDRESS}\noptions timeout:9 attempts:1\n")
+    resolver.write_text(f"nameserver {ADDRESS}\noptions timeout:3 attempts:2\n")
     script = f'mount --bind {resolver} /etc/resolv.conf && exec "$@"'
     return ("unshare", "--mount", "sh", "-c", script, "sh")

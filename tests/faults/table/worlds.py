@@ -19,9 +19,11 @@ from typing import Any
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
 from app.auth.keys import mint
-from tests.e2e.test_disk import DISK_BYTES, gateway_on
+from app.cli.commands import app
+from tests.e2e.test_disk import BALLAST_BYTES, DISK_BYTES
 from tests.fakes.fleet import Fleet, Stores, wait_for
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.people import Key, People, rule, url_of
@@ -48,7 +50,7 @@ PRICES = 'prices: [{model: "paid", input_per_mtok_usd: 0, output_per_mtok_usd: 1
 PAID_NANOUSD = 7_000_000
 """What an answer of the model ``paid`` costs: seven tokens."""
 STRACE = ("strace", "-D", "-f", "-qq", "--seccomp-bpf", "-o", "/dev/null", "-e", "trace=fdatasync", "-e")
-FAILING_SYNCS = "inject=fdatasync:error=EIO:when=12..60"
+FAILING_SYNCS = "inject=fdatasync:error=EIO:when=12..30"
 
 
 class Servers:
@@ -187,6 +189,13 @@ class World:
     def recover(self) -> None:
         wait_for(self.is_well, RECOVERS_S_MAX)
 
+    def proof(self) -> dict[str, Any]:
+        """What ``headgate check --ledger`` says; it runs in this process, which starts faster than one of its own."""
+        names = {name: value for name, value in self.gateway.environment.items() if name.startswith("HEADGATE_")}
+        data_dir = {"HEADGATE_DATA_DIR": str(self.gateway.data_dir), "HEADGATE_CONFIG": str(self.gateway.config)}
+        done = CliRunner().invoke(app, ["check", "--ledger", "--json"], env={**names, **data_dir})
+        return json.loads(done.stdout)
+
 
 class SharedWorld(World):
     """A gateway whose ways to Redis and to PostgreSQL can be broken; ``other`` has ways of its own."""
@@ -229,10 +238,13 @@ class SharedWorld(World):
 # -- how each is made -------------------------------------------------------------------------
 
 
-def config_of(upstreams: Mapping[str, str], timeout_s: float, extra: str = "", **server: Any) -> str:
-    """``upstreams``: base URLs by name; each has the models of its name, the first one all others."""
-    timeouts = f"{{connect_s: 1, first_byte_s: {timeout_s}, idle_s: {timeout_s}}}"
-    lines = [f'  {name}: {{base_url: "{url}", timeouts: {timeouts}}}' for name, url in upstreams.items()]
+def config_of(upstreams: Mapping[str, str], timeout_s: float, *, kept_s: float = 4, **server: Any) -> str:
+    """``upstreams``: base URLs by name; each has the models of its name, the first one all others. ``kept_s``: how
+    long a connection to one waits to be used again.
+    """
+    timeouts = f"timeouts: {{connect_s: 5, first_byte_s: {timeout_s}, idle_s: {timeout_s}}}"
+    more = f"{timeouts}, keepalive_timeout_s: {kept_s}"
+    lines = [f'  {name}: {{base_url: "{url}", {more}}}' for name, url in upstreams.items()]
     models = [f"  - {{match: {name}, upstream: {name}}}" for name in upstreams]
     first = next(iter(upstreams))
     settings = ", ".join(f"{name}: {value}" for name, value in {"drain_delay_s": 0, **server}.items())
@@ -241,7 +253,7 @@ def config_of(upstreams: Mapping[str, str], timeout_s: float, extra: str = "", *
             "upstreams:",
             *lines,
             f"server: {{{settings}}}",
-            PRICES + extra,
+            PRICES,
             "models:",
             *models,
             f'  - {{match: "*", upstream: {first}}}',
@@ -306,20 +318,22 @@ def named(servers: Servers, folder: Path) -> World:
     if subprocess.run([*prefix, "true"], check=False, capture_output=True).returncode:
         pytest.skip("a file cannot be mounted over another one here")
     upstreams = {name: f"http://{name}.test:{servers.upstream.port}/v1" for name in ("known", "wrong", "mute")}
-    gateway = RunningGateway(folder, config_of(upstreams, 30))
+    gateway = RunningGateway(folder, config_of(upstreams, 30, kept_s=0.01))
     gateway.prefix = prefix
     return World(servers, servers.stack.enter_context(gateway), names=names)
 
 
 def small_disk(servers: Servers, folder: Path) -> World:
-    """Its data dir is on a disk of its own, with little room."""
+    """Its data dir is on a disk of its own, with little room; its ledger is elsewhere."""
     disk = folder / "disk"
     disk.mkdir(parents=True)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(disk)]
     if shutil.which("mount") is None or subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("a small disk cannot be mounted here")
     servers.stack.callback(subprocess.run, ["umount", "--lazy", disk], check=True)
-    gateway = gateway_on(disk, folder, config_of({"u0": servers.upstream.base_url}, 30))
+    ledger = {"HEADGATE_DATABASE_URL": servers.new_database(), "HEADGATE_BALLAST_BYTES": str(BALLAST_BYTES)}
+    gateway = RunningGateway(folder, config_of({"u0": servers.upstream.base_url}, 30), **ledger)
+    gateway.data_dir = disk / "data"
     return World(servers, servers.stack.enter_context(gateway), disk=disk)
 
 

@@ -30,11 +30,13 @@ class HotInMemory:
         self._kept: list[tuple[Command, Callable[[Answer], None] | None]] = []
 
     async def do(self, command: Command) -> Answer:
-        await asyncio.sleep(0)
         if self.away is not None:
+            await asyncio.sleep(0)
             raise self.away
         self.done.append(command)
+        # Commands are carried out in the order in which they are given, those that are posted too.
         answer = self._apply(command)
+        await asyncio.sleep(0)
         if self.held is not None:
             await self.held.wait()
         return answer

@@ -132,6 +132,53 @@ def test_a_cold_budget_is_seeded_from_sql_and_asked_again(process):
     assert isinstance(decided, Grant)
 
 
+COLD, READ = Cold((0,)), ReadBudgets((TeamBudget(TEAM, BUDGET),))
+SEED = Seed(TEAM, "7", (BudgetValue(BUDGET, 300, 4),))
+
+
+def test_of_two_that_find_a_budget_cold_one_reads_it(process):
+    claims = [claim_of(name) for name in ("r1", "r2")]
+    first, second = (Walk(admit(process, claim)) for claim in claims)
+    for walk, claim in zip((first, second), claims, strict=True):
+        walk.expect(Reserve(claim, "7"), COLD)
+    assert second.command == Sleep(0.02)
+    first.expect(READ, SEED.values)
+    assert second.answer() == Sleep(0.02)
+    first.expect(SEED, Done())
+    assert second.answer() == Reserve(claims[1], "7")
+
+
+def test_where_the_first_of_them_fails_the_second_reads_it(process):
+    claims = [protective(claim_of(name)) for name in ("r1", "r2")]
+    first, second = (Walk(admit(process, claim)) for claim in claims)
+    for walk, claim in zip((first, second), claims, strict=True):
+        walk.expect(Reserve(claim, "7"), COLD)
+    first.expect(READ, NO_SQL)
+    assert isinstance(first.result, Grant)
+    second.answer()
+    second.expect(Reserve(claims[1], "7"), COLD)
+    assert second.command == READ
+
+
+def test_it_waits_for_another_no_longer_than_a_second(process):
+    claims = [claim_of(name) for name in ("r1", "r2")]
+    first, second = (Walk(admit(process, claim)) for claim in claims)
+    for walk, claim in zip((first, second), claims, strict=True):
+        walk.expect(Reserve(claim, "7"), COLD)
+    for _ in range(49):
+        assert second.answer() == Sleep(0.02)
+    assert second.answer() == READ
+    assert first.command == READ
+
+
+def test_teams_wait_for_their_own_budgets_only(process):
+    other = claim_of("r2", tag="team_2")
+    first, second = Walk(admit(process, claim_of("r1"))), Walk(admit(process, other))
+    first.expect(Reserve(claim_of("r1"), "7"), COLD)
+    second.expect(Reserve(other, "7"), COLD)
+    assert second.command == ReadBudgets((TeamBudget("team_2", BUDGET),))
+
+
 def test_the_next_window_is_seeded_with_the_first():
     """A new day must not depend on SQL."""
     claim = claim_of("r1", money(), money(counter="budget_2", window="day"), windows=(TOTAL, DAY))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import monotonic as clock_s
 
 import pytest
 
@@ -14,6 +15,7 @@ from app.limits.limiter import Claim, Grant, MoneyWindow, Outcome, Refusal
 from app.store.batch import write_batch
 from app.store.posting import Written
 from tests.unit.accounting.samples import (
+    BUDGET,
     NOW_MS,
     TEAM,
     TestClock,
@@ -23,6 +25,7 @@ from tests.unit.accounting.samples import (
     free_claim,
     money,
     never_remade,
+    protective,
     record_of,
     requests,
 )
@@ -160,6 +163,42 @@ async def test_without_the_ledger_a_budgets_first_use_is_unavailable(alone, ledg
         with pytest.raises(LimitsUnavailable):
             await alone.admit(claim_of("r1"), never_remade)
     await grant(alone, claim_of("r2"))
+
+
+async def test_without_the_ledger_a_protective_budget_goes_on(alone, ledger):
+    """As one of which nothing was spent, until the ledger says what was."""
+    await write_batch(ledger, [record_of("before", 300)])
+    claim = protective(claim_of("r1", money(1000), bound=100))
+    async with ledger.transaction():
+        assert left(await grant(alone, claim)) == 900
+    alone.settle(claim, exact(70))
+    await write(alone, ledger, record_of("r1", 70))
+    assert left(await grant(alone, protective(claim_of("r2", money(1000), bound=0)))) == 630
+
+
+async def test_the_first_value_that_the_ledger_tells_counts(alone, ledger):
+    claim = protective(claim_of("r1", money(1000), bound=100))
+    async with ledger.transaction():
+        await grant(alone, claim)
+    alone.settle(claim, exact(70))
+    written = await write(alone, ledger, record_of("r1", 70))
+    assert written.budgets == {BUDGET: (70, 1)}
+    assert left(await grant(alone, protective(claim_of("r2", money(1000), bound=0)))) == 930
+
+
+async def test_the_next_day_of_a_protective_budget_goes_on_too(alone, clock, ledger):
+    windows = [MoneyWindow(BudgetWindow("budget_1", start), start + 1000) for start in (NOW_MS, NOW_MS + 1000)]
+    async with ledger.transaction():
+        await grant(alone, protective(claim_of("r1", windows=windows[:1])))
+        clock.at_ms += 1000
+        began_s = clock_s()
+        await grant(alone, protective(claim_of("r2", windows=windows[1:])))
+        assert clock_s() - began_s < 0.5
+
+
+async def test_a_strict_one_that_only_observes_goes_on_too(alone, ledger):
+    async with ledger.transaction():
+        await grant(alone, claim_of("r1", money(mode="observe")))
 
 
 async def test_a_call_that_was_given_up_is_not_admitted_again(alone):

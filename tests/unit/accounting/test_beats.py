@@ -289,7 +289,7 @@ def test_what_is_in_sql_meanwhile_is_not_told_again(process):
 def test_leases_of_upstreams_are_kept_without_an_epoch(process):
     first, second, third = (Claim(name, tag, ()) for name, tag in [("a", "up:x"), ("b", "up:y"), ("c", "up:x")])
     play(
-        process.accountant.beat_light([first, second, third]),
+        process.accountant.beat_light({"a": first, "b": second, "c": third}),
         (Beat("up:x", "", (Seen(first), Seen(third))), Beaten()),
         (Beat("up:y", "", (Seen(second),)), Beaten()),
     )
@@ -298,7 +298,7 @@ def test_leases_of_upstreams_are_kept_without_an_epoch(process):
 def test_many_of_them_are_kept_in_parts(process):
     claims = [Claim(f"r{number}", "up:x", ()) for number in range(BEATEN_AT_ONCE + 1)]
     play(
-        process.accountant.beat_light(claims),
+        process.accountant.beat_light({claim.request_id: claim for claim in claims}),
         (Beat("up:x", "", tuple(map(Seen, claims[:500]))), Beaten()),
         (Beat("up:x", "", (Seen(claims[500]),)), Beaten()),
     )
@@ -306,4 +306,44 @@ def test_many_of_them_are_kept_in_parts(process):
 
 def test_without_the_hot_state_they_are_kept_by_the_next_beat(process):
     claim = Claim("a", "up:x", ())
-    play(process.accountant.beat_light([claim]), (Beat("up:x", "", (Seen(claim),)), NOT_SENT))
+    play(process.accountant.beat_light({"a": claim}), (Beat("up:x", "", (Seen(claim),)), NOT_SENT))
+
+
+def test_a_call_that_has_ended_does_not_take_its_lease_again(process):
+    claims = {tag: Claim(tag, tag, ()) for tag in ("up:x", "up:y", "up:z")}
+    beats = [Beat(tag, "", (Seen(claim),)) for tag, claim in claims.items()]
+    play(
+        process.accountant.beat_light(claims),
+        (beats[0], Meanwhile(lambda: claims.pop("up:y"), Beaten())),
+        (Beat("up:y", ""), Beaten()),
+        (beats[2], Beaten()),
+    )
+
+
+# -- a newer epoch than ours --------------------------------------------------------------------
+
+
+def test_a_beat_that_finds_a_newer_epoch_begins_none(process):
+    process.grant(CLAIM)
+    beat(process)
+    beat(process, (beaten(), Lost("8:run")))
+    assert (process.epochs.number, process.epochs.is_open) == (7, False)
+
+
+def test_a_restore_that_finds_a_newer_epoch_begins_none(process):
+    process.grant(CLAIM)
+    beat(process)
+    beat(process, (beaten(), Beaten(("r1",))), (Restore(CLAIM, "7"), Lost("8:run")))
+    assert (process.epochs.number, process.epochs.is_open) == (7, False)
+
+
+def test_a_part_that_is_not_understood_keeps_no_other_from_it(process):
+    claims = [Claim(f"r{number}", TEAM, ()) for number in range(BEATEN_AT_ONCE + 1)]
+    for claim in claims:
+        process.grant(claim)
+    beat(process)
+    beat(
+        process,
+        (Beat(TEAM, "7", tuple(map(Seen, claims[:500]))), NotDue()),
+        (Beat(TEAM, "7", (Seen(claims[500]),)), Beaten()),
+    )

@@ -8,8 +8,18 @@ from app.accounting.accountant import CONFIRMED_AT_ONCE
 from app.accounting.steps import InsertTag, ReadBudgets, TagInserted, TeamBudget
 from app.core.records import BudgetWindow
 from app.limits.hot import BudgetValue, Confirm, Confirmed, Done, Lost, OpenTag
-from app.limits.limiter import Claim
-from tests.unit.accounting.samples import BUDGET, TEAM, Process, claim_of, concurrency, exact, in_sql, protective
+from app.limits.limiter import Claim, Grant, Refusal
+from tests.unit.accounting.samples import (
+    BUDGET,
+    TEAM,
+    Process,
+    claim_of,
+    concurrency,
+    exact,
+    in_sql,
+    money,
+    protective,
+)
 from tests.unit.accounting.stepping import NO_SQL, NOT_SENT, SENT, Meanwhile, Walk, play
 
 VALUE, NEWER = BudgetValue(BUDGET, 570, 8), BudgetValue(BUDGET, 640, 9)
@@ -238,3 +248,56 @@ def test_a_call_without_a_claim_of_money_is_confirmed_as_well(process):
     request = in_sql("bare", nanousd=0, budgets=())
     play(committed(process, requests=[(TEAM, request)], values=[]), (Confirm(TEAM, "7", (request,), ()), Confirmed()))
     assert "bare" not in process.holdings
+
+
+def test_values_that_go_stale_while_others_are_read_stay_stale(process):
+    process.epochs.knows(TEAM, 7)
+    for name in ("a", "b"):
+        process.grant_locally(protective(claim_of(name)))
+    theirs = BudgetValue(OTHER, 5, 1)
+    play(committed(process, requests=[(TEAM, in_sql("a"))]), (Confirm(TEAM, "7", (), (VALUE,)), NOT_SENT))
+
+    def fail_again():
+        steps = committed(process, requests=[(TEAM, in_sql("b", budgets=(OTHER,)))], values=[(TEAM, theirs)])
+        play(steps, (Confirm(TEAM, "7", (), (theirs,)), NOT_SENT))
+
+    confirm_again(process, (READ, Meanwhile(fail_again, NO_SQL)))
+    values = (NEWER, theirs)
+    confirm_again(
+        process,
+        (ReadBudgets((TeamBudget(TEAM, BUDGET), TeamBudget(TEAM, OTHER))), values),
+        (Confirm(TEAM, "7", (), values), Confirmed()),
+    )
+
+
+def test_many_of_a_batch_are_confirmed_in_parts_and_the_values_with_each(process):
+    requests = [in_sql(f"r{number}") for number in range(CONFIRMED_AT_ONCE + 1)]
+    play(
+        committed(process, requests=[(TEAM, request) for request in requests]),
+        (Confirm(TEAM, "7", tuple(requests[:500]), (VALUE,)), NOT_SENT),
+        (Confirm(TEAM, "7", tuple(requests[500:]), (VALUE,)), Confirmed()),
+    )
+    assert process.accountant.unconfirmed == 500
+
+
+def test_a_batch_of_just_one_part_is_confirmed_once(process):
+    requests = [in_sql(f"r{number}") for number in range(CONFIRMED_AT_ONCE)]
+    steps = committed(process, requests=[(TEAM, request) for request in requests])
+    play(steps, (Confirm(TEAM, "7", tuple(requests), (VALUE,)), Confirmed()))
+
+
+# -- the share of this process ------------------------------------------------------------------
+
+
+def test_money_that_was_settled_here_counts_here_until_it_counts_there(process):
+    """The share is for the time without the hot state, be there many such times."""
+    dear = protective(claim_of("a", money(1000), bound=1000))
+    process.grant_locally(dear)
+    process.accountant.settle("a", exact(1000))
+    more = protective(claim_of("b", money(1000), bound=1))
+    assert isinstance(process.local.admit(more), Refusal)
+    play(committed(process, requests=[(TEAM, in_sql("a"))]), (Confirm(TEAM, "7", (), (VALUE,)), NOT_SENT))
+    assert isinstance(process.local.admit(more), Refusal)
+    process.epochs.knows(TEAM, 7)
+    confirm_again(process, (READ, (NEWER,)), (Confirm(TEAM, "7", (), (NEWER,)), Confirmed()))
+    assert isinstance(process.local.admit(more), Grant)

@@ -127,6 +127,17 @@ def test_what_came_into_sql_meanwhile_is_not_put_back(process):
     assert process.epochs.is_open
 
 
+def test_what_came_into_sql_meanwhile_keeps_nothing_else_from_being_put_back(process):
+    local = protective(claim_of("local", concurrency()))
+    process.grant_locally(local)
+    process.grant(CLAIM)
+    confirms = Meanwhile(lambda: play(process.accountant.committed([(TEAM, in_sql("local", budgets=()))], [], 7)))
+    confirms.answer = Done()
+    opened = (OPENED[0], confirms)
+    follow(process, SEES_NEW, NOTED, opened, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
+    assert process.epochs.is_open
+
+
 @pytest.mark.parametrize("away", [NOT_SENT, SENT, NO_SQL])
 def test_putting_back_begins_anew_after_a_failure(process, away):
     process.grant(CLAIM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from app.accounting.holdings import NO_PROGRESS, Holdings, Progress
@@ -69,6 +70,24 @@ def test_a_claim_made_anew_takes_of_its_new_windows_only(holdings):
     holdings.claim_again(holding, claim_of("r1", bound=40, windows=(MoneyWindow(new, 9),)))
     assert (holdings.taken(BUDGET), holdings.taken(new)) == (0, 40)
     assert holding.amounts == {new: 40}
+
+
+def test_a_claim_made_anew_without_budgets_takes_nothing(holdings):
+    holding = holdings.add(claim_of("r1"))
+    holdings.claim_again(holding, free_claim("r1"))
+    assert holdings._taken == {}
+    assert holding.claim == free_claim("r1")
+
+
+def test_of_what_is_kept_for_long_only_the_amounts_are_kept(holdings):
+    """Its row is in the hot state and in the journal."""
+    holding = holdings.add(claim_of("r1"))
+    holdings.lighten(holding)
+    assert (holding.claim, holding.outcome) == (msgspec.structs.replace(claim_of("r1"), opening=b""), None)
+    holdings.settle(holding, exact(70, b"a long record"))
+    holdings.lighten(holding)
+    assert holding.outcome == exact(70, b"")
+    assert holdings.taken(BUDGET) == 70
 
 
 def test_the_end_counts_what_it_cost_and_may_cost_more_than_was_held(holdings):

@@ -288,3 +288,8 @@ def test_an_old_epochs_answer_tells_nothing_of_the_new_one(process):
     process.reap(LIST, (FIND[0], Meanwhile(process.lose, Due(()))))
     walk = Walk(process.epochs.open_tag(TEAM, 8))
     assert walk.command == InsertTag(TEAM, 8)
+
+
+def test_a_newer_epoch_ends_the_round_and_begins_none(process):
+    process.reap((ListTags(), (TEAM, "team_2")), (FIND[0], Lost("8:run")))
+    assert (process.epochs.number, process.epochs.is_open) == (7, False)

@@ -125,3 +125,8 @@ def test_a_stand_in_that_finds_the_epoch_lost_says_so(process):
     lost = (AdvanceEpoch(7, PROCESS, 2500), EpochView(8, is_open=False))
     assert retire(process, LISTED, WORTH, SEEDED, (ENDED[0], Lost(None)), lost) is False
     assert process.epochs.number == 8
+
+
+def test_a_newer_epoch_is_waited_for(process):
+    assert retire(process, LISTED, WORTH, SEEDED, (ENDED[0], Lost("8:run"))) is False
+    assert (process.epochs.number, process.epochs.is_open) == (7, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from app.accounting import accountant
 from app.accounting.steps import EpochView, InsertTag, ReadEpoch, ReadMarks, TagInserted
 from app.limits.hot import Done, Lost, OpenTag, Restore, Settle
 from tests.unit.accounting.samples import BUDGET, Process, claim_of, concurrency, exact, money, protective, requests
@@ -96,3 +97,24 @@ def test_a_settlement_is_told_in_the_epoch_of_now(process):
         (ReadMarks(process.id), ()),
     )
     assert process.accountant.settle("r1", exact()) == Settle(CLAIM, "8", exact())
+
+
+def test_rows_of_many_calls_are_not_kept_in_memory(process, monkeypatch):
+    """While SQL is away for long: the hot state and the journal have them."""
+    monkeypatch.setattr(accountant, "WHOLE_MAX", 2)
+    claims = [claim_of(f"r{number}") for number in range(3)]
+    told = []
+    for claim in claims:
+        holding = process.grant(claim)
+        process.accountant.settle(claim.request_id, exact())
+        process.accountant.settled(claim.request_id, Done())
+        told.append((holding.claim.opening, holding.outcome.record))
+    assert told == [*((claim.opening, b"record") for claim in claims[:2]), (b"", b"")]
+
+
+def test_what_the_hot_state_has_not_heard_of_is_kept_whole(process, monkeypatch):
+    monkeypatch.setattr(accountant, "WHOLE_MAX", 0)
+    holding = process.grant(CLAIM)
+    process.accountant.settle("r1", exact())
+    process.accountant.settled("r1", Lost(None))
+    assert (holding.claim, holding.outcome) == (CLAIM, exact())
