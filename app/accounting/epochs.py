@@ -35,6 +35,8 @@ WARM_UP_ROUNDS_MAX = 6
 """Rounds are 0.4 s apart: who has not put its holds back by then has what it declared held for it."""
 TAG_OPENING_MS = 2000
 """Between noting a tag in SQL and opening it, its process may take so long, and no longer."""
+TAG_REOPENING_MS = 1500
+"""Whose opening could not be sent may try again for so long, by SQL's clock."""
 OPENING_WAIT_S = 0.05
 WAIT_S = 0.02
 WAITS_MAX = 50
@@ -62,6 +64,7 @@ class Epochs:
         self._rounds = 0
         self._opened: set[str] = set()
         self._opening: set[str] = set()
+        self._unsent: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Epochs(number={self.number}, open={self.is_open})"
@@ -124,8 +127,17 @@ class Epochs:
 
     def _open_noted(self, tag: str, number: int) -> Steps[None]:
         noted: TagInserted = yield InsertTag(tag, number)
-        if noted.inserted:
-            answer = yield OpenTag(tag, str(number))
+        if number != self.number:
+            return
+        # One that was noted here and could not be sent may still be opened, while others wait for that.
+        if noted.inserted or (tag in self._unsent and noted.age_ms < TAG_REOPENING_MS):
+            self._unsent.discard(tag)
+            try:
+                answer = yield OpenTag(tag, str(number))
+            except StoreAway as away:
+                if not away.sent and number == self.number:
+                    self._unsent.add(tag)
+                raise
             if not isinstance(answer, Lost):
                 self.knows(tag, number)
         elif noted.age_ms < TAG_OPENING_MS:
@@ -163,6 +175,7 @@ class Epochs:
             self._is_registered = False
             self._rounds = 0
             self._opened.clear()
+            self._unsent.clear()
 
     # -- rounds ---------------------------------------------------------------------------------
 

@@ -40,8 +40,7 @@ LIMITS_TOLD_MAX = 20
 class Admitted(msgspec.Struct):
     """A request that may be sent: what was reserved for it, and what is written down before it is.
 
-    ``payload`` is the opening as it was reserved with, to be written to the journal as it is; ``opening``
-    says in its decision, too, what the limits said.
+    ``payload`` is what is written to the journal: the opening, which says in its decision what the limits said.
     """
 
     opening: Opening
@@ -125,8 +124,12 @@ class Admission:
             self._note(question, error)
             raise
         payload = grant.claim.opening
-        decided = msgspec.structs.replace(opening, decision=_decision(grant, upstream_grant, money))
-        return Admitted(decided, payload, grant, upstream_grant)
+        decision = _decision(grant, upstream_grant, money)
+        if decision:
+            # Whoever replays the journal of a process that died can say it, too.
+            opening = msgspec.structs.replace(opening, decision=decision)
+            payload = encode_payload(OpenLine(opening))
+        return Admitted(opening, payload, grant, upstream_grant)
 
     def give_back(self, admitted: Admitted) -> None:
         """Nothing was sent, and nothing is written down."""

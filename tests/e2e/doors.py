@@ -11,7 +11,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -118,7 +118,7 @@ class Door:
             yield answer
         finally:
             self._gates.open(name)
-            answer.result(ASK_S_MAX)
+            wait([answer], ASK_S_MAX)
 
     def command(self, *arguments: str) -> str:
         """What a command prints; it runs in this process, which starts faster than one of its own."""

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
 from openai import OpenAI
 
+from app.accounting.accounts import Shared
+from app.core.calendar import FOREVER_MS
+from app.core.clock import SystemClock
+from app.core.ids import new_request_id
+from app.core.money import usd_text
+from app.core.records import BudgetWindow
+from app.limits.limiter import Claim, Grant, Limit, MoneyWindow, Refusal
+from app.limits.redis import RedisHot
+from app.store.batch import write_batch
+from app.store.database import Database
+from app.store.migrate import upgrade
+from app.store.redis import RedisClient
+from tests.contract.store.samples import entry_of, record_of
+from tests.e2e.doors import EMBEDDED, TOKEN_NANOUSD, Door, opened_door
 from tests.e2e.test_replay import completed, created, event
 from tests.fakes.gateway import RunningGateway
+from tests.fakes.people import Key, People, rule
+from tests.fakes.postgres import shared_server
 from tests.fakes.upstream import JSON_HEAD, STREAM_HEAD, PlayedUpstream, chunked, config_for, whole
+from tests.fakes.valkey import ValkeyServer
 
 USAGE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
 OK = json.dumps({"id": "resp_1", "model": "gpt-4o", "status": "completed", "usage": USAGE}).encode()
@@ -25,6 +44,10 @@ PACE_S = 0.05
 
 def piece(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def answered(**more) -> bytes:
+    return json.dumps({**json.loads(OK), **more}).encode()
 
 
 def error(status: int) -> list:
@@ -50,6 +73,14 @@ PLAYS = {
     "lost": ["reset"],
     "lost in the body": [JSON_HEAD.encode() + b"content-length: 500\r\n\r\n{", "close"],
     "closing": [*whole(OK), "close"],
+    "no usage": whole(answered(usage=None)),
+    "another tier": whole(answered(model="gpt-5", service_tier="flex")),
+    "another model": whole(answered(model="gpt-4o-mini")),
+    "cache writes": whole(
+        answered(model="gpt-5.6", usage={**USAGE, "input_tokens_details": {"cache_write_tokens": 4}})
+    ),
+    "incomplete": chunked([created(), DELTA, completed("response.incomplete", status="incomplete")]),
+    "nameless": whole(answered(model="no-such-model")),
 }
 
 
@@ -139,6 +170,12 @@ def test_a_response_that_failed_half_way_and_is_free(gateway, play, kind):
     assert (record["outcome"], record["error_code"], kinds(record)) == ("failed", "server_error", [kind])
     assert record["entries"][0]["output_tokens"] >= 7
     assert record["entries"][0]["cost_nanousd"] > 0
+
+
+def test_usage_that_is_only_taken_from_completed(gateway):
+    assert b"response.incomplete" in ask(gateway, "incomplete", stream=True).content
+    (record,) = records_of(gateway, "incomplete", 1)
+    assert (record["outcome"], kinds(record), record["entries"][0]["output_tokens"]) == ("incomplete", ["charge"], 7)
 
 
 @pytest.mark.parametrize("bound", ["drain_s_max: 0.3", "drain_usd_max: 0.0001"])
@@ -237,6 +274,144 @@ def test_a_call_that_was_never_sent_and_is_billed(tmp_path):
                 assert set(kinds(record)) == {"void"}
                 assert sum(entry["cost_nanousd"] for entry in record["entries"]) == 0
         thread.join(5)
+
+
+# -- by the wrong price -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("play", "asked", "nanousd"),
+    [
+        ("another tier", {"model": "gpt-5", "service_tier": "priority"}, 11 * 625 + 7 * 5000),
+        ("another model", {"model": "gpt-4o"}, 11 * 150 + 7 * 600),
+        ("cache writes", {"model": "gpt-5.6"}, 7 * 4000 + 4 * 5000 + 7 * 20_000),
+    ],
+)
+def test_the_requested_tier_or_model_that_is_billed_and_cache_writes_that_are_dropped(gateway, play, asked, nanousd):
+    assert ask(gateway, play, **asked).headers["x-headgate-cost-usd"] == usd_text(nanousd)
+    (record,) = records_of(gateway, play, 1)
+    assert (kinds(record), record["entries"][0]["cost_nanousd"]) == (["charge"], nanousd)
+
+
+def test_an_unknown_model_that_is_free(gateway):
+    """Nobody knows what it cost: that is said, and it is not zero."""
+    unpriced = "headgate_unpriced_requests_total"
+    before = sum(value for name, value in gateway.metrics().items() if name.startswith(unpriced))
+    assert "x-headgate-cost-usd" not in ask(gateway, "nameless", model="no-such-model").headers
+    (record,) = records_of(gateway, "nameless", 1)
+    entry = record["entries"][0]
+    assert (entry["kind"], entry["cost_nanousd"], entry["price_source"]) == ("charge", None, None)
+    assert (entry["input_tokens"], entry["output_tokens"]) == (11, 7)
+    assert sum(value for name, value in gateway.metrics().items() if name.startswith(unpriced)) == before + 1
+
+
+def test_a_full_refund_where_usage_is_missing(gateway):
+    assert ask(gateway, "no usage").status_code == 200
+    (record,) = records_of(gateway, "no usage", 1)
+    entry = record["entries"][0]
+    assert entry["kind"] == "estimate"
+    assert 0 < entry["cost_nanousd"] <= entry["cost_upper_nanousd"]
+
+
+# -- budgets ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def door(tmp_path_factory):
+    with opened_door(tmp_path_factory.mktemp("door"), EMBEDDED) as door:
+        yield door
+
+
+def spends(door: Door, key: Key, tokens: int, **more) -> int:
+    return door.ask(key, use=(1, tokens), most=tokens, **more).status_code
+
+
+def test_a_reservation_that_pins_a_budget_at_100_percent(door):
+    """Calls without a maximum are held at all that there is; what they did not use is free when they end."""
+    key = door.people.key(rule("money", 131_100 * TOKEN_NANOUSD, "total"))
+    for _ in range(5):
+        assert door.ask(key, most=None, use=(1, 1)).status_code == 200
+    assert [spends(door, key, tokens) for tokens in (131_000, 96, 95)] == [200, 429, 200]
+
+
+def test_a_budget_that_is_reset_by_the_rotation_of_its_key(door):
+    key = door.people.key(rule("money", 10 * TOKEN_NANOUSD, "total"))
+    assert spends(door, key, 10) == 200
+    rotated = door.people.rotate(key)
+    assert [spends(door, each, 1) for each in (key, rotated)] == [429, 429]
+
+
+def test_a_free_model_that_a_spent_budget_blocks(door):
+    key = door.people.key(rule("money", 10 * TOKEN_NANOUSD, "total"))
+    assert [spends(door, key, 10), spends(door, key, 1)] == [200, 429]
+    assert spends(door, key, 1000, model="free") == 200
+
+
+REPLICAS = 8
+
+
+async def test_a_budget_that_each_replica_seeds_by_increment():
+    """All of them find it cold at the same moment, after a start and after a flush: what SQL says counts once."""
+    url = await shared_server().create_database()
+    database = await Database.open(url)
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(shared_server().drop_database, url)
+        stack.push_async_callback(database.close)
+        await upgrade(database)
+        server = stack.enter_context(ValkeyServer())
+        key = await asyncio.to_thread(People(url).key, rule("money", 1000, "total"))
+        spent = new_request_id(1)
+        record = record_of(spent, team_id=key.team_id, key_id=key.id, entries=(entry_of(spent, cost_nanousd=600),))
+        await write_batch(database, [record])
+        replicas = [await replica(stack, server, database, f"replica-{number}") for number in range(REPLICAS)]
+        limit = Limit(
+            scope="key",
+            scope_id=key.id,
+            name="total",
+            kind="money",
+            maximum=1000,
+            counter=key.limits[0],
+            window="total",
+        )
+        window = BudgetWindow(key.limits[0], 0)
+
+        def claim(nanousd: int) -> Claim:
+            money = (MoneyWindow(window, FOREVER_MS),)
+            return Claim(new_request_id(2), key.team_id, (limit,), 0, nanousd, nanousd, money)
+
+        for _ in range(2):
+            claims = [claim(50) for _ in replicas]
+            decided = await asyncio.gather(*map(admit, replicas, claims))
+            assert [type(each) for each in decided] == [Grant] * REPLICAS, "600 and eight times 50 are 1,000"
+            told = await admit(replicas[0], claim(1))
+            assert isinstance(told, Refusal) and told.is_held
+            assert server.execute("HGET", f"hg:{{{key.team_id}}}:b:{key.limits[0]}:0", "c") == b"600"
+            for each, asking in zip(replicas, claims, strict=True):
+                each.void(asking)
+            await lost(server, replicas)
+
+
+async def replica(stack: AsyncExitStack, server: ValkeyServer, database: Database, name: str) -> Shared:
+    client = RedisClient(server.url, timeout_s=2)
+    await client.start()
+    stack.push_async_callback(client.close)
+    shared = Shared(name, RedisHot(client), database, SystemClock(), node="host", slot=0, on_state=lambda *_: None)
+    await shared.start()
+    stack.push_async_callback(shared.close)
+    return shared
+
+
+async def admit(shared: Shared, claim: Claim) -> Grant | Refusal:
+    return await shared.admit(claim, lambda _: claim)
+
+
+async def lost(server: ValkeyServer, replicas: list[Shared]) -> None:
+    """Valkey forgets everything; until all of them have noticed and are open again."""
+    server.flush()
+    async with asyncio.timeout(20):
+        for is_open in (False, True):
+            while any(each.is_open is not is_open for each in replicas):
+                await asyncio.sleep(0.02)
 
 
 # -- limits -----------------------------------------------------------------------------------

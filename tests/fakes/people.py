@@ -131,6 +131,10 @@ class People:
     def remove(self, limit_id: str) -> None:
         self._change(lambda connection: stored_limits.remove_limit(connection, limit_id))
 
+    def records_of(self, key_id: str) -> list[dict[str, Any]]:
+        """The records of a key, oldest first."""
+        return self._read(select(records).where(records.c.key_id == key_id).order_by(records.c.request_id))
+
     def kinds(self, end_user: str) -> list[list[str]]:
         """Of each record of an end user, as ``user`` names it, the kinds of its entries."""
         asked = select(entries.c.request_id, entries.c.kind).join(records, records.c.request_id == entries.c.request_id)

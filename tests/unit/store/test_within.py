@@ -1,0 +1,73 @@
+"""What waits for a database waits no longer than it is told, also where a statement cannot be ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from app.store.database import Database
+
+
+@pytest.fixture
+async def database(tmp_path):
+    database = await Database.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield database
+    await database.close()
+
+
+async def answers(value, after_s=0.0):
+    await asyncio.sleep(after_s)
+    return value
+
+
+class Mute:
+    """As a driver is whose server does not answer: it is cancelled, and goes on for a while to say so."""
+
+    def __init__(self, error=None):
+        self.error = error
+        self.is_over = False
+
+    async def __call__(self):
+        try:
+            await asyncio.sleep(9)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.3)
+            self.is_over = True
+            if self.error is not None:
+                raise self.error from None
+            raise
+
+
+async def test_what_answers_in_time_is_told(database):
+    assert await database.within(1, answers(5, after_s=0.01)) == 5
+    with pytest.raises(ValueError, match="no"):
+        await database.within(1, fails())
+
+
+async def fails():
+    raise ValueError("no")
+
+
+@pytest.mark.parametrize("error", [None, OSError("late")])
+async def test_who_waits_is_let_go_and_what_was_begun_is_ended(database, error):
+    mute = Mute(error)
+    began_s = time.monotonic()
+    with pytest.raises(TimeoutError):
+        await database.within(0.05, mute())
+    assert time.monotonic() - began_s < 0.25
+    assert not mute.is_over
+    await asyncio.sleep(0.5)
+    assert mute.is_over
+
+
+async def test_who_leaves_ends_what_was_begun(database):
+    mute = Mute()
+    waiting = asyncio.ensure_future(database.within(9, mute()))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.sleep(0.5)
+    assert mute.is_over
