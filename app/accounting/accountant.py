@@ -198,6 +198,10 @@ class Accountant:
         values: tuple[BudgetValue, ...] = yield ReadBudgets(tuple(TeamBudget(tag, each) for each in budgets))
         yield Seed(tag, str(number), values)
 
+    def forget_marks(self) -> None:
+        """They are not in SQL any more."""
+        self._marks.clear()
+
     def abandon(self, claim: Claim) -> Void:
         """Nobody waits for this admission any more, or it came to nothing before anything was sent."""
         self.holdings.remove(claim.request_id)
@@ -325,8 +329,16 @@ class Accountant:
 
     def beat(self) -> Steps[None]:
         """Say that this process and its calls live; whatever the hot state has not heard of is told again."""
-        if not self.epochs.is_open:
+        try:
+            if self.epochs.is_open:
+                yield from self._beat_all()
+            else:
+                yield from self.epochs.put_back()
+        except (StoreAway, LedgerAway):
+            # The next beat comes long before a lease ends.
             return
+
+    def _beat_all(self) -> Steps[None]:
         number = self.epochs.number
         running: defaultdict[str, list[Holding]] = defaultdict(list)
         done: defaultdict[str, list[str]] = defaultdict(list)
@@ -342,15 +354,14 @@ class Accountant:
                     untold.append(holding)
             elif holding.beats % DONE_BEATS == 0:
                 done[holding.claim.tag].append(holding.claim.request_id)
-        try:
-            # In the order of admission, not of a set: a simulation has to tell the same story twice.
-            for tag in dict.fromkeys([*running, *done]):
-                yield from self._beat_tag(tag, running[tag], done[tag], number)
-            for holding in untold:
-                yield from self._tell(holding, number)
-        except (StoreAway, LedgerAway):
-            # The next beat comes long before a lease ends.
-            return
+            elif not self.epochs.ledger_answers:
+                # Nobody would tell of a new epoch but the hot state itself: have the tag looked at.
+                done[holding.claim.tag] += ()
+        # In the order of admission, not of a set: a simulation has to tell the same story twice.
+        for tag in dict.fromkeys([*running, *done]):
+            yield from self._beat_tag(tag, running[tag], done[tag], number)
+        for holding in untold:
+            yield from self._tell(holding, number)
 
     def beat_light(self, claims: Mapping[str, Claim]) -> Steps[None]:
         """The same for calls under an upstream's limits, by request: only their leases are to be kept."""
@@ -367,7 +378,7 @@ class Accountant:
             return
 
     def _beat_tag(self, tag: str, running: list[Holding], done: list[str], number: int) -> Steps[None]:
-        for start in range(0, max(len(running), len(done)), BEATEN_AT_ONCE):
+        for start in range(0, max(1, len(running), len(done)), BEATEN_AT_ONCE):
             some = running[start : start + BEATEN_AT_ONCE]
             seen = tuple(holding.seen for holding in some if holding.outcome is None)
             answer = yield Beat(tag, str(number), seen, tuple(done[start : start + BEATEN_AT_ONCE]))

@@ -163,6 +163,7 @@ class Shared:
             self._on_state(False, "the hot state or the ledger does not answer, or an epoch is being opened")
 
     async def _register(self, connection: AsyncConnection) -> None:
+        self._accountant.forget_marks()
         await processes.register_process(connection, self._process_id, self._node, self._slot, self._clock.now_ms())
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from app.accounting.steps import (
     LedgerAway,
     Mark,
     OpenEpoch,
+    RaiseMarks,
     ReadEpoch,
     ReadLaggards,
     ReadMarks,
@@ -26,7 +27,7 @@ from app.accounting.steps import (
     TagInserted,
     TakeLead,
 )
-from app.limits.hot import Lost, OpenTag, Restore, Settle, StandIn, StoreAway, number_of
+from app.limits.hot import Beat, Lost, OpenTag, Restore, Settle, StandIn, StoreAway, number_of
 
 LEAD_MS = 2500
 WARM_UP_ROUNDS_MIN = 2
@@ -205,8 +206,39 @@ class Epochs:
         except StoreAway:
             return
 
+    def put_back(self) -> Steps[None]:
+        """Cut off from SQL, where the others read what it declared, this process may have declared too little
+        since: it looks for the epoch in the hot state itself, and puts back there what it holds. It
+        acknowledges nothing by this.
+        """
+        if self.ledger_answers:
+            return
+        holdings = self.holdings.admitted()
+        for tag in dict.fromkeys(holding.claim.tag for holding in holdings):
+            answer = yield Beat(tag, str(self.number))
+            if not isinstance(answer, Lost) or answer.found is None or number_of(answer.found) <= self.number:
+                continue
+            number = number_of(answer.found)
+            self._ahead = max(self._ahead, number)
+            for holding in [each for each in holdings if each.claim.tag == tag]:
+                outcome, holding.is_stored = holding.outcome, True
+                if outcome is None:
+                    yield Restore(holding.claim, str(number))
+                else:
+                    yield Settle(holding.claim, str(number), outcome)
+
+    def _declare(self) -> Steps[None]:
+        """What others must assume if this process falls silent before it has put all of it back."""
+        marks = tuple(
+            Mark(self.process_id, team_id, budget, nanousd)
+            for (team_id, budget), nanousd in self.holdings.by_budget().items()
+        )
+        if marks:
+            yield RaiseMarks(marks)
+
     def _register(self, number: int) -> Steps[bool]:
         """Put everything back that this process holds; what is settled and not in SQL, too."""
+        yield from self._declare()
         for holding in self.holdings.admitted():
             yield from self.open_tag(holding.claim.tag, number)
             if holding.claim.request_id not in self.holdings:
@@ -241,7 +273,7 @@ class Epochs:
             return view
         self._rounds += 1
         laggards: tuple[Mark, ...] = yield ReadLaggards(number)
-        is_early = self._rounds < (WARM_UP_ROUNDS_MAX if laggards else WARM_UP_ROUNDS_MIN)
+        is_early = self._rounds < (WARM_UP_ROUNDS_MAX if laggards or view.behind else WARM_UP_ROUNDS_MIN)
         if is_early:
             return view
         for mark in laggards:

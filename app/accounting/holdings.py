@@ -77,6 +77,14 @@ class Holdings:
         """What all of them take of ``budget``, in nano-dollars."""
         return self._taken.get(budget, 0)
 
+    def by_budget(self) -> dict[tuple[str, BudgetWindow], int]:
+        """What they take of each budget of each team."""
+        return {
+            (holding.claim.tag, budget): self._taken[budget]
+            for holding in self._by_id.values()
+            for budget in holding.amounts
+        }
+
     def add(self, claim: Claim) -> Holding:
         """A call that is about to be asked for."""
         holding = self._by_id[claim.request_id] = Holding(claim)

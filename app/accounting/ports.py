@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.accounting.steps import (
@@ -196,6 +197,8 @@ class Ports:
         async with self._changing() as connection:
             is_known = await processes.process_seen(connection, command.process_id, command.acknowledged)
             if not is_known and self.register is not None:
+                # Written off, perhaps: then its marks are gone as well.
+                self._marks.clear()
                 await self.register(connection)
                 await processes.process_seen(connection, command.process_id, command.acknowledged)
             self.processes = max(1, await processes.count_live(connection, LIVE_S))
@@ -212,7 +215,9 @@ class Ports:
 
     async def _take_lead(self, command: TakeLead) -> EpochView:
         async with self._changing() as connection:
-            return _view(await epochs.take_lead(connection, command.number, command.leader, command.lease_ms))
+            view = _view(await epochs.take_lead(connection, command.number, command.leader, command.lease_ms))
+            behind = await processes.count_behind(connection, command.number, LIVE_S)
+        return msgspec.structs.replace(view, behind=behind)
 
     async def _open_epoch(self, command: OpenEpoch) -> EpochView:
         async with self._changing() as connection:

@@ -17,6 +17,8 @@ from app.ledger.recovery import interrupted_record
 from app.limits.hot import Confirm, Due, FindDue, InSQL, Known, Look, Lost, StoreAway, TakeOver
 
 EXACT_RANK = 2
+UNREADABLE_MAX = 1000
+"""So many are remembered, and told of once."""
 TAGS_AT_ONCE = 200
 """Tags looked at in one round: all are, in turn."""
 DUE_AT_ONCE = 100
@@ -74,7 +76,8 @@ class Reaper:
         known = yield Look(tag, request_id)
         opening = _opening_of(known) if isinstance(known, Known) else None
         if isinstance(known, Known) and opening is None and request_id not in self._unreadable:
-            self._unreadable.add(request_id)
+            if len(self._unreadable) < UNREADABLE_MAX:
+                self._unreadable.add(request_id)
             self._on_unreadable(request_id)
         if not isinstance(known, Known) or opening is None:
             return

@@ -63,12 +63,15 @@ class RaiseMarks(msgspec.Struct, frozen=True):
 
 
 class EpochView(msgspec.Struct, frozen=True):
-    """The epoch by SQL. While it is not open, ``leader`` has ``leader_left_ms`` to open it."""
+    """The epoch by SQL. While it is not open, ``leader`` has ``leader_left_ms`` to open it; ``behind`` is told to
+    the leader: how many processes live and have not acknowledged it.
+    """
 
     number: int
     is_open: bool
     leader: str = ""
     leader_left_ms: int = 0
+    behind: int = 0
 
 
 class ReadEpoch(msgspec.Struct, frozen=True):

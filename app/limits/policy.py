@@ -58,12 +58,18 @@ class Policy:
     window; rules for a model or a tag come on top of those that count everything.
     """
 
-    def __init__(self, key_defaults: tuple[LimitRule, ...] = (), team_defaults: tuple[LimitRule, ...] = ()) -> None:
+    def __init__(
+        self,
+        key_defaults: tuple[LimitRule, ...] = (),
+        team_defaults: tuple[LimitRule, ...] = (),
+        known_values: dict[str, set[tuple[str, str]]] | None = None,
+    ) -> None:
+        """``known_values``: the tags that have been counted so far by team, which the policy goes on to fill."""
         self._defaults: dict[Owner, tuple[LimitRule, ...]] = {"key": key_defaults, "team": team_defaults}
         # Kept per principal: one is compared by identity, and a changed key or team makes a new one.
         self._bound_of = lru_cache(maxsize=PRINCIPALS_MAX)(self._bound)
         self._of_value = lru_cache(maxsize=PRINCIPALS_MAX)(_of_value)
-        self._values: dict[str, set[tuple[str, str]]] = {}
+        self._values = {} if known_values is None else known_values
 
     def __repr__(self) -> str:
         return f"Policy(defaults={sum(map(len, self._defaults.values()))}, teams_with_tags={len(self._values)})"

@@ -142,18 +142,40 @@ class Meter:
         usage = self.reading.usage
         if usage is not None and self._is_complete():
             price = self.price()
+            cost = None if price is None else price.cost_nanousd(usage)
+            if cost is None and self.opening.budgets and self.attempt.bound.cost_upper_nanousd is not None:
+                return self._unpriced_under_budget(usage)
             return Entry(
                 attempt_id=self.attempt_id,
                 kind="charge",
                 upstream=self.attempt.upstream,
                 model=self.attempt.model,
                 usage=usage,
-                cost_nanousd=None if price is None else price.cost_nanousd(usage),
+                cost_nanousd=cost,
                 price_source=None if price is None else price.source,
                 price_version=None if price is None else price.version,
                 service_tier=self.reading.service_tier,
             )
         return self._estimate()
+
+    def _unpriced_under_budget(self, usage: Usage) -> Entry:
+        """What it used is known, and the answer named a tier or units that have no price: for a budget of money
+        it costs what was held for it, since nothing would never fill the budget.
+        """
+        bound = self.attempt.bound
+        return Entry(
+            attempt_id=self.attempt_id,
+            kind="estimate",
+            upstream=self.attempt.upstream,
+            model=self.attempt.model,
+            usage=usage,
+            cost_nanousd=bound.cost_upper_nanousd,
+            cost_lower_nanousd=bound.cost_lower_nanousd,
+            cost_upper_nanousd=bound.cost_upper_nanousd,
+            price_source=bound.price_source,
+            price_version=bound.price_version,
+            service_tier=self.reading.service_tier,
+        )
 
     def _estimate(self) -> Entry:
         """What may have been used of an attempt that did not say: the least, the likely and the most of it.

@@ -131,6 +131,13 @@ class Admission:
             payload = encode_payload(OpenLine(opening))
         return Admitted(opening, payload, grant, upstream_grant)
 
+    def may_follow(self, first: Route, routes: tuple[Route, ...]) -> tuple[Route, ...]:
+        """The routes that may be tried after ``first``: not those of other upstreams that have limits of their
+        own, which were not asked.
+        """
+        limited = self._upstream_limits
+        return tuple(each for each in routes if each.upstream == first.upstream or not limited.get(each.upstream))
+
     def give_back(self, admitted: Admitted) -> None:
         """Nothing was sent, and nothing is written down."""
         self._accounts.void(admitted.grant.claim)

@@ -64,10 +64,11 @@ class Parts(msgspec.Struct, frozen=True):
 class Load:
     """What all requests together hold, under whichever configuration they began."""
 
-    __slots__ = ("collection", "in_flight")
+    __slots__ = ("collection", "in_flight", "tag_values")
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.tag_values: dict[str, set[tuple[str, str]]] = {}
         self.collection = Collection()
 
     def __repr__(self) -> str:
@@ -95,10 +96,11 @@ class Pipeline:
         self._parts = parts
         self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log)
         self._models = ModelList(parts.catalog, parts.pools, parts.desk.clock)
+        self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         limits = parts.configuration.limits
         self._admission = Admission(
             parts.desk.accounts,
-            Policy(limits.key_rules, limits.team_rules),
+            Policy(limits.key_rules, limits.team_rules, self._load.tag_values),
             {name: upstream_limits(name, pool.settings.limits) for name, pool in parts.pools.items()},
             parts.prices,
             parts.estimates,
@@ -108,7 +110,6 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
         )
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
-        self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         self._serving = 0
 
     def __repr__(self) -> str:
@@ -184,7 +185,8 @@ class Pipeline:
         try:
             flight = self._open(exchange, principal, ask, size, admitted)
             limit_headers = ratelimit_headers(admitted.grant.standings)
-            cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, routes, bounds, limit_headers)
+            others = self._admission.may_follow(route, routes)
+            cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, others, bounds, limit_headers)
             parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:
             self._admission.give_back(admitted)

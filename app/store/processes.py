@@ -98,6 +98,14 @@ async def count_live(connection: AsyncConnection, within_s: int) -> int:
     return number
 
 
+async def count_behind(connection: AsyncConnection, number: int, within_s: int) -> int:
+    """How many live, by the same measure, and have not acknowledged epoch ``number``."""
+    seen = processes.c.seen_at_ms > NowMs() - within_s * 1000
+    behind = select(func.count()).where(processes.c.closed == 0, seen, processes.c.acked_epoch < number)
+    counted: int = (await connection.execute(behind)).scalar_one()
+    return counted
+
+
 async def list_processes(connection: AsyncConnection) -> list[ProcessRow]:
     """All that were ever registered and not forgotten, oldest first."""
     return await _rows(connection)

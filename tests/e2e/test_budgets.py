@@ -319,7 +319,10 @@ def test_a_gateway_that_starts_again_knows_what_was_spent(door):
     door.gateway.kill()
     door.gateway.start()
     wait_for(lambda: spend(door, key, 1, model="free") == PASSED, 10)
-    assert [spend(door, key, 5), spend(door, key, 4)] == [SPENT, PASSED]
+    # What was settled in the last moment counts as held until the ledger's word for it is in.
+    assert spend(door, key, 5) in {SPENT, HELD}
+    wait_for(lambda: spend(door, key, 5) == SPENT, 5)
+    assert spend(door, key, 4) == PASSED
 
 
 def test_nothing_is_left_over(door):

@@ -2,14 +2,15 @@
 
 Left out, and why:
 
-- *Upstream*: nothing.
+- *Upstream* and *DNS*: nothing.
 - *Redis* restart with its data kept, failover, cluster: what follows is the same as after a loss, since it is another
   run of the server; ``chaos`` restarts servers with every kind of persistence, ``contract/redis`` fails over.
 - *SQL*: admin writes, since there is no control plane yet; deadlock, serialization failure and poisoned rows, which
   ``contract/ledger`` makes row by row; an older schema, which is brought up at the start (``contract/store``).
 - *Disk* mounted read-only: a kernel refuses that under open files; the journal's own tests give it every error of a
   write.
-- *Clock*: a process' clock cannot be set by itself; two processes' clocks are injected, below.
+- *Clock* of the store, which no process can set by itself; of a gateway that is alone, whose memory is the store; the
+  log, which tells the machine's time, as every other log of it does.
 - *Client* retries with an Idempotency-Key: there is no replay yet.
 - *Own worker*: a loop that is blocked from inside (``unit/telemetry``); a memory limit, which is not built; SIGTERM
   (``test_lifecycle``, ``test_rolling_restart``); a pause that outlasts the lease (``chaos`` freezes for twenty seconds).

@@ -112,7 +112,10 @@ class SimLedger:
     # -- processes, marks and epochs ------------------------------------------------------------
 
     def view(self) -> EpochView:
-        return EpochView(self.epoch, self.is_open, self.leader, max(0, self.leader_until_ms - self._now()))
+        behind = sum(
+            number < self.epoch for process_id, number in self.acknowledged.items() if process_id not in self.closed
+        )
+        return EpochView(self.epoch, self.is_open, self.leader, max(0, self.leader_until_ms - self._now()), behind)
 
     def answer(self, command: object) -> object:
         if isinstance(command, ReadBudgets):

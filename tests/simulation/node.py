@@ -50,6 +50,7 @@ class Node:
         self.life = 0
         self.paused_until_ms = 0
         self.cut_until_ms = 0
+        self.sql_cut_until_ms = 0
         self.is_up = False
         self.disk = Disk()
         self.process_id = ""

@@ -109,6 +109,9 @@ class Story:
         mishaps = [self._kill, self._cut, self._store_away, self._sql_away, self._restart_store]
         if self.loses_data:
             mishaps += [self._flush, self._flush, self._set_back]
+        if not self.pauses:
+            # Cut off from SQL and silent as well, a gateway may have more than it could declare.
+            mishaps += [self._cut_from_sql]
         if self.loses_disks:
             mishaps += [self._lose_node, self._lose_node]
         if self.pauses:
@@ -139,6 +142,12 @@ class Story:
         node.cut_until_ms = world.now_ms + world.random.randint(100, 5000)
         self.is_paused_or_cut = True
         self.told.append(f"{world.now_ms - world.began_ms} cut {node.name} off the hot state")
+
+    def _cut_from_sql(self) -> None:
+        world = self.world
+        node = world.random.choice(world.nodes)
+        node.sql_cut_until_ms = world.now_ms + world.random.randint(100, 4000)
+        self.told.append(f"{world.now_ms - world.began_ms} cut {node.name} off SQL")
 
     def _pause(self) -> None:
         draw = self.world.random
@@ -188,7 +197,7 @@ class Story:
         world = self.world
         world.faults = Faults()
         for node in world.nodes:
-            node.cut_until_ms = node.paused_until_ms = 0
+            node.cut_until_ms = node.sql_cut_until_ms = node.paused_until_ms = 0
             if not node.is_up:
                 node.start()
         world.store_away_until_ms = world.sql_away_until_ms = 0

@@ -262,7 +262,11 @@ class World:
     ) -> None:
         delay_ms = self.random.randint(*SQL_MS)
         draw = self.random.random()
-        if self.sql_away_until_ms > self.now_ms or draw < self.faults.sql_lost_request:
+        if (
+            self.sql_away_until_ms > self.now_ms
+            or node.sql_cut_until_ms > self.now_ms
+            or draw < self.faults.sql_lost_request
+        ):
             self.at(delay_ms, lambda: fail(LedgerAway()))
             return
 

@@ -1,4 +1,4 @@
-"""``python -m tests.faults.chaos --seeds N [--start S]``, ``--seed N``, ``--only NAME`` or ``--dense``."""
+"""``python -m tests.faults.chaos --seeds N [--start S]``, ``--seed N``, ``--only NAME``, ``--dense`` or ``--midnight``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fakes.postgres import PostgresServer
 from tests.faults.chaos.figures import line_of, summary_of
 from tests.faults.chaos.mishaps import MISHAPS
 from tests.faults.chaos.run import Verdict, run_story
-from tests.faults.chaos.story import Story, dense, directed, story_of
+from tests.faults.chaos.story import Story, dense, directed, midnight, story_of
 
 
 def main() -> int:
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--only", choices=[*MISHAPS, "each"])
     parser.add_argument("--times", type=int, default=2)
     parser.add_argument("--dense", action="store_true", help="Valkey restarts every five seconds, for a minute")
+    parser.add_argument("--midnight", action="store_true", help="wait for the end of a day, and run over it")
     parser.add_argument("--keep", action="store_true", help="keep the logs, in the folder of temporary files")
     given = parser.parse_args()
     server = PostgresServer()
@@ -45,7 +46,9 @@ def main() -> int:
 
 
 def _stories(given: argparse.Namespace) -> Iterator[Story]:
-    if given.dense:
+    if given.midnight:
+        yield from map(midnight, range(given.start, given.start + given.seeds))
+    elif given.dense:
         yield dense(given.start)
     elif given.only:
         for name in MISHAPS if given.only == "each" else [given.only]:

@@ -12,6 +12,8 @@ from tests.faults.chaos.run import Verdict
 def line_of(verdict: Verdict) -> str:
     refused = ", ".join(f"{code} {count}" for code, count in sorted(verdict.refused.items()))
     closed = f"closed {sum(verdict.closed_s):.1f} s in {len(verdict.closed_s)}" if verdict.closed_s else "never closed"
+    if verdict.rebuilt_s:
+        closed += f", rebuilt in {percentile(verdict.rebuilt_s, 0.5)} s (at most {max(verdict.rebuilt_s):.1f})"
     return (
         f"seed {verdict.seed}: {'BROKEN' if verdict.broken else 'ok'} in {verdict.took_s:.0f} s;"
         f" {verdict.admitted} admitted of {verdict.asked}, {verdict.billed} billed, {verdict.estimates} estimates,"
@@ -29,6 +31,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 def summary_of(verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Totals over all of them; spans in seconds."""
+    rebuilt = [span for verdict in verdicts for span in verdict.rebuilt_s]
     closed = [span for verdict in verdicts for span in verdict.closed_s]
     refused: Counter[str] = Counter()
     oracles: Counter[str] = Counter()
@@ -48,6 +51,12 @@ def summary_of(verdicts: Sequence[Verdict]) -> dict[str, Any]:
         "refused": dict(refused),
         "closed_spans": len(closed),
         "closed_s": {"p50": percentile(closed, 0.5), "p99": percentile(closed, 0.99), "most": percentile(closed, 1)},
+        "rebuilt": len(rebuilt),
+        "rebuilt_s": {
+            "p50": percentile(rebuilt, 0.5),
+            "p99": percentile(rebuilt, 0.99),
+            "most": percentile(rebuilt, 1),
+        },
         "rest_s": {
             "p50": percentile([verdict.rest_s for verdict in verdicts], 0.5),
             "p99": percentile([verdict.rest_s for verdict in verdicts], 0.99),

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import asyncpg
 
 from tests.faults.chaos.gateways import Gateway
-from tests.faults.chaos.world import World
+from tests.faults.chaos.world import Span, World
 
 Mishap: TypeAlias = Callable[[World, random.Random], Awaitable[None]]
 
@@ -74,64 +74,82 @@ async def freeze_gateway(world: World, draw: random.Random) -> None:
 
 
 async def flush(world: World, draw: random.Random) -> None:
-    world.tell("FLUSHALL")
-    world.losses.append(time.monotonic())
-    world.hot.execute("FLUSHALL")
+    async with world.of_hot:
+        world.tell("FLUSHALL")
+        world.losses.append(time.monotonic())
+        world.hot.execute("FLUSHALL")
+        now_s = time.time()
+        world.outages.append(Span(now_s, now_s))
 
 
 async def kill_valkey(world: World, draw: random.Random) -> None:
-    down_s = draw.choice([0.0, 0.3, 2.0])
-    world.tell(f"kill -9 valkey ({world.hot.persistence}), down for {down_s} s")
-    began_s = time.monotonic()
-    if not world.hot.keeps_data:
-        world.losses.append(began_s)
-    await asyncio.to_thread(world.hot.kill)
-    await asyncio.sleep(down_s)
-    await asyncio.to_thread(world.hot.start)
-    world.silent.append((began_s, time.monotonic()))
+    await _kill_valkey(world, draw.choice([0.0, 0.3, 2.0]))
+
+
+async def bounce_valkey(world: World, draw: random.Random) -> None:
+    """It is back at once, as another server."""
+    await _kill_valkey(world, 0.0)
+
+
+async def _kill_valkey(world: World, down_s: float) -> None:
+    async with world.of_hot:
+        world.tell(f"kill -9 valkey ({world.hot.persistence}), down for {down_s} s")
+        began_s = time.monotonic()
+        if not world.hot.keeps_data:
+            world.losses.append(began_s)
+        await asyncio.to_thread(world.hot.kill)
+        await asyncio.sleep(down_s)
+        await asyncio.to_thread(world.hot.start)
+        now_s = time.time()
+        world.outages.append(Span(now_s - (time.monotonic() - began_s), now_s))
+        world.silent.append((began_s, time.monotonic()))
 
 
 async def freeze_valkey(world: World, draw: random.Random) -> None:
-    for_s = draw.uniform(0.5, 4)
-    world.tell(f"SIGSTOP valkey for {for_s:.1f} s")
-    began_s = time.monotonic()
-    world.hot.freeze()
-    await asyncio.sleep(for_s)
-    world.hot.restore()
-    world.silent.append((began_s, time.monotonic()))
+    async with world.of_hot:
+        for_s = draw.uniform(0.5, 4)
+        world.tell(f"SIGSTOP valkey for {for_s:.1f} s")
+        began_s = time.monotonic()
+        world.hot.freeze()
+        await asyncio.sleep(for_s)
+        world.hot.restore()
+        world.silent.append((began_s, time.monotonic()))
 
 
 # -- PostgreSQL -------------------------------------------------------------------------------
 
 
 async def stop_postgres(world: World, draw: random.Random) -> None:
-    down_s = draw.uniform(0, 4)
-    world.tell(f"immediate stop of PostgreSQL, down for {down_s:.1f} s")
-    await world.ledger.stop_at_once()
-    await asyncio.sleep(down_s)
-    await world.ledger.start()
+    async with world.of_ledger:
+        down_s = draw.uniform(0, 4)
+        world.tell(f"immediate stop of PostgreSQL, down for {down_s:.1f} s")
+        await world.ledger.stop_at_once()
+        await asyncio.sleep(down_s)
+        await world.ledger.start()
 
 
 async def freeze_postgres(world: World, draw: random.Random) -> None:
-    for_s = draw.uniform(0.5, 5)
-    world.tell(f"SIGSTOP PostgreSQL for {for_s:.1f} s")
-    server = world.ledger.server
-    server.freeze()
-    await asyncio.sleep(for_s)
-    server.resume()
+    async with world.of_ledger:
+        for_s = draw.uniform(0.5, 5)
+        world.tell(f"SIGSTOP PostgreSQL for {for_s:.1f} s")
+        server = world.ledger.server
+        server.freeze()
+        await asyncio.sleep(for_s)
+        server.resume()
 
 
 async def end_sessions(world: World, draw: random.Random) -> None:
     """As an administrator does, or a failover."""
-    world.tell("all sessions of PostgreSQL terminated")
-    try:
-        connection = await asyncpg.connect(world.ledger.server.url(), timeout=2)
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", world.ledger.name
-        )
-        await connection.close()
-    except (OSError, asyncpg.PostgresError, TimeoutError):
-        world.tell("(it was down)")
+    async with world.of_ledger:
+        world.tell("all sessions of PostgreSQL terminated")
+        try:
+            connection = await asyncpg.connect(world.ledger.server.url(), timeout=2)
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", world.ledger.name
+            )
+            await connection.close()
+        except (OSError, asyncpg.PostgresError, TimeoutError):
+            world.tell("(it was down)")
 
 
 # -- the network ------------------------------------------------------------------------------
@@ -193,11 +211,12 @@ async def reset_redis(world: World, draw: random.Random) -> None:
 
 
 async def kill_upstream(world: World, draw: random.Random) -> None:
-    down_s = draw.uniform(0, 1.5)
-    world.tell(f"kill -9 the upstream, down for {down_s:.1f} s")
-    world.upstream.kill()
-    await asyncio.sleep(down_s)
-    await world.upstream.start()
+    async with world.of_upstream:
+        down_s = draw.uniform(0, 1.5)
+        world.tell(f"kill -9 the upstream, down for {down_s:.1f} s")
+        world.upstream.kill()
+        await asyncio.sleep(down_s)
+        await world.upstream.start()
 
 
 # -- a disk -----------------------------------------------------------------------------------
@@ -247,4 +266,6 @@ OF_LOST_DISKS: dict[str, Mishap] = {"lose-node": lose_node}
 OF_A_SMALL_DISK: dict[str, Mishap] = {"fill-disk": fill_disk}
 OF_A_TRACER: dict[str, Mishap] = {"fail-syncs": fail_syncs}
 
-MISHAPS: dict[str, Mishap] = OF_ALL | OF_LOST_DATA | OF_LOST_DISKS | OF_A_SMALL_DISK | OF_A_TRACER
+DIRECTED: dict[str, Mishap] = {"bounce-valkey": bounce_valkey}
+
+MISHAPS: dict[str, Mishap] = OF_ALL | OF_LOST_DATA | OF_LOST_DISKS | OF_A_SMALL_DISK | OF_A_TRACER | DIRECTED

@@ -18,6 +18,8 @@ LEASE_S = 14.0
 """Who is silent for longer may lose its leases."""
 ENDING_MS = 300
 """An upstream is told of a call that was given up so much later, at most."""
+DECIDED_MS = 25_000
+"""What came just before midnight may be admitted so much later, by a process that stood still."""
 WINDOW_MS = 60_000
 OWED_TOKENS = 1_000
 """What calls that ran at once may have used above what was reserved of a window of tokens."""
@@ -37,7 +39,7 @@ OWN_REFUSALS = REFUSALS - {"rate_limit_exceeded", "insufficient_quota"}
 class Evidence(msgspec.Struct):
     """All that is known after a run. ``losses``: how often the hot state was lost; ``longest_silence_s`` of any
     gateway from the hot state; ``peaks``: the most that SQL ever had of a window; ``unsafe_lives``: of gateways
-    that were lost with their disk while the hot state was away.
+    that were lost with their disk while the hot state was away; ``days``: the first milliseconds of two days.
     """
 
     served: dict[str, Served]
@@ -51,6 +53,7 @@ class Evidence(msgspec.Struct):
     peaks: dict[tuple[str, int], int] = {}
     unsafe_lives: set[str] = set()
     prices: Prices = PRICES
+    days: tuple[int, int] = (0, 0)
 
     def is_excused(self, served: Served) -> bool:
         """Whether it went on while the hot state was away and only its host's disk knew of it, which is gone.
@@ -128,6 +131,12 @@ def _limits(evidence: Evidence) -> Iterable[str]:
             for (budget_id, start_ms), nanousd in spent.items():
                 if budget_id == rule_id and nanousd > rule.maximum:
                     yield f"4: {rule.window} budget {rule_id}@{start_ms}: {nanousd} of {rule.maximum} by the {source}"
+    for request_id, record in books.records.items():
+        for budget_id, start_ms in record["windows"]:
+            at_ms, midnight_ms = record["admitted_at_ms"], evidence.days[1]
+            is_early = start_ms == midnight_ms and at_ms < midnight_ms - DECIDED_MS
+            if is_early or (start_ms == evidence.days[0] and at_ms > midnight_ms):
+                yield f"4: {request_id} came {at_ms - midnight_ms} ms after midnight and counts in {budget_id}@{start_ms}"
     for window, nanousd in by_ledger.items():
         row = books.budgets.get(window)
         if row is None or row["spent_nanousd"] - row["seeded_nanousd"] != nanousd:

@@ -24,15 +24,20 @@ from tests.faults.chaos.rest import come_to_rest, heal
 from tests.faults.chaos.servers import environment_of
 from tests.faults.chaos.story import Story
 from tests.faults.chaos.truth import read_books, read_held, read_served
-from tests.faults.chaos.world import REBUILT_S, Setting, World, running_world
+from tests.faults.chaos.world import REBUILT_S, Setting, Span, World, running_world
+from tests.faults.chaos.zones import next_midnight_s
 
 WATCH_EVERY_S = 0.25
 TAIL_S = 1.5
 CLOSED_BY = {"redis", "limits"}
+GAP_S = 0.3
+START_S_MAX = 15.0
+OF_ANOTHER_CAUSE_S = 15.0
 
 
 class Verdict(msgspec.Struct):
-    """``closed_s``: each span in which a gateway decided no strict limits; ``rolled``: a day ended in the
+    """``closed_s``: each span in which a gateway decided no strict limits; ``rebuilt_s``: how long that lasted once
+    Valkey was back; ``rolled``: a day ended in the
     middle; ``broken`` names oracles.
     """
 
@@ -49,6 +54,7 @@ class Verdict(msgspec.Struct):
     epochs: int = 0
     losses: int = 0
     closed_s: list[float] = []
+    rebuilt_s: list[float] = []
     rolled: bool = False
     rest_s: float = 0.0
     slow: list[str] = []
@@ -60,6 +66,9 @@ async def run_story(story: Story, server: PostgresServer, *, keep: bool = False)
     """Tells it, and judges what is left. ``keep`` leaves the folder of logs behind."""
     began_s = time.monotonic()
     verdict = Verdict(story.seed)
+    if story.midnight_at_s is not None and next_midnight_s() - time.time() < story.midnight_at_s + START_S_MAX:
+        # Too late for this one.
+        await asyncio.sleep(next_midnight_s() - time.time())
     setting = Setting(
         seed=story.seed,
         persistence=story.persistence,
@@ -87,6 +96,8 @@ async def run_story(story: Story, server: PostgresServer, *, keep: bool = False)
 
 
 async def _tell(world: World, story: Story, crowd: Crowd) -> None:
+    if story.midnight_at_s is not None:
+        await asyncio.sleep(max(0.0, world.midnight_s - story.midnight_at_s - time.time()))
     began_s = time.monotonic()
     over = asyncio.Event()
 
@@ -152,6 +163,7 @@ async def gather_evidence(world: World, crowd: Crowd, peaks: dict[tuple[str, int
         peaks=peaks,
         unsafe_lives=world.unsafe_lives,
         prices=world.prices,
+        days=world.days,
     )
     broken += await check_ledger(HEADGATE_DATABASE_URL=world.ledger.url)
     for gateway in world.gateways:
@@ -178,8 +190,12 @@ async def _conclude(world: World, crowd: Crowd, peaks: dict[tuple[str, int], int
     verdict.refused = dict(crowd.codes())
     verdict.epochs = books.epoch
     verdict.losses = len(world.losses)
-    verdict.closed_s = [span for gateway in world.gateways for span in closed_spans(gateway)]
-    verdict.rolled = len({start_ms for _, start_ms in books.budgets if start_ms in world.days}) > 1
+    for gateway in world.gateways:
+        spans = closed_spans(gateway)
+        verdict.closed_s += [span.length_s for span in spans]
+        verdict.rebuilt_s += rebuilt_s(spans, world.outages)
+    begun = {start_ms for record in books.records.values() for _, start_ms in record["windows"]}
+    verdict.rolled = begun.issuperset(world.days)
 
 
 async def check_ledger(**environment: str) -> list[str]:
@@ -237,24 +253,49 @@ def faults_in_log(gateway: Gateway) -> list[str]:
     return [f"{gateway.name} logs {text}, {times} times" for text, times in found.items()]
 
 
-def closed_spans(gateway: Gateway) -> list[float]:
-    """Seconds for which this gateway decided no strict limits, while it ran."""
-    spans: list[float] = []
-    down: dict[str, float] = {}
+def closed_spans(gateway: Gateway) -> list[Span]:
+    """In which this gateway decided no strict limits, while it ran."""
+    spans: list[Span] = []
+    down: set[str] = set()
     since_s = last_s = 0.0
     for line in lines_of(gateway):
         if line.get("event") == "chaos: started":
             if down:
-                spans.append(last_s - since_s)
+                spans.append(Span(since_s, last_s))
             down.clear()
-            continue
         if "at" not in line:
             continue
         last_s = datetime.fromisoformat(line["at"]).timestamp()
-        if line.get("event") == "dependency_down" and line.get("dependency") in CLOSED_BY:
+        name = line.get("dependency", "")
+        if line.get("event") == "dependency_down" and name in CLOSED_BY:
+            since_s = since_s if down else last_s
+            down.add(name)
+        elif line.get("event") == "dependency_up" and name in down:
+            down.discard(name)
             if not down:
-                since_s = last_s
-            down[line["dependency"]] = last_s
-        elif line.get("event") == "dependency_up" and down.pop(line.get("dependency", ""), None) and not down:
-            spans.append(last_s - since_s)
-    return spans
+                spans.append(Span(since_s, last_s))
+    return joined(spans)
+
+
+def joined(spans: Sequence[Span]) -> list[Span]:
+    """As one: those with so little between them that nobody was served."""
+    found: list[Span] = []
+    for span in spans:
+        if found and span.from_s - found[-1].until_s < GAP_S:
+            found[-1] = Span(found[-1].from_s, span.until_s)
+        else:
+            found.append(span)
+    return found
+
+
+def rebuilt_s(spans: Sequence[Span], outages: Sequence[Span]) -> list[float]:
+    """How long after Valkey was back this gateway decided strict limits again; or until it was gone once more."""
+    found: list[float] = []
+    ordered = sorted(outages, key=lambda outage: outage.from_s)
+    gone = [*(outage.from_s for outage in ordered), float("inf")][1:]
+    for outage, gone_s in zip(ordered, gone, strict=bool(ordered)):
+        back_s = outage.until_s
+        ends = [min(span.until_s, gone_s) for span in spans if span.from_s < gone_s and span.until_s > back_s]
+        if ends and min(ends) - back_s < OF_ANOTHER_CAUSE_S:
+            found.append(max(0.0, min(ends) - back_s))
+    return found

@@ -33,6 +33,8 @@ class Story(msgspec.Struct, frozen=True):
     small_disk_mib: int = 0
     tracer: tuple[str, ...] = ()
     on_disconnect: str = "drain"
+    midnight_at_s: float | None = None
+    """Clients begin to ask so long before the day ends; None: whenever it is."""
 
     @property
     def loses_node(self) -> bool:
@@ -94,5 +96,20 @@ def tracer_of(draw: random.Random) -> tuple[str, ...]:
 
 def dense(seed: int) -> Story:
     """Valkey is another server every five seconds, for a minute: how long do strict limits stay closed?"""
-    events = tuple(Event(2.0 + 5.0 * number, "kill-valkey") for number in range(12))
+    events = tuple(Event(2.0 + 5.0 * number, "bounce-valkey") for number in range(12))
     return Story(seed=seed, events=events, persistence="none", load_s=64.0)
+
+
+def midnight(seed: int) -> Story:
+    """A day ends eight seconds after clients have begun to ask, and not much else is as it should be then."""
+    draw = random.Random(f"midnight {seed}")
+    names = ["kill-valkey", "freeze", "stop-postgres", "flush", "freeze-valkey", "kill", "cut-redis", "cut-sql"]
+    events = sorted((round(draw.uniform(6.0, 8.5), 2), name) for name in draw.sample(names, 3))
+    return Story(
+        seed=seed,
+        events=tuple(Event(at_s, name) for at_s, name in events),
+        persistence="none",
+        clients=20,
+        load_s=16.0,
+        midnight_at_s=8.0,
+    )

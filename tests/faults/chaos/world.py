@@ -25,6 +25,17 @@ from tests.faults.chaos.zones import DAY_S, next_midnight_s, write_zone
 REBUILT_S = 5.0
 
 
+class Span(msgspec.Struct, frozen=True):
+    """Seconds since 1970."""
+
+    from_s: float
+    until_s: float
+
+    @property
+    def length_s(self) -> float:
+        return self.until_s - self.from_s
+
+
 class Wires:
     """What one gateway reaches the others by: each can be cut."""
 
@@ -62,7 +73,11 @@ class World:
         self.gateways: list[Gateway] = []
         self.wires: dict[str, Wires] = {}
         self.people: list[Person] = []
+        # One mishap at a time each; those that come meanwhile wait for it.
+        self.of_hot, self.of_ledger, self.of_upstream = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         self.losses: list[float] = []
+        self.outages: list[Span] = []
+        """Of Valkey, from its loss until it answered again."""
         self.lost_lives: dict[str, float] = {}
         self.lost_processes: list[str] = []
         self.silent: list[tuple[float, float]] = []

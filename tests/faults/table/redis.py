@@ -8,6 +8,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import httpx
+
+from tests.fakes.people import rule
 from tests.fakes.proxy import ChaosProxy
 from tests.faults.table.rows import Ask, Gets, Row, degraded, down_and_up
 from tests.faults.table.stores import (
@@ -25,6 +28,8 @@ from tests.faults.table.stores import (
 from tests.faults.table.worlds import SharedWorld
 
 FROZEN_S = 2.5
+COUNTED_S = 3.0
+"""Each process counts the others so often."""
 
 
 @contextmanager
@@ -95,6 +100,20 @@ def restarted(world: SharedWorld) -> Iterator[None]:
     world.valkey.kill()
     world.valkey.start()
     yield
+
+
+@contextmanager
+def gone_for_all(world: SharedWorld) -> Iterator[None]:
+    """Two gateways without it, some seconds after the second one has come."""
+    assert world.other.process is not None
+    time.sleep(COUNTED_S)
+    few = rule("requests", 5, "minute", policy="protective")
+    world.keys["few"] = world.people.key(few)
+    for url in (world.gateway.url, world.other.url):
+        httpx.get(f"{url}/v1/models", headers=world.keys["few"].headers).raise_for_status()
+    world.valkey.kill()
+    yield
+    world.valkey.start()
 
 
 @contextmanager
@@ -201,6 +220,19 @@ REDIS = (
         restarted,
         running=RUNNING,
         then=(*ALL_CHARGED, SPENT_STILL),
+        told=down_and_up("redis", "limits"),
+    ),
+    Row(
+        "Redis",
+        "down for two gateways: each has its share of a protective limit",
+        "shared",
+        tuple(
+            (Ask("few", at_other=at_other), gets)
+            for at_other in (False, True)
+            for gets in (CHARGED, CHARGED, Gets(429, "rate_limit_exceeded"))
+        ),
+        gone_for_all,
+        then=ALL_CHARGED,
         told=down_and_up("redis", "limits"),
     ),
     Row(

@@ -201,7 +201,31 @@ def nothing_left(world: SharedWorld) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def all_frozen(world: SharedWorld) -> Iterator[None]:
+    world.valkey.freeze()
+    with frozen_sql(world):
+        yield
+    world.valkey.resume()
+
+
 BOTH_AWAY = (
+    Row(
+        "two faults",
+        "SQL and Redis frozen",
+        "shared",
+        (
+            *((Ask(who), Gets(503, "limits_unavailable", within_s=REQUEST_S)) for who in ("strict", "budget", "cold")),
+            *((Ask(who), Gets(200, kinds=("charge",), within_s=REQUEST_S)) for who in ("free", "protective")),
+            COLD_PROTECTIVE,
+            UNKNOWN,
+            STORED,
+        ),
+        cold(all_frozen),
+        running=RUNNING,
+        then=(*ALL_CHARGED, SPENT_STILL),
+        told=None,
+    ),
     Row(
         "two faults",
         "SQL down and FLUSHALL",

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -383,8 +384,19 @@ class Worlds:
     def values(self) -> Iterator[World]:
         yield from self._made.values()
 
+    def begin_to_stop(self) -> None:
+        for world in self.values():
+            process = world.gateway.process
+            if process is not None and process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+
 
 @contextmanager
 def opened_worlds(new_folder: Callable[[], Path]) -> Iterator[Worlds]:
     with ExitStack() as stack:
-        yield Worlds(Servers(stack), new_folder)
+        worlds = Worlds(Servers(stack), new_folder)
+        try:
+            yield worlds
+        finally:
+            # All of them at once, before each is waited for.
+            worlds.begin_to_stop()

@@ -17,7 +17,7 @@ from app.core.records import Attempt, Bound, BudgetWindow, Entry, Opening, Recor
 from app.ledger.lines import CloseLine, OpenLine, encode_payload
 from app.limits.hot import Granted, InSQL, Reserve
 from app.limits.limiter import Claim, Grant, Limit, MoneyWindow, Outcome
-from tests.unit.accounting.stepping import NOT_SENT, Walk, play
+from tests.unit.accounting.stepping import NOT_SENT, Walk
 
 NOW_MS = 1_800_000_000_000
 TEAM = "team_1"
@@ -131,12 +131,12 @@ class Process:
     def open(self, number: int = 1, marks: tuple[Mark, ...] = ()) -> Process:
         """Has it believe in epoch ``number``, which is open; nothing has to be put back."""
         view = EpochView(number, is_open=True)
-        play(
-            self.epochs.follow(),
-            (ReadEpoch(self.id, self.epochs.acknowledged), view),
-            (ReadEpoch(self.id, number), view),
-            (ReadMarks(self.id), marks),
-        )
+        walk = Walk(self.epochs.follow())
+        walk.expect(ReadEpoch(self.id, self.epochs.acknowledged), view)
+        if isinstance(walk.command, RaiseMarks):
+            walk.answer()
+        walk.expect(ReadEpoch(self.id, number), view)
+        walk.expect(ReadMarks(self.id), marks)
         assert (self.epochs.number, self.epochs.is_open) == (number, True)
         return self
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.accounting.accountant import BEATEN_AT_ONCE
 from app.accounting.holdings import Progress
-from app.accounting.steps import AdvanceEpoch, EpochView, InsertTag, TagInserted
+from app.accounting.steps import AdvanceEpoch, EpochView, InsertTag, ReadEpoch, TagInserted
 from app.limits.hot import Beat, Beaten, Done, Lost, NotDue, OpenTag, Restore, Seen, Settle
 from app.limits.limiter import Claim
 from tests.unit.accounting.samples import (
@@ -175,6 +175,20 @@ def test_no_beat_before_everything_is_put_back(process):
     beat(process)
     beat(process)
     assert process.holding("r1").beats == 0
+
+
+def test_without_sql_it_asks_the_hot_state_for_a_new_epoch(process):
+    """Nobody else would tell."""
+    follow = process.epochs.follow()
+    play(follow, (ReadEpoch(PROCESS, 7), NO_SQL))
+    settled(process, is_told=True)
+    process.grant(claim_of("r2"))
+    beat(process, (Beat(TEAM, "7"), Beaten()))
+    beat(process, (beaten(claim_of("r2")), Lost("8:run")))
+    assert not process.epochs.is_open
+    restored = (Settle(CLAIM, "8", exact()), Done()), (Restore(claim_of("r2"), "8"), Done())
+    beat(process, (Beat(TEAM, "7"), Lost("8:run")), *restored)
+    beat(process, (Beat(TEAM, "7"), NOT_SENT))
 
 
 def test_many_calls_are_beaten_for_in_parts(process):

@@ -11,13 +11,14 @@ from app.accounting.steps import (
     EpochView,
     InsertTag,
     Mark,
+    RaiseMarks,
     ReadEpoch,
     ReadMarks,
     Sleep,
     TagInserted,
 )
 from app.core.records import BudgetWindow
-from app.limits.hot import Done, Lost, OpenTag, Restore, Settle, StandIn
+from app.limits.hot import Beat, Beaten, Done, Lost, OpenTag, Restore, Settle, StandIn, StoreAway
 from tests.unit.accounting.samples import (
     BUDGET,
     PROCESS,
@@ -27,6 +28,7 @@ from tests.unit.accounting.samples import (
     concurrency,
     exact,
     in_sql,
+    money,
     protective,
 )
 from tests.unit.accounting.stepping import NO_SQL, NOT_SENT, SENT, Meanwhile, Walk, play
@@ -37,6 +39,10 @@ NOTED, OPENED = (InsertTag(TEAM, 8), TagInserted(inserted=True)), (OpenTag(TEAM,
 SEES_NEW = (ReadEpoch(PROCESS, 7), OPEN)
 SEES_OWN = (ReadEpoch(PROCESS, 8), OPEN)
 NO_MARKS = (ReadMarks(PROCESS), ())
+
+
+def declared(nanousd=100):
+    return RaiseMarks((Mark(PROCESS, TEAM, BUDGET, nanousd),)), None
 
 
 @pytest.fixture
@@ -80,6 +86,7 @@ def test_a_new_epoch_closes_it_until_everything_is_put_back(process):
     walk.expect(*SEES_NEW)
     assert process.states == [(True, ""), (False, "a new epoch has begun")]
     assert (process.epochs.number, process.epochs.is_open, process.epochs.acknowledged) == (8, False, 7)
+    walk.expect(*declared())
     walk.expect(*NOTED)
     walk.expect(*OPENED)
     walk.expect(Restore(CLAIM, "8"), Done())
@@ -94,14 +101,14 @@ def test_a_new_epoch_closes_it_until_everything_is_put_back(process):
 def test_what_is_settled_and_not_confirmed_is_settled_again(process):
     holding = process.grant(CLAIM)
     process.accountant.settle("r1", exact())
-    follow(process, SEES_NEW, NOTED, OPENED, (Settle(CLAIM, "8", exact()), Done()), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(70), NOTED, OPENED, (Settle(CLAIM, "8", exact()), Done()), SEES_OWN, NO_MARKS)
     assert (holding.is_stored, holding.is_told) == (True, True)
 
 
 def test_a_call_that_ends_while_it_is_put_back_is_told_later(process):
     holding = process.grant(CLAIM)
     ends = Meanwhile(lambda: process.accountant.settle("r1", exact()), Done())
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), ends), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), ends), SEES_OWN, NO_MARKS)
     assert (holding.is_stored, holding.is_told) == (True, False)
 
 
@@ -114,7 +121,7 @@ def test_what_was_admitted_while_the_hot_state_was_away_is_put_back_too(process)
 
 def test_what_is_only_asked_for_is_not_put_back(process):
     process.holdings.add(CLAIM)
-    follow(process, SEES_NEW, SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), SEES_OWN, NO_MARKS)
 
 
 def test_what_came_into_sql_meanwhile_is_not_put_back(process):
@@ -123,7 +130,7 @@ def test_what_came_into_sql_meanwhile_is_not_put_back(process):
     process.grant_locally(local)
     confirms = Meanwhile(lambda: play(process.accountant.committed([(TEAM, in_sql("local", budgets=()))], [], 7)))
     confirms.answer = Done()
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), confirms), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), confirms), SEES_OWN, NO_MARKS)
     assert process.epochs.is_open
 
 
@@ -134,16 +141,16 @@ def test_what_came_into_sql_meanwhile_keeps_nothing_else_from_being_put_back(pro
     confirms = Meanwhile(lambda: play(process.accountant.committed([(TEAM, in_sql("local", budgets=()))], [], 7)))
     confirms.answer = Done()
     opened = (OPENED[0], confirms)
-    follow(process, SEES_NEW, NOTED, opened, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), NOTED, opened, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
     assert process.epochs.is_open
 
 
 @pytest.mark.parametrize("away", [NOT_SENT, SENT, NO_SQL])
 def test_putting_back_begins_anew_after_a_failure(process, away):
     process.grant(CLAIM)
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), away))
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), away))
     assert process.epochs.acknowledged == 7
-    follow(process, SEES_NEW, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
     assert process.epochs.is_open
 
 
@@ -172,6 +179,37 @@ def test_it_waits_while_another_leads_the_warm_up(process):
     follow(process, (ReadEpoch(PROCESS, 8), WARMING))
     assert not process.epochs.is_open
     follow(process, SEES_OWN, NO_MARKS)
+    assert process.epochs.is_open
+
+
+# -- what others must assume --------------------------------------------------------------------
+
+
+def test_what_it_holds_is_declared_before_any_of_it_is_put_back(process):
+    """It may fall silent in the middle of that."""
+    other = BudgetWindow("budget_2", 0)
+    claims = [claim_of("r1"), claim_of("r2", money(), money(counter="budget_2"), bound=30)]
+    theirs = claim_of("r3", money(counter="budget_3"), tag="team_2", bound=5)
+    for claim in [*claims, theirs]:
+        for window in claim.money:
+            process.knows_mark(window.budget)
+        process.grant(claim)
+    marks = (
+        Mark(PROCESS, TEAM, BUDGET, 130),
+        Mark(PROCESS, TEAM, other, 30),
+        Mark(PROCESS, "team_2", BudgetWindow("budget_3", 0), 5),
+    )
+    walk = Walk(process.epochs.follow())
+    walk.expect(*SEES_NEW)
+    assert walk.command == RaiseMarks(marks)
+    assert walk.answer() == InsertTag(TEAM, 8)
+
+
+def test_what_cannot_be_declared_is_not_put_back_yet(process):
+    process.grant(CLAIM)
+    follow(process, SEES_NEW, (declared()[0], NO_SQL))
+    assert (process.epochs.acknowledged, process.epochs.ledger_answers) == (7, False)
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
     assert process.epochs.is_open
 
 
@@ -351,32 +389,33 @@ def test_nobody_has_to_listen():
 def test_a_loss_while_everything_is_put_back_begins_the_next_epoch(process):
     process.grant(CLAIM)
     lost = (AdvanceEpoch(8, PROCESS, 2500), EpochView(9, is_open=False))
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), Lost(None)), lost)
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), Lost(None)), lost)
     assert (process.epochs.number, process.epochs.acknowledged) == (9, 7)
 
 
 def test_a_team_that_another_is_opening_is_put_back_in_the_next_round(process):
     process.grant(CLAIM)
     waits = ((InsertTag(TEAM, 8), TagInserted(inserted=False, age_ms=10)), (Sleep(0.05), None))
-    follow(process, SEES_NEW, *waits, (Restore(CLAIM, "8"), Lost(None)))
+    follow(process, SEES_NEW, declared(), *waits, (Restore(CLAIM, "8"), Lost(None)))
     assert (process.epochs.number, process.epochs.acknowledged) == (8, 7)
-    follow(process, SEES_NEW, *waits, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), *waits, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
 
 
 def test_an_epoch_that_ends_in_the_middle_is_not_acknowledged(process):
     process.grant(CLAIM)
     process.grant(claim_of("r2"))
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), Meanwhile(process.lose, Done())))
+    follow(process, SEES_NEW, declared(200), NOTED, OPENED, (Restore(CLAIM, "8"), Meanwhile(process.lose, Done())))
     assert (process.epochs.number, process.epochs.acknowledged) == (9, 7)
 
 
 def test_everything_is_put_back_again_in_each_epoch(process):
     process.grant(CLAIM)
-    follow(process, SEES_NEW, NOTED, OPENED, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
+    follow(process, SEES_NEW, declared(), NOTED, OPENED, (Restore(CLAIM, "8"), Done()), SEES_OWN, NO_MARKS)
     nine = EpochView(9, is_open=True)
     follow(
         process,
         (ReadEpoch(PROCESS, 8), nine),
+        declared(),
         (InsertTag(TEAM, 9), TagInserted(inserted=True)),
         (OpenTag(TEAM, "9"), Done()),
         (Restore(CLAIM, "9"), Done()),
@@ -473,6 +512,59 @@ def test_a_team_opened_in_an_epoch_that_is_over_is_not_known_in_this_one(process
     play(process.epochs.open_tag(TEAM, 8), NOTED, OPENED)
 
 
+REOPENED = (InsertTag(TEAM, 7), TagInserted(inserted=False, age_ms=1499))
+
+
+def test_an_opening_that_could_not_be_sent_is_sent_again(process):
+    """Nobody else would, and two seconds later it would be taken for a loss."""
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], NOT_SENT))
+    with pytest.raises(StoreAway):
+        open_tag(process, REOPENED, (OPENED_7[0], NOT_SENT))
+    open_tag(process, REOPENED, OPENED_7)
+    open_tag(process)
+
+
+def test_it_is_not_sent_again_when_others_may_have_given_it_up(process):
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], NOT_SENT))
+    open_tag(process, (InsertTag(TEAM, 7), TagInserted(inserted=False, age_ms=1500)), (Sleep(0.05), None))
+
+
+def test_an_opening_that_may_have_arrived_is_not_sent_again(process):
+    """Data that was lost after it would be taken for an epoch that goes on."""
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], SENT))
+    open_tag(process, REOPENED, (Sleep(0.05), None))
+
+
+def test_what_was_sent_again_once_is_sent_no_more(process):
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], NOT_SENT))
+    with pytest.raises(StoreAway):
+        open_tag(process, REOPENED, (OPENED_7[0], SENT))
+    open_tag(process, REOPENED, (Sleep(0.05), None))
+
+
+def test_what_could_not_be_sent_in_an_epoch_that_is_over_means_nothing(process):
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], Meanwhile(process.lose, NOT_SENT)))
+    waits = (InsertTag(TEAM, 8), TagInserted(inserted=False, age_ms=10))
+    open_tag(process, waits, (Sleep(0.05), None), number=8)
+
+
+def test_what_could_not_be_sent_is_forgotten_with_its_epoch(process):
+    with pytest.raises(StoreAway):
+        open_tag(process, NOTED_7, (OPENED_7[0], NOT_SENT))
+    process.lose()
+    waits = (InsertTag(TEAM, 8), TagInserted(inserted=False, age_ms=10))
+    open_tag(process, waits, (Sleep(0.05), None), number=8)
+
+
+def test_nothing_is_opened_in_an_epoch_that_is_over(process):
+    open_tag(process, (NOTED_7[0], Meanwhile(process.lose, NOTED_7[1])))
+
+
 def test_teams_are_opened_before_anybody_asks(process):
     process.epochs.knows(TEAM, 7)
     play(
@@ -493,3 +585,72 @@ def test_no_team_is_opened_ahead_in_an_epoch_that_is_not_open(process):
     steps = process.epochs.open_tags(["a", "b"], 2)
     play(steps, (InsertTag("a", 7), Meanwhile(process.lose, TagInserted(inserted=False, age_ms=5000))))
     play(process.epochs.open_tags(["a", "b"], 2))
+
+
+# -- without SQL --------------------------------------------------------------------------------
+
+
+LOOKS, FINDS = Beat(TEAM, "7"), Lost("8:run")
+
+
+@pytest.fixture
+def cut_off(process):
+    """It has not heard from SQL, and others have begun epoch 8."""
+    process.grant(CLAIM)
+    follow(process, (ReadEpoch(PROCESS, 7), NO_SQL))
+    answer_loss(process, "8:run")
+    return process
+
+
+def put_back(process, *script):
+    play(process.epochs.put_back(), *script)
+
+
+def test_cut_off_from_sql_it_puts_back_what_it_holds_in_the_epoch_that_it_finds(cut_off):
+    holding = cut_off.holding("r1")
+    holding.is_stored = False
+    put_back(cut_off, (LOOKS, FINDS), (Restore(CLAIM, "8"), Done()))
+    assert holding.is_stored
+    assert (cut_off.epochs.number, cut_off.epochs.acknowledged, cut_off.epochs.is_open) == (7, 7, False)
+
+
+def test_how_a_call_has_ended_is_put_there_too(cut_off):
+    cut_off.accountant.settle("r1", exact())
+    put_back(cut_off, (LOOKS, FINDS), (Settle(CLAIM, "8", exact()), Done()))
+
+
+def test_each_team_is_looked_at_once(cut_off):
+    for claim in (claim_of("r2", tag="team_2"), claim_of("r3")):
+        cut_off.holdings.add(claim).is_admitted = True
+    put_back(
+        cut_off,
+        (LOOKS, FINDS),
+        (Restore(CLAIM, "8"), Done()),
+        (Restore(claim_of("r3"), "8"), Done()),
+        (Beat("team_2", "7"), Lost("9:run")),
+        (Restore(claim_of("r2", tag="team_2"), "9"), Done()),
+    )
+    # What SQL says of an older one is behind all of them.
+    view = EpochView(8, is_open=True)
+    walk = Walk(cut_off.epochs.follow())
+    walk.expect(ReadEpoch(PROCESS, 7), view)
+    assert walk.command == AdvanceEpoch(8, PROCESS, 2500, 9)
+
+
+@pytest.mark.parametrize("found", [Beaten(), Lost(None), Lost("6:run"), Lost("7:run")])
+def test_nothing_is_put_into_an_epoch_that_is_no_newer(cut_off, found):
+    cut_off.holdings.add(claim_of("r2", tag="team_2")).is_admitted = True
+    put_back(
+        cut_off, (LOOKS, found), (Beat("team_2", "7"), FINDS), (Restore(claim_of("r2", tag="team_2"), "8"), Done())
+    )
+
+
+def test_what_is_only_asked_for_is_not_put_there(process):
+    process.holdings.add(CLAIM)
+    follow(process, (ReadEpoch(PROCESS, 7), NO_SQL))
+    put_back(process)
+
+
+def test_with_sql_it_follows_the_epoch_instead(cut_off):
+    follow(cut_off, (ReadEpoch(PROCESS, 7), EpochView(8, is_open=True)), (declared()[0], NOT_SENT))
+    put_back(cut_off)

@@ -9,7 +9,7 @@ from app.accounting.holdings import NO_PROGRESS, Holdings, Progress
 from app.core.records import BudgetWindow
 from app.limits.hot import Seen
 from app.limits.limiter import MoneyWindow
-from tests.unit.accounting.samples import BUDGET, TOTAL, claim_of, exact, free_claim, money, requests
+from tests.unit.accounting.samples import BUDGET, TEAM, TOTAL, claim_of, exact, free_claim, money, requests
 
 OTHER = BudgetWindow("budget_2", 0)
 
@@ -53,6 +53,18 @@ def test_amounts_of_a_budget_add_up(holdings):
 def test_each_budget_takes_what_its_limit_says(holdings):
     holdings.add(claim_of("r1", requests(), money(), money(counter="budget_2", bound="estimate"), bound=100, likely=60))
     assert (holdings.taken(BUDGET), holdings.taken(OTHER)) == (100, 60)
+
+
+def test_what_is_taken_is_told_by_team_and_budget(holdings):
+    holdings.add(claim_of("r1", money(), money(counter="budget_2", bound="estimate"), bound=100, likely=60))
+    holdings.add(claim_of("r2", bound=30))
+    holdings.add(claim_of("r3", money(counter="budget_3"), tag="team_2", bound=5))
+    holdings.add(claim_of("r4", bound=0))
+    assert holdings.by_budget() == {
+        (TEAM, BUDGET): 130,
+        (TEAM, OTHER): 60,
+        ("team_2", BudgetWindow("budget_3", 0)): 5,
+    }
 
 
 def test_a_claim_without_budgets_takes_nothing(holdings):

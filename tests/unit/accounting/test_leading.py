@@ -68,6 +68,16 @@ def test_it_opens_as_soon_as_the_last_has_acknowledged(process):
     assert process.epochs.is_open
 
 
+def test_it_waits_for_those_that_live_and_have_declared_nothing(process):
+    """They may hold something that SQL could not be told of."""
+    behind = EpochView(8, is_open=False, leader=PROCESS, leader_left_ms=2500, behind=1)
+    for _ in range(4):
+        follow(process, LOOKED, (LEADS[0], behind), NOBODY)
+    assert not process.epochs.is_open
+    follow(process, LOOKED, (LEADS[0], behind), NOBODY, OPENS, NO_MARKS)
+    assert process.epochs.is_open
+
+
 def test_rounds_are_counted_anew_in_each_epoch(process):
     for _ in range(4):
         follow(process, LOOKED, LEADS, SOMEBODY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.accounting import accountant
-from app.accounting.steps import EpochView, InsertTag, ReadEpoch, ReadMarks, TagInserted
+from app.accounting.steps import EpochView, InsertTag, Mark, RaiseMarks, ReadEpoch, ReadMarks, TagInserted
 from app.limits.hot import Done, Lost, OpenTag, Restore, Settle
 from tests.unit.accounting.samples import BUDGET, Process, claim_of, concurrency, exact, money, protective, requests
 from tests.unit.accounting.stepping import play
@@ -90,6 +90,7 @@ def test_a_settlement_is_told_in_the_epoch_of_now(process):
     play(
         process.epochs.follow(),
         (ReadEpoch(process.id, 7), view),
+        (RaiseMarks((Mark(process.id, CLAIM.tag, BUDGET, 100),)), None),
         (InsertTag(CLAIM.tag, 8), TagInserted(inserted=True)),
         (OpenTag(CLAIM.tag, "8"), Done()),
         (Restore(CLAIM, "8"), Done()),

@@ -1,7 +1,9 @@
 """Faults of other gateways' bills, each as a test: named for what went wrong there."""
 
+import msgspec
 import pytest
 
+from app.core.records import BudgetWindow
 from app.core.usage import Usage
 from app.metering.pricing import PriceBook
 from app.settings import PriceOverride
@@ -209,3 +211,15 @@ def test_pricing_again_charges_again():
     assert [each.cost_nanousd for each in again] == [13_000] * 3
     unknown = prices.price_again(used, "gpu", "y", None, NOW_MS)
     assert (unknown.cost_nanousd, unknown.price_source, unknown.price_version) == (None, None, None)
+
+
+def test_an_answer_without_a_price_leaves_a_budget_untouched():
+    """Where a budget of money binds it costs what was held for it; elsewhere it is unpriced."""
+    told = {"model": "gpt-5", "status": "completed", "usage": usage(), "service_tier": "ultrafast"}
+    meter = metered(model="gpt-5")
+    meter.opening = msgspec.structs.replace(meter.opening, budgets=(BudgetWindow("budget_1", 0),))
+    entry = answered(meter, told)
+    assert entry.kind == "estimate"
+    assert entry.cost_nanousd == entry.cost_upper_nanousd == meter.attempt.bound.cost_upper_nanousd
+    assert (entry.usage.input_tokens, entry.usage.output_tokens) == (100, 10)
+    assert answered(metered(model="gpt-5"), told).cost_nanousd is None
