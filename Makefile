@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation lint format bench lock chaos
+.PHONY: run test test-long test-rolling chaos simulation lint format bench lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -18,14 +18,8 @@ test-rolling:   ## restarts under load: two gateways behind a balancer, and behi
 chaos:          ## SEEDS=100 [START=0]: real processes under faults drawn from seeds, then the oracles
 	$(PYTHON) -m tests.faults.chaos --seeds $(or $(SEEDS),3) --start $(or $(START),0)
 
-SEEDS ?= 100
-START ?= 0
-
-chaos:          ## real processes killed, stopped, cut off and filled up: make chaos SEEDS=100
-	$(PYTHON) -m tests.faults.chaos --seeds $(SEEDS) --start $(START)
-
 simulation:     ## the accounting core in simulated worlds: make simulation SEEDS=100000
-	$(PYTHON) -m tests.simulation --seeds $(SEEDS) --start $(START)
+	$(PYTHON) -m tests.simulation --seeds $(or $(SEEDS),10000) --start $(or $(START),0)
 
 lint:           ## what CI checks beside the tests
 	$(PYTHON) -m ruff check app tests
