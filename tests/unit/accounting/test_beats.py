@@ -191,6 +191,15 @@ def test_without_sql_it_asks_the_hot_state_for_a_new_epoch(process):
     beat(process, (Beat(TEAM, "7"), NOT_SENT))
 
 
+def test_without_sql_what_waits_for_it_is_beaten_for_all_the_same(process):
+    settled(process, is_told=True)
+    for _ in range(14):
+        beat(process)
+    settled(process, claim_of("r2"), is_told=True)
+    play(process.epochs.follow(), (ReadEpoch(PROCESS, 7), NO_SQL))
+    beat(process, (Beat(TEAM, "7", (), ("r1",)), Beaten()))
+
+
 def test_many_calls_are_beaten_for_in_parts(process):
     claims = [Claim(f"r{number}", TEAM, ()) for number in range(BEATEN_AT_ONCE + 1)]
     for claim in claims:

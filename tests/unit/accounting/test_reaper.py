@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from app.accounting import reaper
 from app.accounting.reaper import Reaper
 from app.accounting.steps import (
     AdvanceEpoch,
@@ -208,6 +209,15 @@ def test_nobody_has_to_listen():
     process.epochs.knows(TEAM, 7)
     reaper = Reaper(process.epochs, process.clock.now_ms)
     play(reaper.reap(), LIST, FIND, (LOOK[0], msgspec.structs.replace(HELD, opening=b"{")))
+
+
+def test_only_so_many_that_cannot_be_understood_are_remembered(process, monkeypatch):
+    monkeypatch.setattr(reaper, "UNREADABLE_MAX", 1)
+    unreadable = msgspec.structs.replace(HELD, opening=b"{")
+    looks = [(Look(TEAM, name), unreadable) for name in ("a", "b")]
+    process.reap(LIST, (FIND[0], Due(("a", "b"))), *looks)
+    process.reap(LIST, (FindDue(TEAM, "7", 101), Due(("a", "b"))), *looks)
+    assert process.unreadable == ["a", "b", "b"]
 
 
 def test_what_cannot_be_understood_keeps_it_from_nothing_else(process):
