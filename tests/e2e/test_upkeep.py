@@ -129,6 +129,8 @@ def test_a_backup_under_load_is_whole_and_moves_to_the_other_database(tmp_path):
         assert ask(source, key).status_code == 200
         with Load(source, key) as load:
             wait_for(lambda: load.answered > 50)
+            # Answers come before their records: a batch is written every quarter of a second.
+            wait_for(lambda: checked(source)["records"] > 0)
             told = told_by(source, "backup", str(under_load))
             more = load.answered
             wait_for(lambda: load.answered > more + 50)

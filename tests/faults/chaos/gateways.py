@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.faults.chaos.servers import environment_of, free_port
+from tests.faults.chaos.servers import PORTS, environment_of
 
 START_S_MAX = 40.0
 STOP_S_MAX = 40.0
@@ -38,7 +38,7 @@ class Gateway:
         self.data_dir = folder / "disk" / "data"
         self.config = config
         self.environment = environment_of(**environment)
-        self.port = free_port()
+        self.port = PORTS.take()
         self.log_path = folder / "log.jsonl"
         self.tracer: tuple[str, ...] = ()
         self.lives = 0

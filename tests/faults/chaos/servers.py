@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -38,9 +39,25 @@ def environment_of(**values: str) -> dict[str, str]:
     return environment
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+class Ports:
+    """Ports below those that the system gives to connections, in turn, so that no two of us have the same."""
+
+    FIRST, LAST = 15_000, 32_000
+
+    def __init__(self) -> None:
+        self._next = random.randrange(self.FIRST, self.LAST)
+
+    def take(self) -> int:
+        while True:
+            self._next = self._next + 1 if self._next < self.LAST else self.FIRST
+            try:
+                with socket.create_server(("127.0.0.1", self._next)):
+                    return self._next
+            except OSError:
+                continue
+
+
+PORTS = Ports()
 
 
 class Upstream:
@@ -48,7 +65,7 @@ class Upstream:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port = PORTS.take()
         self.lives = 0
         self.process: subprocess.Popen[bytes] | None = None
 
