@@ -25,6 +25,7 @@ from app.store.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -33,6 +34,7 @@ T = TypeVar("T")
 POSTGRES_CONNECTIONS_MAX = 10
 
 REASON_CHARS_MAX = 200
+LATE_S_MAX = 2.0
 
 # While connecting, whatever the server answers means that it is not to be had.
 UNREACHABLE: tuple[type[BaseException], ...] = (exc.DBAPIError, exc.TimeoutError, OSError)
@@ -103,6 +105,10 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection that is not in use."""
+        if self._late:
+            # The driver for SQLite stops its thread twice where what closes a connection is cancelled once more, as
+            # it would be at the end of the event loop, and then waits for ever.
+            await asyncio.wait(self._late, timeout=LATE_S_MAX)
         await self._writer.dispose()
         if self._reader is not self._writer:
             await self._reader.dispose()
@@ -152,6 +158,23 @@ class Database:
         self._late.discard(task)
         if not task.cancelled():
             task.exception()
+
+    @property
+    def file(self) -> Path | None:
+        """SQLite's file; None on PostgreSQL."""
+        return self._address.path if isinstance(self._address, SQLiteAddress) else None
+
+    @asynccontextmanager
+    async def apart(self) -> AsyncIterator[AsyncConnection]:
+        """A session on PostgreSQL that nobody else uses, for what a session holds; each statement is a transaction."""
+        if isinstance(self._address, SQLiteAddress):
+            raise TypeError("SQLite has no sessions")
+        engine = postgres_engine(self._address, pool_size=0, command_timeout_s=POSTGRES_COMMAND_TIMEOUT_S)
+        try:
+            async with self._checkout(engine) as connection:
+                yield await connection.execution_options(isolation_level="AUTOCOMMIT")
+        finally:
+            await engine.dispose()
 
     @asynccontextmanager
     async def maintenance(self) -> AsyncIterator[AsyncConnection]:
