@@ -11,6 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+import msgspec
+
+from app.accounting.decisions import decision_of, seeded_windows
 from app.accounting.epochs import WAIT_S, WAITS_MAX, Epochs
 from app.accounting.holdings import Holding, Holdings
 from app.accounting.local import LocalShare
@@ -28,9 +31,9 @@ from app.accounting.steps import (
     Steps,
     TeamBudget,
 )
-from app.core.calendar import FOREVER_MS
 from app.core.errors import LimitsUnavailable
 from app.core.records import BudgetWindow
+from app.ledger.lines import joined_lines
 from app.limits.hot import (
     Beat,
     Beaten,
@@ -53,7 +56,7 @@ from app.limits.hot import (
     Void,
     Voided,
 )
-from app.limits.limiter import Claim, Grant, Outcome, Refusal, Standing
+from app.limits.limiter import Claim, Grant, Outcome, Refusal
 
 ROUNDS_MAX = 6
 """How often one admission asks again: each round repairs one thing that stood in its way."""
@@ -207,6 +210,19 @@ class Accountant:
         self.holdings.remove(claim.request_id)
         return Void(claim)
 
+    def go_on(self, request_id: str, line: bytes) -> Restore | None:
+        """A further attempt is about to be sent; what to post, if the hot state can be told now. Whoever has to write
+        the request's row must know of each attempt.
+        """
+        holding = self.holdings.get(request_id)
+        if holding is None or holding.outcome is not None:
+            return None
+        opening = joined_lines(holding.claim.opening, line)
+        holding.claim = msgspec.structs.replace(holding.claim, opening=opening)
+        if not self.epochs.is_open or not holding.is_stored:
+            return None
+        return Restore(holding.claim, str(self.epochs.number))
+
     # -- the end of a call ----------------------------------------------------------------------
 
     def settle(self, request_id: str, outcome: Outcome) -> Settle | None:
@@ -259,6 +275,7 @@ class Accountant:
 
     def confirm_again(self) -> Steps[None]:
         """What could not be confirmed when it was committed: with values read anew, in the epoch of now."""
+        is_ledger_away = False
         for tag in dict.fromkeys([*self._committed, *self._stale]):
             epochs = self.epochs
             if not epochs.is_open:
@@ -273,11 +290,16 @@ class Accountant:
                 yield from epochs.open_tag(tag, number)
                 budgets = sorted(stale.union(budget for request in requests for budget in request.budgets))
                 values: Sequence[BudgetValue] = ()
+                if budgets and is_ledger_away:
+                    # It would take its whole time once more.
+                    continue
                 if budgets:
                     values = yield ReadBudgets(tuple(TeamBudget(tag, each) for each in budgets))
                 told = yield from self._confirm(tag, requests, values, number)
-            except (StoreAway, LedgerAway):
+            except StoreAway:
                 pass
+            except LedgerAway:
+                is_ledger_away = True
             finally:
                 if not told:
                     self._committed[tag] += requests
@@ -413,27 +435,3 @@ class Accountant:
             yield from self.epochs.answer_loss(holding.claim.tag, answer.found, number)
         elif isinstance(answer, Done) and outcome is not None:
             holding.is_told = True
-
-
-def seeded_windows(claim: Claim) -> list[BudgetWindow]:
-    """The windows of a claim's budgets, and those that follow: a new day must not depend on SQL."""
-    windows: list[BudgetWindow] = []
-    for window in claim.money:
-        windows.append(window.budget)
-        if window.end_ms < FOREVER_MS:
-            windows.append(BudgetWindow(window.budget.budget_id, window.end_ms))
-    return windows
-
-
-def decision_of(claim: Claim, answer: object) -> Grant | Refusal | None:
-    """A granted or refused claim, in our words; None for any other answer."""
-    if not isinstance(answer, Granted | Refused):
-        return None
-    standings = tuple(
-        Standing(limit, remaining, reset_ms)
-        for limit, (remaining, reset_ms) in zip(claim.limits, answer.standings, strict=True)
-    )
-    if isinstance(answer, Granted):
-        observed = tuple(claim.limits[index] for index in answer.observed)
-        return Grant(claim, answer.admitted_at_ms, standings, observed)
-    return Refusal(claim.limits[answer.index], answer.retry_after_ms, standings, answer.is_held)

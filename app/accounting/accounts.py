@@ -13,7 +13,8 @@ from typing import Protocol
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.accounting.accountant import Accountant, Remake, decision_of
+from app.accounting.accountant import Accountant, Remake
+from app.accounting.decisions import decision_of
 from app.accounting.epochs import Epochs, OnState
 from app.accounting.holdings import Holdings, Progress
 from app.accounting.insql import what_is_in_sql
@@ -58,6 +59,10 @@ class Accounts(Protocol):
 
     def watch(self, request_id: str, progress: Callable[[], Progress]) -> None:
         """Ask ``progress`` what has been seen of a call, for as long as it runs."""
+        ...
+
+    def go_on(self, claim: Claim, line: bytes) -> None:
+        """A further attempt of an admitted call is about to be sent; ``line`` says so in the journal."""
         ...
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
@@ -206,6 +211,8 @@ class Shared:
 
     def _owned(self, claim: Claim) -> Claim:
         """A reaper asks whose a reservation is before it charges it."""
+        if claim.owner == self._process_id:
+            return claim
         return msgspec.structs.replace(claim, owner=self._process_id)
 
     async def _admit_upstream(self, claim: Claim) -> Grant | Refusal:
@@ -230,6 +237,11 @@ class Shared:
         holding = self._accountant.holdings.get(request_id)
         if holding is not None:
             holding.progress = progress
+
+    def go_on(self, claim: Claim, line: bytes) -> None:
+        command = self._accountant.go_on(claim.request_id, line)
+        if command is not None:
+            self._store.post(command)
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         request_id = claim.request_id

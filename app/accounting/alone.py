@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from app.accounting.accountant import ROUNDS_MAX, Remake, decision_of, seeded_windows
+from app.accounting.accountant import ROUNDS_MAX, Remake
+from app.accounting.decisions import decision_of, seeded_windows
 from app.accounting.holdings import Progress
 from app.accounting.insql import what_is_in_sql
 from app.accounting.ports import REQUEST_LEDGER_S
@@ -44,9 +45,13 @@ FOREVER_MS = 2**52
 
 
 class Alone:
-    """``database`` is asked for the value of a budget on its first use, and after that is told nothing."""
+    """``database`` is asked for the value of a budget on its first use, and after that is told nothing.
 
-    def __init__(self, clock: Clock, database: Database) -> None:
+    ``is_sole``: whether nobody else counts on it; while somebody does, strict limits are not decided.
+    """
+
+    def __init__(self, clock: Clock, database: Database, is_sole: Callable[[], bool] = lambda: True) -> None:
+        self._is_sole = is_sole
         self._hot = MemoryHot(clock)
         self._clock = clock
         self._database = database
@@ -67,6 +72,8 @@ class Alone:
     async def admit(self, claim: Claim, remake: Remake) -> Grant | Refusal:
         if not claim.limits:
             return Grant(claim, self._clock.now_ms())
+        if not self._is_sole() and _is_strict(claim):
+            raise LimitsUnavailable
         asked = _lean(claim)
         token = token_of(claim)
         for _ in range(ROUNDS_MAX):
@@ -87,6 +94,9 @@ class Alone:
 
     def watch(self, request_id: str, progress: Callable[[], Progress]) -> None:
         """Nobody else needs to know."""
+
+    def go_on(self, claim: Claim, line: bytes) -> None:
+        """The journal has it, and nobody else could ask."""
 
     def settle(self, claim: Claim, outcome: Outcome) -> None:
         if claim.limits:
@@ -117,7 +127,7 @@ class Alone:
         try:
             found = await self._database.within(REQUEST_LEDGER_S, self._read(claim.tag, windows))
         except (StoreError, TimeoutError) as error:
-            if any(limit.policy == "strict" and limit.mode == "enforce" for limit in claim.limits):
+            if _is_strict(claim):
                 raise LimitsUnavailable from error
             # What was spent is not known; any value that SQL has told is newer than this one.
             found = dict.fromkeys(windows, (0, 0))
@@ -127,6 +137,10 @@ class Alone:
     async def _read(self, team_id: str, windows: Sequence[BudgetWindow]) -> dict[BudgetWindow, tuple[int, int]]:
         async with self._database.transaction() as connection:
             return await read_budgets(connection, [(team_id, window) for window in windows])
+
+
+def _is_strict(claim: Claim) -> bool:
+    return any(limit.policy == "strict" and limit.mode == "enforce" for limit in claim.limits)
 
 
 def token_of(claim: Claim) -> str:

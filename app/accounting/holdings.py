@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -19,6 +20,11 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 NO_PROGRESS = Progress()
+NO_AMOUNTS: Mapping[BudgetWindow, int] = MappingProxyType({})
+
+
+def _nothing_seen() -> Progress:
+    return NO_PROGRESS
 
 
 class Holding:
@@ -34,9 +40,9 @@ class Holding:
         self.is_stored = False
         self.is_told = False
         self.outcome: Outcome | None = None
-        self.progress: Callable[[], Progress] = lambda: NO_PROGRESS
+        self.progress: Callable[[], Progress] = _nothing_seen
         self.beats = 0
-        self.amounts: dict[BudgetWindow, int] = {}
+        self.amounts: Mapping[BudgetWindow, int] = NO_AMOUNTS
 
     def __repr__(self) -> str:
         state = "running" if self.outcome is None else "done"

@@ -6,13 +6,15 @@ five seconds; if it takes longer, another does the same, and the second row is n
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from app.accounting.epochs import Epochs
 from app.accounting.steps import LedgerAway, ListTags, ProcessView, ReadProcess, Steps, Submit
-from app.core.records import Opening, Record
-from app.ledger.lines import CloseLine, OpenLine, decode_payload
+from app.core.records import BudgetWindow, Opening, Record
+from app.ledger.lines import AttemptLine, CloseLine, OpenLine, decode_lines, decode_payload
 from app.ledger.recovery import interrupted_record
 from app.limits.hot import Confirm, Due, FindDue, InSQL, Known, Look, Lost, StoreAway, TakeOver
 
@@ -74,24 +76,25 @@ class Reaper:
 
     def _take_over(self, tag: str, request_id: str, number: int) -> Steps[None]:
         known = yield Look(tag, request_id)
-        opening = _opening_of(known) if isinstance(known, Known) else None
-        if isinstance(known, Known) and opening is None and request_id not in self._unreadable:
+        left = _left_of(known) if isinstance(known, Known) else None
+        if isinstance(known, Known) and left is None and request_id not in self._unreadable:
             if len(self._unreadable) < UNREADABLE_MAX:
                 self._unreadable.add(request_id)
             self._on_unreadable(request_id)
-        if not isinstance(known, Known) or opening is None:
+        if not isinstance(known, Known) or left is None:
             return
-        budgets = opening.budgets
         is_nothing = yield from self._is_nothing(known, number)
         if not self._epochs.is_current(number):
             return
         if is_nothing:
-            yield Confirm(tag, str(number), (InSQL(request_id, EXACT_RANK, 0, budgets),), ())
+            yield Confirm(tag, str(number), (InSQL(request_id, EXACT_RANK, 0, left.budgets),), ())
             return
-        taken = yield TakeOver(tag, str(number), request_id, budgets)
-        if isinstance(taken, Known):
+        taken = yield TakeOver(tag, str(number), request_id, left.budgets)
+        # Its owner may have settled it since it was looked at.
+        left = _left_of(taken) if isinstance(taken, Known) else None
+        if isinstance(taken, Known) and left is not None:
             self.taken_over += 1
-            yield Submit(_record_of(taken, opening, self._now_ms()))
+            yield Submit(left.record(taken, self._now_ms()))
 
     def _is_nothing(self, known: Known, number: int) -> Steps[bool]:
         """Whether its owner is known not to hold it: what it holds it puts back before it acknowledges an
@@ -105,29 +108,45 @@ class Reaper:
         return owner.is_closed or owner.acknowledged >= number
 
 
-def _opening_of(known: Known) -> Opening | None:
+class _Left(NamedTuple):
+    """What its owner said of a call last: how it ended, else how it began, and each attempt after the first."""
+
+    ended: Record | None
+    opening: Opening | None
+    further: Sequence[AttemptLine]
+
+    @property
+    def budgets(self) -> tuple[BudgetWindow, ...]:
+        said = self.ended or self.opening
+        return said.budgets if said is not None else ()
+
+    def record(self, taken: Known, now_ms: int) -> Record:
+        """How it ended; else what it can have cost at most."""
+        if self.ended is not None or self.opening is None:
+            assert self.ended is not None  # noqa: S101 - one of the two is there
+            return self.ended
+        return interrupted_record(
+            self.opening,
+            self.further,
+            (),
+            max(now_ms, self.opening.admitted_at_ms),
+            lower_nanousd=taken.lower_nanousd,
+            seen_output_tokens=taken.output_tokens,
+            error_code="gateway_lost",
+        )
+
+
+def _left_of(known: Known) -> _Left | None:
+    """None where nothing of it can be read."""
+    if known.record:
+        with contextlib.suppress(ValueError):
+            line = decode_payload(known.record)
+            if isinstance(line, CloseLine):
+                return _Left(line.record, None, ())
     try:
-        line = decode_payload(known.opening)
+        first, *further = decode_lines(known.opening)
     except ValueError:
         return None
-    return line.opening if isinstance(line, OpenLine) else None
-
-
-def _record_of(taken: Known, opening: Opening, now_ms: int) -> Record:
-    """How its owner said that it ended; else what it can have cost at most."""
-    if taken.record:
-        try:
-            line = decode_payload(taken.record)
-        except ValueError:
-            line = None
-        if isinstance(line, CloseLine):
-            return line.record
-    return interrupted_record(
-        opening,
-        (),
-        (),
-        max(now_ms, opening.admitted_at_ms),
-        lower_nanousd=taken.lower_nanousd,
-        seen_output_tokens=taken.output_tokens,
-        error_code="gateway_lost",
-    )
+    if not isinstance(first, OpenLine):
+        return None
+    return _Left(None, first.opening, [line for line in further if isinstance(line, AttemptLine)])

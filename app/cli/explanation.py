@@ -15,7 +15,9 @@ INDENT = "  "
 HEAD_WIDTH = 10
 CENTS = 2
 SHOWN_APART = frozenset({"limits", "reserved_nanousd"})
-OF_THE_LIMIT = frozenset({"limit", "scope", "scope_id", "maximum", "retry_after_ms"})
+OF_THE_LIMIT = frozenset({"limit", "scope", "scope_id", "maximum", "needed", "retry_after_ms", "reset_ms"})
+FAR_MS = 253_402_300_799_000
+"""The last moment that has a date: a budget in total has no next window."""
 MOMENTS = frozenset({"at_ms", "until_ms", "start_ms", "end_ms", "reset_at_ms"})
 """Names in a decision that say when; any other that ends in ``_ms`` says how long."""
 
@@ -67,13 +69,26 @@ def _refused_by(row: RefusalRow) -> Iterator[str]:
     lines = [["limit", f"{told['limit']} of {of}" if of else str(told["limit"])]]
     if "maximum" in told:
         lines.append(["at most", _amount(str(told["limit"]), told["maximum"])])
-    wait_ms = told.get("retry_after_ms")
-    if isinstance(wait_ms, int):
-        lines.append(["again", f"after {duration(wait_ms)}, at {moment(row.at_ms + wait_ms)}"])
-    elif "retry_after_ms" in told:
-        lines.append(["again", "waiting does not help: the budget is spent, or the request alone is too large"])
+    if "needed" in told:
+        lines.append(["needed", _amount(str(told["limit"]), told["needed"])])
+    if "retry_after_ms" in told:
+        lines.append(["again", _again(row)])
     yield from ("", "Refused by")
     yield from _table(lines)
+
+
+def _again(row: RefusalRow) -> str:
+    """When it would have been worth another try."""
+    told = row.decision
+    wait_ms, reset_ms = told.get("retry_after_ms"), told.get("reset_ms")
+    if isinstance(wait_ms, int):
+        return f"after {duration(wait_ms)}, at {moment(row.at_ms + wait_ms)}"
+    needed, maximum = told.get("needed"), told.get("maximum")
+    if isinstance(needed, int) and isinstance(maximum, int) and needed > maximum:
+        return "waiting does not help: the request alone is larger than the limit"
+    if isinstance(reset_ms, int) and 0 < reset_ms < FAR_MS and row.at_ms + reset_ms < FAR_MS:
+        return f"when the next window begins, at {moment(row.at_ms + reset_ms)}"
+    return "waiting does not help: the budget is spent"
 
 
 def because(row: RefusalRow) -> str:

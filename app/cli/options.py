@@ -31,6 +31,9 @@ Expires = Annotated[
 ]
 
 LIMIT_MAX = 10**15
+LAST_MOMENT_MS = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp() * 1000)
+"""The last that can be written as a date."""
+OVERLAP_MS_MAX = int(timedelta(days=3653).total_seconds() * 1000)
 NAME_CHARS_MAX = 128
 _DURATION = re.compile(r"([1-9][0-9]{0,5})([mhdw])\Z")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -118,11 +121,12 @@ def expiry_of(text: str | None, now_ms: int) -> int | UnsetType | None:
         return UNSET
     if text.lower() == "never":
         return None
-    if (duration_ms := _duration_ms(text)) is not None:
-        return now_ms + duration_ms
-    at_ms = moment_of(text, end_of_day=False)
+    duration_ms = _duration_ms(text)
+    at_ms = moment_of(text, end_of_day=False) if duration_ms is None else now_ms + duration_ms
     if at_ms <= now_ms:
         raise typer.BadParameter(f"{text!r} is in the past")
+    if at_ms > LAST_MOMENT_MS:
+        raise typer.BadParameter(f"{text!r} is after the year 9999; never is an expiry, too")
     return at_ms
 
 
@@ -131,6 +135,8 @@ def overlap_of(text: str) -> int:
     overlap_ms = 0 if text == "0" else _duration_ms(text)
     if overlap_ms is None:
         raise typer.BadParameter(f"{text!r} is not a duration (30m, 24h, 7d) or 0")
+    if overlap_ms > OVERLAP_MS_MAX:
+        raise typer.BadParameter(f"{text!r} is longer than ten years")
     return overlap_ms
 
 
@@ -157,4 +163,5 @@ def moment_text(at_ms: int | None) -> str | None:
     """Milliseconds as people write a time."""
     if at_ms is None:
         return None
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    at = datetime.fromtimestamp(min(at_ms, LAST_MOMENT_MS) / 1000, UTC)
+    return at.isoformat(timespec="seconds").replace("+00:00", "Z")

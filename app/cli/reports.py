@@ -18,7 +18,7 @@ from app.core.money import usd_text
 from app.settings import ConfigurationError, Environment, load_configuration
 from app.store.processes import Unsettled, list_unsettled
 from app.store.proof import Proof, prove
-from app.store.usage import Dimension, UsageRow, usage
+from app.store.usage import PERIODS, Dimension, UsageRow, usage
 
 GROUPS: tuple[Dimension, ...] = get_args(Dimension)
 
@@ -50,7 +50,9 @@ def show_usage(
     for name in asked:
         if name not in GROUPS:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(GROUPS)}")
-    groups = tuple(group for name in asked for group in GROUPS if group == name)
+    groups = tuple(group for name in dict.fromkeys(asked) for group in GROUPS if group == name)
+    if len(periods := [group for group in groups if group in PERIODS]) > 1:
+        raise typer.BadParameter(f"{' and '.join(periods)} do not go together")
     now = datetime.now(UTC)
     month = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     start_ms = int(month.timestamp() * 1000) if since is None else moment_of(since, end_of_day=False)

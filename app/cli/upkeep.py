@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,12 +22,14 @@ from app.metering.pricing import PriceBook
 from app.settings import Environment, load_configuration
 from app.store.backup import Backup, back_up
 from app.store.database import Database
+from app.store.errors import LedgerTaken
 from app.store.explanations import RecordExplained, RefusalExplained, data_of, explain, explain_refusals
 from app.store.processes import ProcessRow, list_processes
 from app.store.prune import Pruned, prunable, prune
 from app.store.reprice import Found, Repriced, Unpriced, reprice
 from app.store.restore import Restored, restore
 from app.store.running import most_held, write_off
+from app.store.sole import hold_file
 from app.store.teams import find_team
 
 DAY_MS = int(timedelta(days=1).total_seconds() * 1000)
@@ -77,7 +80,10 @@ def restore_ledger(
         with hold_data_dir(environment.data_dir.absolute()):
             database = await Database.open(environment.database)
             try:
-                return await restore(database, file, replace=replace, force=force)
+                with hold_file(database.file) if database.file is not None else nullcontext():
+                    return await restore(database, file, replace=replace, force=force)
+            except LedgerTaken as error:
+                raise DataDirTaken("a gateway runs on this ledger") from error
             finally:
                 await database.close()
 
@@ -205,7 +211,7 @@ def explain_request(
     if found is None:
         raise fail(
             f"there is nothing about {request_id!r}: a request leaves a record when it has ended,"
-            " and a refusal of a known key is kept for a day"
+            " and a refusal of a known key is kept for a day (but for 503: those are counted only)"
         )
     print(json.dumps(data_of(found), ensure_ascii=False) if as_json else explanation_text(found))
 

@@ -33,6 +33,7 @@ GatewayError
 └── Unavailable
     ├── Overloaded            503  overloaded
     ├── Draining              503  draining
+    │   └── CutByShutdown     503  draining                  may have been billed
     ├── LedgerUnavailable     503  ledger_unavailable
     └── LimitsUnavailable     503  limits_unavailable
 
@@ -273,7 +274,7 @@ class Unavailable(GatewayError):
 
     status = 503
     type = "server_error"
-    retry_after_range_ms = (1000, 5000)
+    retry_after_range_ms: ClassVar[tuple[int, int] | None] = (1000, 5000)
 
 
 class Overloaded(Unavailable):
@@ -284,6 +285,12 @@ class Overloaded(Unavailable):
 class Draining(Unavailable):
     code = "draining"
     default_message = "This gateway is shutting down."
+
+
+class CutByShutdown(Draining):
+    default_message = "This gateway was shut down while the call ran; it may have been billed."
+    should_retry = False
+    retry_after_range_ms = None
 
 
 class LedgerUnavailable(Unavailable):

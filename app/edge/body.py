@@ -72,6 +72,8 @@ def check_media(headers: Headers) -> None:
             kind = value
         elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
             raise UnsupportedContentEncoding
+    if kind == b"application/json":
+        return
     media, _, parameters = kind.partition(b";")
     if media.strip().lower() != b"application/json":
         raise UnsupportedMediaType

@@ -309,7 +309,8 @@ class Cycle:
             if not self.response_complete and not self.disconnected:
                 self._log("no complete response", "-")
         # Out of the handler: an error in here must not carry the application's along into a log.
-        self._give_up(InternalError())
+        if not self.response_complete:
+            self._give_up(InternalError())
 
     def _give_up(self, error: GatewayError) -> None:
         if self.response_complete or self.disconnected:

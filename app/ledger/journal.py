@@ -136,9 +136,13 @@ class Journal:
             raise LedgerUnavailable from error
         self._pending[request_id] = trace
 
-    def attempt(self, request_id: str, attempt: Attempt, error: str | None = None) -> None:
-        """Before a further call, after one that ended in ``error`` and is known to be unbilled."""
-        self._put(request_id, encode_line(AttemptLine(request_id, attempt, error)), again=False)
+    def attempt(self, request_id: str, attempt: Attempt, error: str | None = None) -> bytes:
+        """Before a further call, after one that ended in ``error`` and is known to be unbilled. Returns the line's
+        payload.
+        """
+        payload = encode_payload(AttemptLine(request_id, attempt, error))
+        self._put(request_id, framed(payload), again=False)
+        return payload
 
     def seen(self, owned: OwnedObject) -> None:
         """When an object was created upstream; its request need not have been opened."""

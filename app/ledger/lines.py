@@ -60,6 +60,21 @@ def encode_payload(line: Line) -> bytes:
         return _encode(mended(msgspec.to_builtins(line)))
 
 
+def joined_lines(*payloads: bytes) -> bytes:
+    """Several lines in one text, for the hot state; JSON has no raw line break in it."""
+    return b"\n".join(payloads)
+
+
+def decode_lines(payloads: bytes) -> list[Line]:
+    """The other way of ``joined_lines``. ValueError where one is none."""
+    return [decode_payload(payload) for payload in payloads.split(b"\n")]
+
+
+def with_decision(opened: bytes, decision: dict[str, object]) -> bytes:
+    """The payload of an OpenLine that had no decision yet, with one: it is the last member of an opening."""
+    return b'%b,"decision":%b}}' % (opened[:-2], _encode(decision))
+
+
 def framed(payload: bytes) -> bytes:
     """A line that holds ``payload``."""
     return b"%08x %b\n" % (zlib.crc32(payload), payload)

@@ -29,15 +29,19 @@ def ratelimit_headers(standings: Sequence[Standing]) -> Headers:
     for kind in TOLD_KINDS:
         tightest: Standing | None = None
         for standing in standings:
-            if standing.limit.kind == kind and (tightest is None or _is_tighter(standing, tightest)):
+            limit = standing.limit
+            if limit.kind != kind or limit.mode == "observe":
+                # Clients that pace themselves would obey a limit that is only observed.
+                continue
+            if tightest is None or _is_tighter(standing, tightest):
                 tightest = standing
         if tightest is None:
             continue
-        limit, remaining, reset = _NAMES[kind]
+        limit_name, remaining_name, reset_name = _NAMES[kind]
         headers += [
-            (limit, b"%d" % tightest.limit.maximum),
-            (remaining, b"%d" % tightest.remaining),
-            (reset, go_duration(tightest.reset_ms).encode()),
+            (limit_name, b"%d" % tightest.limit.maximum),
+            (remaining_name, b"%d" % tightest.remaining),
+            (reset_name, go_duration(tightest.reset_ms).encode()),
         ]
     return headers
 
@@ -62,9 +66,8 @@ def refusal_error(refusal: Refusal, now_ms: int, jitter_ms: int = 0) -> RateLimi
             f"This request alone is larger than its limit: {_described(limit)}. It can never be admitted.",
             headers=headers,
         )
-    # Slots are a second wide, so a full window can take a second more than a minute to make room. SDKs
-    # ignore waits of more than a minute, and a second refusal is cheaper than that.
-    wait_ms = min(refusal.retry_after_ms, limit.window_ms or refusal.retry_after_ms)
+    # The oldest slot is only partly inside the window, so to make room can take a sixtieth more than that.
+    wait_ms = refusal.retry_after_ms
     if limit.kind == "concurrency":
         advice = f"Try again when one has ended, or in {go_duration(wait_ms)}."
     else:

@@ -65,13 +65,19 @@ class Settle(msgspec.Struct, frozen=True):
     """The call has ended: open becomes done; what was reserved is corrected, its lease freed.
 
     A done or gone one takes an outcome of higher rank; of the same or a lower rank changes nothing; an
-    absent or void one becomes done. Answers Done or Lost.
+    absent or void one becomes done. Where the outcome has a record, that is all that anybody needs from then on, and
+    the opening is not sent along. Answers Done or Lost.
     """
 
     claim: Claim
     token: str
     outcome: Outcome
     lease_ms: int = DONE_LEASE_MS
+
+    @property
+    def opening(self) -> bytes:
+        """What is kept of the opening where nothing is known of the call."""
+        return b"" if self.outcome.record else self.claim.opening
 
 
 class Void(msgspec.Struct, frozen=True):
@@ -82,6 +88,7 @@ class Void(msgspec.Struct, frozen=True):
 
 class Restore(msgspec.Struct, frozen=True):
     """The owner puts back an open reservation, whatever the limits, and though it was voided: the call does run.
+    Its opening is the claim's from then on, which may tell of more attempts than before.
 
     Answers Done or Lost.
     """

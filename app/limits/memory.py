@@ -184,8 +184,10 @@ class MemoryHot:
             return Done(changed=known.state == "done" and count_done(tag, known, windows_of(claim), epoch))
         self._prolong(tag, claim, now_ms + command.lease_ms)
         tag.due[claim.request_id] = now_ms + command.lease_ms
-        if known is not None and known.epoch == epoch:
-            return Done(changed=False)
+        if known is not None:
+            known.opening = claim.opening
+            if known.epoch == epoch:
+                return Done(changed=False)
         held = tuple(claim.amount_of(limit) for limit in claim.limits if limit.kind == "money")
         for window, amount in zip(claim.money, held, strict=True):
             tag.budget(window.budget, epoch).held += amount
@@ -218,25 +220,22 @@ class MemoryHot:
             self._correct(tag, claim, known.slots, tokens=outcome.tokens, requests=1)
             del tag.reservations[claim.request_id]
             return Done()
-        epoch, windows = number_of(command.token), windows_of(claim)
+        epoch, windows, counted = number_of(command.token), windows_of(claim), outcome.nanousd
         if known is None or known.state == "void":
             known = tag.reservations[claim.request_id] = Reservation(
-                "done", epoch, claim.owner, claim.opening, bound_nanousd=claim.bound_nanousd
+                "done", epoch, claim.owner, command.opening, bound_nanousd=claim.bound_nanousd
             )
-            counted = outcome.nanousd
         elif known.state == "open":
             self._correct(tag, claim, known.slots, tokens=outcome.tokens, requests=1)
             unhold(tag, known, windows)
-            counted = outcome.nanousd
         elif outcome.rank <= known.rank:
             count_done(tag, known, windows, epoch)
             return Done(changed=False)
         elif known.state == "done":
             uncount(tag, known, windows)
-            counted = outcome.nanousd
         else:
             counted = max(0, outcome.nanousd - known.nanousd)
-            known.owner, known.opening, known.forget_at_ms = claim.owner, claim.opening, 0
+            known.owner, known.opening, known.forget_at_ms = claim.owner, command.opening, 0
         known.state, known.epoch, known.rank = "done", epoch, outcome.rank
         known.record, known.nanousd, known.held = outcome.record, counted, ()
         for window in windows:

@@ -28,13 +28,13 @@ from app.limits.hot import (
     TakeOver,
     Void,
 )
-from app.limits.wire import Wire, Words, read_answer
+from app.limits.wire import Packed, Wire, Words, read_answer
 from app.store.redis import Argument, Redis, RedisError, RedisUnavailable, Script
 
 RUNS_MAX = 100_000
 SCRIPTS = Path(__file__).parent / "scripts"
 
-Writer: TypeAlias = Callable[[Any], Words]
+Write: TypeAlias = Callable[[Any], Packed]
 
 
 class RedisHot:
@@ -47,21 +47,23 @@ class RedisHot:
         self._client = client
         self._clock = clock
         self._runs: dict[str, str] = {}
-        wire = self._wire = Wire(self._stamp, self._now)
         counting = ("prelude", "reservation", "budget")
-        self._writers: dict[type, tuple[Script, Writer]] = {
-            Reserve: (load_script("reserve", "prelude", "reservation"), wire.reserve),
-            Settle: (load_script("settle", *counting, "slots"), wire.settle),
-            Void: (load_script("void", *counting, "values", "slots", "tombstone"), wire.void),
-            Restore: (load_script("restore", *counting), wire.restore),
-            Beat: (load_script("beat", "prelude", "reservation"), wire.beat),
-            FindDue: (load_script("find_due", "prelude"), wire.find_due),
-            Look: (load_script("look", "prelude", "reservation", "known"), wire.look),
-            TakeOver: (load_script("take_over", *counting, "known"), wire.take_over),
-            Confirm: (load_script("confirm", *counting, "values", "tombstone"), wire.confirm),
-            Seed: (load_script("seed", "prelude", "budget", "values"), wire.seed),
-            StandIn: (load_script("stand_in", "prelude", "budget", "values"), wire.stand_in),
-            OpenTag: (load_script("open_tag", "prelude"), wire.open_tag),
+        reserve = load_script("reserve", "prelude", "reservation")
+        settle = load_script("settle", *counting, "slots")
+        wire = self._wire = Wire(self._stamp, self._now, reserve, settle)
+        self._writers: dict[type, tuple[Script, Write]] = {
+            Reserve: (reserve, wire.reserve),
+            Settle: (settle, wire.settle),
+            Void: _written(load_script("void", *counting, "values", "slots", "tombstone"), wire.void),
+            Restore: _written(load_script("restore", *counting), wire.restore),
+            Beat: _written(load_script("beat", "prelude", "reservation"), wire.beat),
+            FindDue: _written(load_script("find_due", "prelude"), wire.find_due),
+            Look: _written(load_script("look", "prelude", "reservation", "known"), wire.look),
+            TakeOver: _written(load_script("take_over", *counting, "known"), wire.take_over),
+            Confirm: _written(load_script("confirm", *counting, "values", "tombstone"), wire.confirm),
+            Seed: _written(load_script("seed", "prelude", "budget", "values"), wire.seed),
+            StandIn: _written(load_script("stand_in", "prelude", "budget", "values"), wire.stand_in),
+            OpenTag: _written(load_script("open_tag", "prelude"), wire.open_tag),
         }
 
     def __repr__(self) -> str:
@@ -71,8 +73,8 @@ class RedisHot:
         """What the store answers; StoreAway where it does not, or does not in time."""
         script, write = self._writers[type(command)]
         try:
-            keys, args = write(command)
-            reply = await self._client.call(script, keys, args)
+            key, packed = write(command)
+            reply = await self._client.call_packed(script, key, packed)
         except RedisUnavailable as error:
             raise StoreAway(str(error), sent=error.sent) from error
         except RedisError as error:
@@ -91,13 +93,13 @@ class RedisHot:
         """
         script, write = self._writers[type(command)]
         try:
-            keys, args = write(command)
+            key, packed = write(command)
         except RedisUnavailable:
             if on_lost is not None:
                 on_lost()
             return
         answered = None if on_answer is None else lambda reply: on_answer(read_answer(reply, command))
-        self._client.post(script, keys, args, answered, on_lost)
+        self._client.post_packed(script, key, packed, answered, on_lost)
 
     def _stamp(self, token: str, tag: str) -> str:
         """The token with the run id of the server that has the tag, or had it last."""
@@ -125,3 +127,13 @@ def load_script(name: str, *shared: str) -> Script:
     shebang, _, body = (SCRIPTS / f"{name}.lua").read_text(encoding="utf-8").partition("\n")
     parts = [(SCRIPTS / "shared" / f"{part}.lua").read_text(encoding="utf-8") for part in shared]
     return Script(name, "\n".join([shebang, *parts, body]))
+
+
+def _written(script: Script, words: Callable[[Any], Words]) -> tuple[Script, Write]:
+    """``words`` of a command, packed."""
+
+    def write(command: Command) -> Packed:
+        keys, args = words(command)
+        return keys[0], script.pack(keys, args)
+
+    return script, write

@@ -42,24 +42,28 @@ from app.limits.hot import (
 )
 from app.limits.limiter import Claim, Limit, countable
 from app.limits.tag import BUDGET_KEPT_MS
-from app.store.redis import Argument
+from app.store.redis import GAP, Argument, Form, Script
 
 Words: TypeAlias = tuple[list[str], list[Argument]]
 """Keys and arguments."""
 
+Packed: TypeAlias = tuple[str, bytes]
+"""A key, and the whole command as it goes over the wire."""
+
 PLANS_MAX = 8192
-RESERVE_HEAD, RESERVE_EACH = 8, 6
-SETTLE_HEAD, VOID_HEAD, RESTORE_HEAD, EACH = 10, 4, 7, 2
+VOID_HEAD, RESTORE_HEAD, EACH = 4, 7, 2
 KINDS = {"requests": "w", "tokens": "w", "concurrency": "l", "money": "m"}
 
 
 class Plan:
-    """What all claims on the same limits of a tag have in common: keys and arguments with gaps, and where those are."""
+    """What all claims on the same limits of a tag have in common: keys and arguments with gaps, and where those are.
+
+    Every request is reserved and settled: those two are packed here, but for their gaps.
+    """
 
     __slots__ = (
         "keys",
         "leases",
-        "lifetime",
         "limits",
         "money",
         "prefix",
@@ -67,37 +71,45 @@ class Plan:
         "restore",
         "settle",
         "tokens_at",
+        "told",
         "void",
     )
 
-    def __init__(self, tag: str, limits: tuple[Limit, ...]) -> None:
+    def __init__(self, tag: str, limits: tuple[Limit, ...], reserve: Script, settle: Script) -> None:
         self.limits = limits
         self.prefix = prefix = f"hg:{{{tag}}}:"
-        self.lifetime = str(lifetime_ms(limits))
         self.keys = [f"{prefix}epoch", f"{prefix}due", ""]
         self.leases: list[str] = []
         self.money: list[tuple[int, Limit]] = []
         self.tokens_at: list[int] = []
-        self.reserve: list[Argument] = []
-        self.settle: list[Argument] = []
+        self.told: list[Limit] = []
+        """The limits with gaps, in order: those of tokens and of money."""
         self.void: list[Argument] = []
         self.restore: list[Argument] = []
+        reserved: list[Argument | None] = [GAP, GAP, GAP, GAP, str(lifetime_ms(limits)), GAP, GAP, GAP]
+        settled: list[Argument | None] = [GAP] * 10
         for index, limit in enumerate(limits):
             self._add(index, limit)
+            reserved += _reserved_of(limit)
+            settled += (KINDS[limit.kind], GAP if limit.kind == "tokens" else "0")
+        keys: list[str | None] = [key or GAP for key in self.keys]
+        self.reserve = Form(reserve, keys, reserved)
+        self.settle = Form(settle, keys, settled)
 
     def _add(self, index: int, limit: Limit) -> None:
         kind = KINDS[limit.kind]
         key = f"{self.prefix}l:{limit.counter}"
         if limit.kind == "money":
             self.money.append((index, limit))
+            # Which window it is, each claim says.
+            key = ""
         elif limit.kind == "concurrency":
             self.leases.append(key)
         elif limit.kind == "tokens":
             self.tokens_at.append(index)
+        if limit.kind in {"tokens", "money"}:
+            self.told.append(limit)
         self.keys.append(key)
-        mode = "o" if limit.mode == "observe" else "e"
-        self.reserve += (kind, mode, "1", str(limit.maximum), str(limit.slot_ms), "")
-        self.settle += (kind, "0")
         self.void += (kind, "-1" if limit.kind == "requests" else "0")
         self.restore += (kind, "0")
 
@@ -110,17 +122,39 @@ class Plan:
                 keys[3 + index] = budget_key(self.prefix, window.budget)
         return keys
 
+    def changing_keys_of(self, claim: Claim) -> list[bytes]:
+        """Those that fill the gaps: the reservation, and the window of each budget."""
+        keys = [f"{self.prefix}r:{claim.request_id}".encode()]
+        if self.money:
+            keys += [budget_key(self.prefix, window.budget).encode() for window in claim.money]
+        return keys
+
+
+def _reserved_of(limit: Limit) -> tuple[Argument | None, ...]:
+    mode = "o" if limit.mode == "observe" else "e"
+    if limit.kind == "money":
+        return "m", mode, GAP, limit.maximum, GAP, GAP
+    amount = GAP if limit.kind == "tokens" else "1"
+    return KINDS[limit.kind], mode, amount, limit.maximum, limit.slot_ms, ""
+
 
 def budget_key(prefix: str, budget: BudgetWindow) -> str:
     return f"{prefix}b:{budget.budget_id}:{budget.start_ms}"
 
 
 class Wire:
-    """Writes commands. ``stamp(token, tag)`` completes a token, ``now()`` is the time, or '' for the server's."""
+    """Writes commands. ``stamp(token, tag)`` completes a token, ``now()`` is the time, or '' for the server's.
 
-    def __init__(self, stamp: Callable[[str, str], str], now: Callable[[], Argument]) -> None:
+    ``reserve`` and ``settle`` are the scripts of those two commands.
+    """
+
+    def __init__(
+        self, stamp: Callable[[str, str], str], now: Callable[[], Argument], reserve: Script, settle: Script
+    ) -> None:
         self._stamp = stamp
         self._now = now
+        self._reserve = reserve
+        self._settle = settle
         self._plans: dict[tuple[object, ...], Plan] = {}
 
     def __repr__(self) -> str:
@@ -133,54 +167,52 @@ class Wire:
         if plan is None:
             if len(self._plans) >= PLANS_MAX:
                 del self._plans[next(iter(self._plans))]
-            plan = self._plans[identity] = Plan(claim.tag, claim.limits)
+            plan = self._plans[identity] = Plan(claim.tag, claim.limits, self._reserve, self._settle)
         return plan
 
     # -- claims ---------------------------------------------------------------------------------
 
-    def reserve(self, command: Reserve) -> Words:
+    def reserve(self, command: Reserve) -> Packed:
         claim = command.claim
         plan = self.plan_of(claim)
-        args: list[Argument] = [
-            self._now(),
-            self._stamp(command.token, claim.tag),
-            claim.request_id,
-            command.lease_ms,
-            plan.lifetime,
-            claim.owner,
+        words = plan.changing_keys_of(claim)
+        words += (
+            str(self._now()).encode(),
+            self._stamp(command.token, claim.tag).encode(),
+            claim.request_id.encode(),
+            b"%d" % command.lease_ms,
+            claim.owner.encode(),
             claim.opening,
-            claim.bound_nanousd,
-            *plan.reserve,
-        ]
-        for index in plan.tokens_at:
-            args[RESERVE_HEAD + RESERVE_EACH * index + 2] = countable(claim.tokens)
-        if plan.money:
-            for (index, limit), window in zip(plan.money, claim.money, strict=True):
-                at = RESERVE_HEAD + RESERVE_EACH * index
-                args[at + 2] = claim.amount_of(limit)
-                args[at + 4] = window.budget.start_ms
-                args[at + 5] = window.end_ms
-        return plan.keys_of(claim), args
+            b"%d" % claim.bound_nanousd,
+        )
+        windows = iter(claim.money)
+        for limit in plan.told:
+            words.append(b"%d" % claim.amount_of(limit))
+            if limit.kind == "money":
+                window = next(windows)
+                words += (b"%d" % window.budget.start_ms, b"%d" % window.end_ms)
+        return plan.keys[0], plan.reserve.fill(words)
 
-    def settle(self, command: Settle) -> Words:
+    def settle(self, command: Settle) -> Packed:
         claim, outcome = command.claim, command.outcome
         plan = self.plan_of(claim)
-        args: list[Argument] = [
-            self._now(),
-            self._stamp(command.token, claim.tag),
-            claim.request_id,
-            command.lease_ms,
-            claim.owner,
-            claim.opening,
-            claim.bound_nanousd,
-            outcome.rank,
-            outcome.nanousd,
+        words = plan.changing_keys_of(claim)
+        words += (
+            str(self._now()).encode(),
+            self._stamp(command.token, claim.tag).encode(),
+            claim.request_id.encode(),
+            b"%d" % command.lease_ms,
+            claim.owner.encode(),
+            command.opening,
+            b"%d" % claim.bound_nanousd,
+            b"%d" % outcome.rank,
+            b"%d" % outcome.nanousd,
             outcome.record,
-            *plan.settle,
-        ]
-        for index in plan.tokens_at:
-            args[SETTLE_HEAD + EACH * index + 1] = countable(outcome.tokens) - countable(claim.tokens)
-        return plan.keys_of(claim), args
+        )
+        if plan.tokens_at:
+            difference = b"%d" % (countable(outcome.tokens) - countable(claim.tokens))
+            words += [difference] * len(plan.tokens_at)
+        return plan.keys[0], plan.settle.fill(words)
 
     def void(self, command: Void) -> Words:
         claim = command.claim

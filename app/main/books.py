@@ -16,8 +16,8 @@ class Books:
         self._writer = writer
         self._ownership = ownership
 
-    def attempt(self, request_id: str, attempt: Attempt) -> None:
-        self._journal.attempt(request_id, attempt)
+    def attempt(self, request_id: str, attempt: Attempt) -> bytes:
+        return self._journal.attempt(request_id, attempt)
 
     def seen(self, owned: OwnedObject) -> None:
         self._ownership.remember(owned)

@@ -16,6 +16,7 @@ from app.settings import ConfigurationError, Environment
 from app.store.database import Database
 from app.store.redis import connect
 from app.store.shared_owners import SharedOwners
+from app.store.sole import SoleWriter
 from app.telemetry.logs import LogWriter
 
 PROCESS_ID_CHARS = 16
@@ -24,10 +25,13 @@ PROCESS_ID_CHARS = 16
 async def open_hot_state(
     stack: AsyncExitStack, environment: Environment, database: Database, slot: Slot, log: LogWriter, states: States
 ) -> tuple[Shared | Alone, SharedOwners | None]:
-    """Limits and budgets in memory, or in Redis where there is a URL; not started yet."""
+    """Limits and budgets in memory, or in Redis where there is a URL; not started yet. Raises LedgerTaken."""
     clock = SystemClock()
     if environment.redis is None:
-        return Alone(clock, database), None
+        sole = SoleWriter(database, states.reporter("sole_writer"))
+        stack.push_async_callback(sole.close)
+        await sole.take()
+        return Alone(clock, database, lambda: sole.is_held), None
 
     def on_refused(script: str, reason: str) -> None:
         log.error("redis_script_refused", script=script, reason=reason)

@@ -197,11 +197,15 @@ def usage_of(raw: Any, *, outputless: bool) -> tuple[Usage | None, bool]:
     """
     if not isinstance(raw, dict):
         return None, raw is not None
-    names = RESPONSES_NAMES if "input_tokens" in raw or "output_tokens" in raw else CHAT_NAMES
+    names = _names_of(raw)
+    if names is None:
+        return None, True
     total_in, total_out = raw.get(names[0]), raw.get(names[1])
     if total_in is None or (total_out is None and not (outputless and names is CHAT_NAMES)):
         # What is not there is missing, not zero.
         return None, False
+    if not outputless:
+        total_out = _whole_output(total_in, total_out, raw.get("total_tokens"))
     into, out = raw.get(names[2]), raw.get(names[4])
     if type(into) is not dict:
         into = _member(raw, names[3])
@@ -226,6 +230,37 @@ def usage_of(raw: Any, *, outputless: bool) -> tuple[Usage | None, bool]:
             return None, True
     usage = Usage(*counts)
     return (usage, False) if _adds_up(usage) else (None, True)
+
+
+def _names_of(raw: dict[str, Any]) -> tuple[str, ...] | None:
+    """Under which names it tells its totals. Some servers give both, and zeros under those that they do not mean;
+    None where the two disagree.
+    """
+    if "prompt_tokens" not in raw and "completion_tokens" not in raw:
+        return RESPONSES_NAMES
+    one, other = (
+        (raw.get("input_tokens"), raw.get("output_tokens")),
+        (
+            raw.get("prompt_tokens"),
+            raw.get("completion_tokens"),
+        ),
+    )
+    if not any(one):
+        # Null, zero or not there.
+        return CHAT_NAMES
+    if not any(other):
+        return RESPONSES_NAMES
+    if one != other:
+        return None
+    has_details = any(type(raw.get(name)) is dict for name in RESPONSES_NAMES[2:])
+    return RESPONSES_NAMES if has_details else CHAT_NAMES
+
+
+def _whole_output(total_in: Any, total_out: Any, total: Any) -> Any:
+    """Some servers count hidden reasoning in ``total_tokens`` only; it is billed as output all the same."""
+    if type(total) is int and type(total_in) is int and type(total_out) is int and total > total_in + total_out:
+        return total - total_in
+    return total_out
 
 
 def _inner_parts(into: dict[str, Any]) -> tuple[Any, Any, Any]:

@@ -24,10 +24,24 @@ LOWER_BYTES_PER_TOKEN = 16
 """Tokens are rarely longer: the lower end of what a text can have cost."""
 
 
+CERTAIN_BYTES_PER_TOKEN = 8
+"""Text is rarely sparser: what a body holds at least, for a refusal that says that waiting does not help."""
+
+OUTPUT_TOKENS_LEAST = 16
+"""The smallest ``max_output_tokens`` that OpenAI takes."""
+
+COLD_RATIO = BYTES_PER_TOKEN / COLD_BYTES_PER_TOKEN
+
+
 class _Learnt(msgspec.Struct):
-    input_ratio: float
+    """``input_ratio`` is of bodies that hold all of their input, as text; ``unseen_tokens`` is what others have on
+    top of that: stored turns, files, images.
+    """
+
     output_tokens: float
-    input_ratio_high: float = BYTES_PER_TOKEN / COLD_BYTES_PER_TOKEN
+    input_ratio: float | None = None
+    input_ratio_high: float = COLD_RATIO
+    unseen_tokens: float = 0.0
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -56,35 +70,45 @@ class Estimates:
     def __repr__(self) -> str:
         return f"Estimates(pairs={len(self._learnt)})"
 
-    def learn(self, key_id: str, model: str, body_bytes: int, usage: Usage) -> None:
+    def learn(self, key_id: str, model: str, ask: Ask, usage: Usage) -> None:
         """Take in what a request really used."""
-        ratio = usage.input_tokens * BYTES_PER_TOKEN / max(body_bytes, 1)
+        output = float(usage.output_tokens)
         learnt = self._learnt.get((key_id, model))
         if learnt is None:
-            learnt = self._learnt[key_id, model] = _Learnt(ratio, float(usage.output_tokens))
-            learnt.input_ratio_high = max(ratio, learnt.input_ratio_high)
+            learnt = self._learnt[key_id, model] = _Learnt(output)
             if len(self._learnt) > PAIRS_MAX:
                 self._learnt.popitem(last=False)
+        else:
+            learnt.output_tokens += LEARNING_RATE * (output - learnt.output_tokens)
+            self._learnt.move_to_end((key_id, model))
+        if not _is_all_text(ask):
+            # Its bytes say nothing of its tokens, nor do these of other bodies.
+            unseen = max(0, usage.input_tokens - _tokens(ask.body_bytes, learnt.input_ratio))
+            learnt.unseen_tokens += (unseen - learnt.unseen_tokens) * (LEARNING_RATE if learnt.unseen_tokens else 1)
+            return
+        ratio = usage.input_tokens * BYTES_PER_TOKEN / max(ask.body_bytes, 1)
+        if learnt.input_ratio is None:
+            learnt.input_ratio = ratio
+            learnt.input_ratio_high = max(ratio, learnt.input_ratio_high)
             return
         learnt.input_ratio += LEARNING_RATE * (ratio - learnt.input_ratio)
         high = learnt.input_ratio_high
         learnt.input_ratio_high = max(ratio, high + FORGETTING_RATE * (ratio - high))
-        learnt.output_tokens += LEARNING_RATE * (usage.output_tokens - learnt.output_tokens)
-        self._learnt.move_to_end((key_id, model))
 
-    def input_tokens(self, key_id: str, model: str, body_bytes: int) -> int:
-        """The likely input of a body of so many bytes."""
+    def input_tokens(self, key_id: str, model: str, ask: Ask) -> int:
+        """The likely input of a request."""
         learnt = self._learnt.get((key_id, model))
         if learnt is None:
-            return -(-body_bytes // COLD_BYTES_PER_TOKEN)
-        return int(body_bytes / BYTES_PER_TOKEN * learnt.input_ratio) + 1
+            return _tokens(ask.body_bytes, None)
+        unseen = 0 if _is_all_text(ask) else int(learnt.unseen_tokens)
+        return _tokens(ask.body_bytes, learnt.input_ratio) + unseen
 
     def input_tokens_high(self, key_id: str, model: str, body_bytes: int) -> int:
         """The input of a body of so many bytes, if it is as dense as the densest of the key's last ones."""
         learnt = self._learnt.get((key_id, model))
-        if learnt is None:
-            return -(-body_bytes // COLD_BYTES_PER_TOKEN)
-        return int(body_bytes / BYTES_PER_TOKEN * learnt.input_ratio_high) + 1
+        if learnt is None or learnt.input_ratio is None:
+            return _tokens(body_bytes, None)
+        return _tokens(body_bytes, learnt.input_ratio_high)
 
     def reserved_tokens(self, key_id: str, model: str, ask: Ask) -> int:
         """Input and output that token limits reserve; corrected when the request ends."""
@@ -95,7 +119,7 @@ class Estimates:
             output = COLD_OUTPUT_TOKENS * ask.many if learnt is None else int(learnt.output_tokens) + 1
         else:
             output *= ask.many
-        return self.input_tokens(key_id, model, ask.body_bytes) + output
+        return self.input_tokens(key_id, model, ask) + output
 
     def likely_tokens(self, key_id: str, model: str, ask: Ask) -> tuple[int, int]:
         """Input and output that a request is likely to use, by those before it; output within its own limit."""
@@ -103,4 +127,26 @@ class Estimates:
         output = COLD_OUTPUT_TOKENS * ask.many if learnt is None else int(learnt.output_tokens) + 1
         if ask.output_tokens_max is not None:
             output = min(output, ask.output_tokens_max * ask.many)
-        return self.input_tokens(key_id, model, ask.body_bytes), output
+        return self.input_tokens(key_id, model, ask), output
+
+
+def certain_tokens(ask: Ask) -> int:
+    """What a request asks for beyond any guess: the output that it names, else the shortest that can be asked for, and
+    its text.
+    """
+    output = (OUTPUT_TOKENS_LEAST if ask.output_tokens_max is None else ask.output_tokens_max) * ask.many
+    return output + (ask.body_bytes // CERTAIN_BYTES_PER_TOKEN if _is_all_text(ask) else 0)
+
+
+def _is_all_text(ask: Ask) -> bool:
+    """Whether all of its input is text in its body."""
+    extent = ask.extent
+    if ask.follows_stored or extent is PLAIN:
+        return not ask.follows_stored
+    return not (extent.images or extent.unseen or extent.audio_input or extent.tools or extent.open_ended)
+
+
+def _tokens(body_bytes: int, ratio: float | None) -> int:
+    if ratio is None:
+        return -(-body_bytes // COLD_BYTES_PER_TOKEN)
+    return int(body_bytes / BYTES_PER_TOKEN * ratio) + 1

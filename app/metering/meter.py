@@ -31,7 +31,11 @@ IMAGE_TOKENS_LIKELY = 2500
 CALL_TOKENS_LIKELY = 8000
 """What a tool's call puts before the model; OpenAI bills a search with its small models as a block of so many."""
 
-REASONING_PREFIXES = ("o1", "o3", "o4", "gpt-5", "sim-reasoning")
+REASONING_PREFIXES = (
+    *("o1", "o3", "o4", "gpt-5", "gpt-6", "codex", "computer-use"),
+    *("claude", "gemini", "grok", "sim-reasoning"),
+)
+"""Models that may think without showing it. Open models that reason show it, as text that is counted."""
 
 
 class Meter:
@@ -78,7 +82,7 @@ class Meter:
         return attempt_id_of(self.opening.request_id, self.attempt.number)
 
     def _new_reading(self) -> Reading:
-        return Reading(outputless=self.opening.endpoint == "embeddings")
+        return Reading(outputless=self.opening.endpoint == "embeddings", answers=self.ask.many)
 
     def retry(self, attempt: Attempt) -> None:
         """The current attempt is known to be unbilled; ``attempt`` follows it."""
@@ -102,7 +106,7 @@ class Meter:
         opening, reading, attempt = self.opening, self.reading, self.attempt
         last = self._void() if void else self._primary()
         if last.kind == "charge" and not reading.suspect:
-            self._estimates.learn(opening.key_id, attempt.model, self.ask.body_bytes, last.usage)
+            self._estimates.learn(opening.key_id, attempt.model, self.ask, last.usage)
         return Record(
             request_id=opening.request_id,
             admitted_at_ms=opening.admitted_at_ms,
@@ -140,10 +144,10 @@ class Meter:
 
     def _primary(self) -> Entry:
         usage = self.reading.usage
-        if usage is not None and self._is_complete():
+        if usage is not None and self._usage_is_final():
             price = self.price()
             cost = None if price is None else price.cost_nanousd(usage)
-            if cost is None and self.opening.budgets and self.attempt.bound.cost_upper_nanousd is not None:
+            if cost is None and self._holds_money:
                 return self._unpriced_under_budget(usage)
             return Entry(
                 attempt_id=self.attempt_id,
@@ -159,8 +163,8 @@ class Meter:
         return self._estimate()
 
     def _unpriced_under_budget(self, usage: Usage) -> Entry:
-        """What it used is known, and the answer named a tier or units that have no price: for a budget of money
-        it costs what was held for it, since nothing would never fill the budget.
+        """The answer named a tier or units that have no price: for a budget of money it costs what was held for
+        it, since nothing would never fill the budget.
         """
         bound = self.attempt.bound
         return Entry(
@@ -197,6 +201,8 @@ class Meter:
                 # The bound was priced at admission; the answer may have named a dearer tier since.
                 upper = bound.usage_upper.at_least(likely)
                 upper_cost = max(price.cost_nanousd(upper) or 0, bound.cost_upper_nanousd or 0, cost)
+        if cost is None and self._holds_money:
+            return self._unpriced_under_budget(likely)
         return Entry(
             attempt_id=self.attempt_id,
             kind="estimate",
@@ -212,6 +218,11 @@ class Meter:
         )
 
     @property
+    def _holds_money(self) -> bool:
+        """Whether a budget of money holds the bound of this attempt."""
+        return bool(self.opening.budgets) and self.attempt.bound.cost_upper_nanousd is not None
+
+    @property
     def _without_tools(self) -> Ask:
         """The request without the provider's tools: what they may do is in the bound, what they did was seen."""
         ask = self.ask
@@ -223,7 +234,8 @@ class Meter:
         """The least that was used, and what is charged: not below what was used, as far as that can be known.
 
         Where nothing, or not everything, can have been seen of an answer that did not come to its end (none
-        yet, or hidden reasoning), that is the bound.
+        yet, or hidden reasoning), that is the bound; under a budget of money also where the answer did, since
+        the allowance for hidden reasoning is no proof.
         """
         reading, bound_output = self.reading, bound.output_tokens_upper
         told = reading.usage or NOTHING_USED
@@ -233,10 +245,12 @@ class Meter:
             output_tokens=max(min(reading.text_bytes // LOWER_BYTES_PER_TOKEN, bound_output), told.output_tokens),
         )
         seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
-        if self.body_seen and self._is_complete():
-            output = seen + (REASONING_TOKENS + REASONING_SHARE * seen if self._may_reason() else 0)
-        elif self.body_seen and not self._may_reason():
-            output = seen + UNSEEN_TOKENS
+        if not self.body_seen:
+            output = bound_output
+        elif not self._may_reason():
+            output = seen if self._is_whole() else seen + UNSEEN_TOKENS
+        elif self._is_whole() and not self._holds_money:
+            output = seen + REASONING_TOKENS + REASONING_SHARE * seen
         else:
             output = bound_output
         likely = msgspec.structs.replace(
@@ -279,10 +293,17 @@ class Meter:
         seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
         return max(reserved, self._likely_input(self.attempt.bound) + seen)
 
-    def _is_complete(self) -> bool:
-        """Whether the answer came to its end: usage that was told on the way there is not the last word."""
+    def _usage_is_final(self) -> bool:
+        """Whether the usage was told at the end: what was told on the way there is not the last word."""
         reading = self.reading
-        return reading.finished or reading.done or reading.terminal is not None
+        return reading.finished or reading.done or reading.usage_at_end
+
+    def _is_whole(self) -> bool:
+        """Whether the answer came to the end that the model gave it: one that failed did not."""
+        reading = self.reading
+        if reading.terminal is not None:
+            return reading.terminal in {"completed", "incomplete"}
+        return reading.finished or reading.done
 
     def _may_reason(self) -> bool:
         model = (self.reading.model or self.attempt.model).rsplit("/", 1)[-1]

@@ -35,13 +35,16 @@ FALLBACK_PROVIDER = "openai"
 # The largest answer a model can give, by the longest prefix that fits (OpenAI's model pages).
 OUTPUT_TOKENS_MAX = {
     "gpt-3.5": 4096,
+    "gpt-3.5-turbo-16k": 16_384,
     "gpt-4": 8192,
+    "gpt-4-32k": 32_768,
     "gpt-4-turbo": 4096,
     "gpt-4o": 16_384,
     "gpt-4.1": 32_768,
     "gpt-4.5": 16_384,
     "chatgpt-4o": 16_384,
     "gpt-5": 128_000,
+    "gpt-5-pro": 272_000,
     "o1": 100_000,
     "o3": 100_000,
     "o4": 100_000,
@@ -76,6 +79,9 @@ class PriceBook:
         self._providers = {name: self._provider_of(url) for name, url in base_urls.items()}
         self._version = version("genai-prices")
         self._compiled: dict[tuple[str, str, str, str, int], Price | None] = {}
+        self._rates: dict[
+            tuple[str, str, str | None, int], tuple[Price | None, tuple[Price | None, ...], int, int]
+        ] = {}
         self._infos: dict[tuple[str, str], ModelInfo | None] = {}
 
     def __repr__(self) -> str:
@@ -122,6 +128,22 @@ class PriceBook:
         if tier is None or tier in STANDARD_TIERS:
             return (price,)
         return (price, self.price(upstream, model, None, at_ms))
+
+    def rates_of(
+        self, upstream: str, model: str, tier: str | None, at_ms: int
+    ) -> tuple[Price | None, tuple[Price | None, ...], int, int]:
+        """All that a bound needs to know of a model: ``possible_prices`` (the first, the others), the most output and
+        the context window. Found once for a quarter of an hour, since every request asks.
+        """
+        key = (upstream, model, tier, at_ms // QUARTER_MS)
+        found = self._rates.get(key)
+        if found is None:
+            if len(self._rates) >= COMPILED_MAX:
+                self._rates.clear()
+            price, *others = self.possible_prices(upstream, model, tier, at_ms)
+            context = self.context_tokens(upstream, model)
+            found = self._rates[key] = price, tuple(others), self.output_tokens_max(model), context
+        return found
 
     def price_again(
         self, usage: Usage, upstream: str, model: str, tier: str | None, at_ms: int, *, served: str | None = None

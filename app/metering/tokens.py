@@ -16,6 +16,7 @@ from app.metering.buckets import UNREADABLE, CallCount, calls_used, usage_of
 
 USAGE_RAW_BYTES_MAX = 4096
 USAGE_DEPTH_MAX = 4
+NOTHING_BYTES = len("null")
 
 Terminal = Literal["completed", "failed", "incomplete", "cancelled"]
 TERMINAL_EVENTS: dict[str, Terminal] = {
@@ -60,10 +61,14 @@ class _Delta(msgspec.Struct):
     content: Any = None
     refusal: Any = None
     reasoning_content: Any = None
+    reasoning: Any = None
     tool_calls: msgspec.Raw = msgspec.Raw(b"")
+    function_call: msgspec.Raw = msgspec.Raw(b"")
+    audio: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Choice(msgspec.Struct):
+    index: Any = 0
     delta: _Delta | None = None
     finish_reason: Any = None
 
@@ -79,7 +84,9 @@ class Reading:
     __slots__ = (
         "_begun",
         "_counted",
+        "_ended",
         "_told",
+        "answers",
         "calls",
         "done",
         "error_code",
@@ -96,23 +103,32 @@ class Reading:
         "text_bytes",
         "tool_usage",
         "usage",
+        "usage_at_end",
         "usage_raw",
     )
 
-    def __init__(self, *, outputless: bool = False) -> None:
-        """``outputless``: an answer whose usage has no output (embeddings)."""
+    def __init__(self, *, outputless: bool = False, answers: int = 1) -> None:
+        """``outputless``: an answer whose usage has no output (embeddings). ``answers``: how many choices a chat
+        was asked for.
+        """
         self.outputless = outputless
+        self.answers = answers
         self.response_id: str | None = None
         self.model: str | None = None
         self.service_tier: str | None = None
         self.usage: Usage | None = None
+        self.usage_at_end = False
+        """Whether the usage stood in the last event of a response."""
         self.usage_raw: str | None = None
         self.tool_usage: str | None = None
         self.error_code: str | None = None
         self.terminal: Terminal | None = None
         self.suspect = False
         self.finished = False
+        """Whether every choice has come to its end."""
         self.done = False
+        self._ended: set[int] = set()
+        """The choices that have."""
         self.reasoning_seen = False
         self.output_bytes = 0
         """At least the bytes of text that the model produced: with the envelope, where that was not told apart."""
@@ -140,6 +156,7 @@ class Reading:
         self._take(found)
         if isinstance(found.status, str) and f"response.{found.status}" in TERMINAL_EVENTS:
             self.terminal = TERMINAL_EVENTS[f"response.{found.status}"]
+        self.usage_at_end = found.usage is not None
         return True
 
     # -- a stream -----------------------------------------------------------------------------
@@ -186,6 +203,11 @@ class Reading:
             self.calls = self._counted.usage()
 
     @property
+    def has_ended_some(self) -> bool:
+        """Whether a choice has come to its end."""
+        return self.finished or bool(self._ended)
+
+    @property
     def calls_begun(self) -> Usage:
         """Calls that have ended, and those that may have been billed though they have not."""
         return self.calls if self._begun is None else self.calls.at_least(self._begun.usage())
@@ -209,6 +231,7 @@ class Reading:
             return
         self._take(found)
         self.terminal = terminal
+        self.usage_at_end = terminal is not None and found.usage is not None
 
     def _see_error(self, event: _Event) -> None:
         if self.terminal is not None:
@@ -236,14 +259,17 @@ class Reading:
 
     def _see_choice(self, choice: _Choice) -> None:
         if choice.finish_reason is not None:
-            self.finished = True
+            self._ended.add(choice.index if type(choice.index) is int else 0)
+            self.finished = len(self._ended) >= self.answers
         delta = choice.delta
         if delta is None:
             return
-        for text in (delta.content, delta.refusal, delta.reasoning_content):
+        for text in (delta.content, delta.refusal, delta.reasoning_content or delta.reasoning):
             if type(text) is str:
                 self._saw_text(text)
-        self.output_bytes += len(delta.tool_calls)
+        for part in (delta.tool_calls, delta.function_call, delta.audio):
+            if len(part) > NOTHING_BYTES:
+                self.output_bytes += len(part)
 
     # -- shared -------------------------------------------------------------------------------
 

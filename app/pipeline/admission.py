@@ -22,17 +22,16 @@ from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.peek import Peek
 from app.core.records import Attempt, Bound, BudgetWindow, Opening
-from app.ledger.lines import OpenLine, encode_payload
-from app.ledger.refusals import RefusalLog
+from app.ledger.lines import OpenLine, encode_payload, with_decision
 from app.limits.headers import refusal_error
-from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, MoneyWindow, Refusal
+from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, MoneyWindow, Outcome, Refusal
 from app.limits.policy import Policy
 from app.metering.bounds import bound_of
-from app.metering.estimates import Ask, Estimates
+from app.metering.estimates import Ask, Estimates, certain_tokens
 from app.metering.pricing import PriceBook
-from app.store.refusals import RefusalRow
 from app.telemetry.metrics import Metrics
 
+RANK_EXACT = 2
 LIMITS_TOLD_MAX = 20
 """A decision has to fit into 2 KiB."""
 
@@ -73,7 +72,6 @@ class Admission:
         upstream_limits: Mapping[str, tuple[Limit, ...]],
         prices: PriceBook,
         estimates: Estimates,
-        refusals: RefusalLog,
         metrics: Metrics,
         *,
         blocks_unpriced: bool,
@@ -84,7 +82,6 @@ class Admission:
         self._upstream_limits = upstream_limits
         self._prices = prices
         self._estimates = estimates
-        self._refusals = refusals
         self._metrics = metrics
         self._blocks_unpriced = blocks_unpriced
         self._keeps_unlimited = keeps_unlimited
@@ -94,12 +91,12 @@ class Admission:
 
     def bound(self, exchange: Exchange, ask: Peek, size: Ask, route: Route) -> Bound:
         """What one attempt on ``route`` can use and cost. Raises UnpricedModel, where that is to be refused."""
-        prices = self._prices
-        price, *others = prices.possible_prices(route.upstream, route.model, ask.service_tier, exchange.received_ms)
+        price, others, output_max, context = self._prices.rates_of(
+            route.upstream, route.model, ask.service_tier, exchange.received_ms
+        )
         if price is None and self._blocks_unpriced:
             raise UnpricedModel(f"The model {quoted(ask.model)!r} has no price.", param="model")
-        context = prices.context_tokens(route.upstream, route.model)
-        return bound_of(size, price, prices.output_tokens_max(route.model), context, others=others)
+        return bound_of(size, price, output_max, context, others=others)
 
     async def admit(self, question: Question) -> Admitted:
         """Raises RateLimited, InsufficientQuota, UnpricedModel, InvalidRequest, LimitsUnavailable."""
@@ -109,6 +106,10 @@ class Admission:
         tokens = 0
         if limits or upstream_limits:
             tokens = self._estimates.reserved_tokens(principal.key_id, route.model, question.size)
+            for limit in (*limits, *upstream_limits):
+                if limit.kind == "tokens" and tokens > limit.maximum and limit.mode == "enforce":
+                    # A guess alone must not say that waiting will never help.
+                    tokens = max(limit.maximum, certain_tokens(question.size))
         try:
             money = self._money(question, limits)
             upstream_grant = None
@@ -121,14 +122,14 @@ class Admission:
                     self._accounts.void(upstream_grant.claim)
                 raise
         except GatewayError as error:
-            self._note(question, error)
+            error.explanation = {"upstream": route.upstream, **error.explanation}
             raise
         payload = grant.claim.opening
         decision = _decision(grant, upstream_grant, money)
         if decision:
             # Whoever replays the journal of a process that died can say it, too.
             opening = msgspec.structs.replace(opening, decision=decision)
-            payload = encode_payload(OpenLine(opening))
+            payload = with_decision(payload, decision)
         return Admitted(opening, payload, grant, upstream_grant)
 
     def may_follow(self, first: Route, routes: tuple[Route, ...]) -> tuple[Route, ...]:
@@ -137,6 +138,22 @@ class Admission:
         """
         limited = self._upstream_limits
         return tuple(each for each in routes if each.upstream == first.upstream or not limited.get(each.upstream))
+
+    async def may_retry(self, attempt_id: str, route: Route) -> bool:
+        """Whether the limits that protect the upstream have room for one more call of a request."""
+        limits = tuple(each for each in self._upstream_limits.get(route.upstream, ()) if each.kind == "requests")
+        if not limits:
+            return True
+        claim = Claim(attempt_id, f"{UPSTREAM_TAG}{route.upstream}", limits)
+        try:
+            decided = await self._accounts.admit(claim, lambda _at_ms: claim)
+        except LimitsUnavailable:
+            return False
+        if isinstance(decided, Refusal):
+            return False
+        # It is counted; its tokens and its lease are those of the request.
+        self._accounts.settle(decided.claim, Outcome(RANK_EXACT, 0, 0))
+        return True
 
     def give_back(self, admitted: Admitted) -> None:
         """Nothing was sent, and nothing is written down."""
@@ -190,7 +207,7 @@ class Admission:
         claim = Claim(question.exchange.request_id, f"{UPSTREAM_TAG}{question.route.upstream}", limits, tokens)
         decided = await self._accounts.admit(claim, lambda _at_ms: claim)
         if isinstance(decided, Refusal):
-            raise self._refused(question, decided)
+            raise self._refused(question, claim, decided)
         self._observe(decided)
         return decided
 
@@ -224,7 +241,7 @@ class Admission:
             return Grant(claim, exchange.received_ms, is_held=False), opening
         decided = await self._accounts.admit(claim, claim_at)
         if isinstance(decided, Refusal):
-            raise self._refused(question, decided)
+            raise self._refused(question, claim, decided)
         self._observe(decided)
         return decided, opening
 
@@ -234,7 +251,7 @@ class Admission:
 
     # -- refusals -------------------------------------------------------------------------------
 
-    def _refused(self, question: Question, refusal: Refusal) -> GatewayError:
+    def _refused(self, question: Question, claim: Claim, refusal: Refusal) -> GatewayError:
         limit = refusal.limit
         name = "budget_held" if refusal.is_held else limit.name
         self._metrics.limited.labels(limit.scope, name).inc()
@@ -246,31 +263,15 @@ class Admission:
             "scope": limit.scope,
             "scope_id": limit.scope_id,
             "maximum": limit.maximum,
+            "needed": claim.amount_of(limit),
             "retry_after_ms": refusal.retry_after_ms,
+            "reset_ms": next((one.reset_ms for one in refusal.standings if one.limit is limit), 0),
             "limits": [
                 [one.limit.scope, one.limit.name, one.limit.maximum, one.remaining]
                 for one in refusal.standings[:LIMITS_TOLD_MAX]
             ],
         }
         return error
-
-    def _note(self, question: Question, error: GatewayError) -> None:
-        """Kept for a day, for whoever asks why; of the store's failures there would be too many."""
-        if isinstance(error, LimitsUnavailable):
-            return
-        exchange, principal = question.exchange, question.principal
-        decision: dict[str, object] = {"model": question.ask.model, "upstream": question.route.upstream}
-        self._refusals.add(
-            RefusalRow(
-                request_id=exchange.request_id,
-                team_id=principal.team_id,
-                key_id=principal.key_id,
-                at_ms=exchange.received_ms,
-                status=error.status,
-                code=error.code,
-                decision={**decision, **error.explanation},
-            )
-        )
 
 
 def money_windows(limits: Sequence[Limit], at_ms: int) -> tuple[MoneyWindow, ...]:

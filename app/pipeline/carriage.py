@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -12,6 +12,7 @@ from app.auth.running import Running
 from app.catalog import Route
 from app.catalog.catalog import choose
 from app.core.errors import (
+    CutByShutdown,
     Draining,
     GatewayError,
     Headers,
@@ -25,7 +26,7 @@ from app.core.errors import (
 )
 from app.core.exchange import Exchange
 from app.core.money import usd_text
-from app.core.records import Attempt, Bound
+from app.core.records import Attempt, Bound, attempt_id_of
 from app.pipeline.flight import Flight
 from app.telemetry.logs import LogWriter
 from app.upstream.client import Answer
@@ -71,10 +72,18 @@ class Cargo(msgspec.Struct):
 class Carrier:
     """Makes the calls of all requests."""
 
-    def __init__(self, pools: Mapping[str, UpstreamPool], running: Running, log: LogWriter) -> None:
+    def __init__(
+        self,
+        pools: Mapping[str, UpstreamPool],
+        running: Running,
+        log: LogWriter,
+        may_retry: Callable[[str, Route], Awaitable[bool]],
+    ) -> None:
+        """``may_retry(attempt id, route)``: whether the upstream's own limits have room for one more call."""
         self._pools = pools
         self._running = running
         self._log = log
+        self._may_retry = may_retry
         self._budgets = {name: RetryBudget() for name in pools}
         self.streams_open = 0
 
@@ -105,11 +114,11 @@ class Carrier:
             if exchange.connection.response_started:
                 _end_of_stream(flight, relay, exchange, "gateway_shutdown")
                 raise
-            was_sent = relay.was_sent
-            flight.settle("interrupted", void=not was_sent, error_code="gateway_shutdown")
+            cut = CutByShutdown() if relay.was_sent else Draining()
+            flight.meter.status = None if flight.client_gone else cut.status
+            flight.settle("interrupted", void=not relay.was_sent, error_code="gateway_shutdown")
             if not flight.client_gone:
-                draining = Draining(should_retry=False if was_sent else None)
-                exchange.connection.respond(*render(draining, exchange.request_id))
+                exchange.connection.respond(*render(cut, exchange.request_id))
             raise
         finally:
             self._running.leave(secret_id, relay)
@@ -142,7 +151,7 @@ class Carrier:
             if answer is not None and answer.status != 503:
                 return answer, pool
             # Nothing was billed: a connection that never was, or a refusal before any work.
-            again = self._again(flight, relay, cargo, route)
+            again = await self._again(flight, relay, cargo, route, was_reached=answer is not None)
             if again is None:
                 if answer is None:
                     raise failure
@@ -156,13 +165,20 @@ class Carrier:
                     raise UpstreamUnreachable
             route = again
 
-    def _again(self, flight: Flight, relay: Relay, cargo: Cargo, route: Route) -> Route | None:
+    async def _again(
+        self, flight: Flight, relay: Relay, cargo: Cargo, route: Route, *, was_reached: bool
+    ) -> Route | None:
+        """Where to call once more; only what burdens an upstream that has been reached comes out of a budget."""
         if flight.meter.attempt.number >= ATTEMPTS_MAX or relay.client_gone:
             return None
         again = choose(cargo.routes, besides=route)
-        if again is None or not self._budgets[again.upstream].spend():
+        if again is None:
             return None
-        return again
+        is_free = not was_reached and again.upstream != route.upstream
+        if not is_free and not self._budgets[route.upstream].spend():
+            return None
+        next_id = attempt_id_of(flight.meter.opening.request_id, flight.meter.attempt.number + 1)
+        return again if await self._may_retry(next_id, again) else None
 
     # -- the way back -------------------------------------------------------------------------
 

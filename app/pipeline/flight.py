@@ -35,8 +35,8 @@ FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
 class Books(Protocol):
     """Where requests are written down. Synchronous, and never lost: see the ledger."""
 
-    def attempt(self, request_id: str, attempt: Attempt) -> None:
-        """A further attempt follows one that was void."""
+    def attempt(self, request_id: str, attempt: Attempt) -> bytes:
+        """A further attempt follows one that was void: into the journal; what stands there."""
 
     def seen(self, owned: OwnedObject) -> None:
         """A request created an object upstream; its owner is known before the client knows the id."""
@@ -164,7 +164,8 @@ class Flight:
         """The last attempt is known to be unbilled; another follows."""
         self.meter.retry(attempt)
         self._desk.metrics.retries.labels(attempt.upstream).inc()
-        self._desk.books.attempt(self._exchange.request_id, attempt)
+        line = self._desk.books.attempt(self._exchange.request_id, attempt)
+        self._desk.accounts.go_on(self._admitted.grant.claim, line)
 
     # -- witness of the relay -----------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Flight:
             if reading.terminal is not None:
                 self.settle(reading.terminal)
             elif reading.done:
-                self.settle("completed" if reading.finished else "failed")
+                self.settle("completed" if reading.has_ended_some else "failed")
         elif reading.suspect and not self.record.suspect:
             self.record = msgspec.structs.replace(self.record, suspect=True)
 
@@ -285,14 +286,16 @@ class Flight:
         """What has been seen of it so far, for whoever has to write its row if this process dies."""
         return Progress(*self.meter.at_least())
 
-    def land(self) -> None:
-        """The exchange is over: hand the record on. What was never settled was interrupted."""
+    def land(self, *, was_sent: bool) -> None:
+        """The exchange is over: hand the record on. What was never settled was interrupted, and is void where
+        nothing was sent.
+        """
         if self._landed:
             return
         self._landed = True
         if self._drains:
             self._desk.drains.end(self._principal.key_id)
-        record = self.settle("interrupted", error_code="internal_error")
+        record = self.settle("interrupted", void=not was_sent, error_code="internal_error")
         self._desk.books.submit(record)
         self._tell(record)
 

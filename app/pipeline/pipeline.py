@@ -14,10 +14,12 @@ from app.catalog.catalog import choose
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
 from app.core.errors import (
     EndpointNotAllowed,
+    GatewayError,
     InvalidRequest,
     ModelNotAllowed,
     ModelNotFound,
     Overloaded,
+    Unavailable,
     quoted,
 )
 from app.core.exchange import Exchange
@@ -39,6 +41,7 @@ from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.flight import Desk, Flight
 from app.pipeline.models import ModelList
 from app.settings import Configuration
+from app.store.refusals import RefusalRow
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
@@ -94,7 +97,6 @@ class Pipeline:
     def __init__(self, parts: Parts, before: Pipeline | None = None) -> None:
         """``before``: the one whose place it takes; both count together what they hold."""
         self._parts = parts
-        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log)
         self._models = ModelList(parts.catalog, parts.pools, parts.desk.clock)
         self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         limits = parts.configuration.limits
@@ -104,11 +106,11 @@ class Pipeline:
             {name: upstream_limits(name, pool.settings.limits) for name, pool in parts.pools.items()},
             parts.prices,
             parts.estimates,
-            parts.refusals,
             parts.desk.metrics,
             blocks_unpriced=parts.configuration.on_unpriced == "block",
             keeps_unlimited=parts.configuration.durability == "shared",
         )
+        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log, self._admission.may_retry)
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
         self._serving = 0
 
@@ -143,16 +145,41 @@ class Pipeline:
                 await self._list_models(exchange, principal)
                 return
             await self._fly(exchange, principal, await self._plan(exchange, principal))
+        except Unavailable:
+            # Of those there would be too many, and they are not about the request.
+            raise
+        except GatewayError as error:
+            self._note(exchange, principal, error)
+            raise
         finally:
             self._load.in_flight -= 1
             self._serving -= 1
+
+    def _note(self, exchange: Exchange, principal: Principal, error: GatewayError) -> None:
+        """A refusal is kept for a day, for whoever asks why."""
+        told = {} if error.param is None else {"param": error.param}
+        self._parts.refusals.add(
+            RefusalRow(
+                request_id=exchange.request_id,
+                team_id=principal.team_id,
+                key_id=principal.key_id,
+                at_ms=exchange.received_ms,
+                status=error.status,
+                code=error.code,
+                decision={"endpoint": exchange.endpoint.family, **told, **error.explanation},
+            )
+        )
 
     async def _plan(self, exchange: Exchange, principal: Principal) -> Plan:
         """What is to be sent, and where: the body read, proven and understood."""
         document = await _parse(await exchange.read_body())
         ask = peek(exchange.endpoint.family, document)
-        refuse_stored_objects(exchange.endpoint.family, document)
-        return Plan(ask, document.body, await self._resolve(exchange, principal, ask))
+        try:
+            refuse_stored_objects(exchange.endpoint.family, document)
+            return Plan(ask, document.body, await self._resolve(exchange, principal, ask))
+        except GatewayError as error:
+            error.explanation["model"] = quoted(ask.model)
+            raise
 
     async def _resolve(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
         """Where the model is served, for this principal; a stored response pins the upstream that has it."""
@@ -179,9 +206,13 @@ class Pipeline:
         ask, routes = plan.ask, plan.routes
         route = choose(routes) or routes[0]
         size = ask_of(exchange.endpoint.family, ask, len(plan.body))
-        bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
-        tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
-        admitted = await self._admission.admit(Question(exchange, principal, ask, size, route, bounds, tags))
+        try:
+            bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
+            tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
+            admitted = await self._admission.admit(Question(exchange, principal, ask, size, route, bounds, tags))
+        except GatewayError as error:
+            error.explanation = {"model": quoted(ask.model), **error.explanation}
+            raise
         try:
             flight = self._open(exchange, principal, ask, size, admitted)
             limit_headers = ratelimit_headers(admitted.grant.standings)
@@ -205,7 +236,7 @@ class Pipeline:
             await self._carrier.carry(flight, relay, exchange, cargo, route)
         finally:
             relay.close()
-            flight.land()
+            flight.land(was_sent=relay.was_sent)
 
     def _open(self, exchange: Exchange, principal: Principal, ask: Peek, size: Ask, admitted: Admitted) -> Flight:
         """The tally of an admitted request, and the one who will close it."""

@@ -26,7 +26,7 @@ class Environment(BaseSettings):
 
     config: Path | None = None
     host: str = "127.0.0.1"
-    port: int = 4000
+    port: Annotated[int, Field(ge=0, le=65_535)] = 4000
     workers: Annotated[int, Field(ge=1, le=WORKERS_MAX)] = 1
     data_dir: Path = Path("data")
     ballast_bytes: Annotated[int, Field(ge=BALLAST_BYTES_MIN, le=2**40)] = BALLAST_BYTES

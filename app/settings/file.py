@@ -80,7 +80,8 @@ class _Reader:
         except yaml.YAMLError as error:
             raise ConfigurationError(f"{self._path}: not YAML") from error
         if node is None:
-            return {}
+            # A file that is being written is empty for a moment, and nobody means nothing by it.
+            raise ConfigurationError(f"{self._path}: the file is empty")
         return self._value(node, ())
 
     def _value(self, node: yaml.Node, place: Place) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from ipaddress import ip_network
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -94,6 +94,15 @@ class UpstreamSettings(Section):
         if parts.query or parts.fragment:
             raise ValueError("expected a URL without query and fragment")
         return value.rstrip("/")
+
+    @field_validator("api_key", "api_keys", "organization", "project")
+    @classmethod
+    def _credentials_fit_into_a_header(cls, value: Any) -> Any:
+        for each in value if isinstance(value, tuple) else (value,):
+            text = each.get_secret_value() if isinstance(each, SecretStr) else each or ""
+            if not text.strip().isascii() or not text.strip().isprintable():
+                raise ValueError("expected printable ASCII, which fits into a header")
+        return value
 
     @field_validator("forward_headers")
     @classmethod

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 from sqlalchemy import select, text
 
-from app.store.backup_file import FORMAT, VERSION, BackupWriter, Header, Section
-from app.store.errors import SchemaUnknown
+from app.store.backup_file import FORMAT, VERSION, BackupWriter, Header, Section, is_backup
+from app.store.errors import BackupRefused, SchemaUnknown
 from app.store.migrate import head_revision, revision_of
 from app.store.tables import metadata
 
@@ -42,9 +42,10 @@ class Backup(msgspec.Struct, frozen=True):
 async def back_up(database: Database, path: Path, now_ms: int) -> Backup:
     """Writes one snapshot of ``database`` to ``path``, which is there only once it is whole.
 
-    Gateways may go on writing meanwhile. Raises SchemaUnknown where the schema is not this version's,
-    DatabaseUnavailable, OSError.
+    Gateways may go on writing meanwhile. Raises BackupRefused where something else than a backup is at ``path``,
+    SchemaUnknown where the schema is not this version's, DatabaseUnavailable, OSError.
     """
+    await asyncio.to_thread(_check_target, path)
     with _arriving(path) as file:
         async with _snapshot(database) as connection:
             schema = await revision_of(connection)
@@ -56,6 +57,18 @@ async def back_up(database: Database, path: Path, now_ms: int) -> Backup:
         writer.close()
         size_bytes = file.tell()
     return Backup(path, size_bytes, schema, writer.rows)
+
+
+def _check_target(path: Path) -> None:
+    """Only a backup, or an empty file, is replaced by one: the ledger itself, a device or the journal would be lost."""
+    if not path.name or path.name == "..":
+        raise BackupRefused("A backup is a file: its name is missing.")
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise BackupRefused(f"{path} is there and is no file: it is left as it is.")
+    if path.stat().st_size and not is_backup(path):
+        raise BackupRefused(f"{path} is there and is no backup: it is left as it is.")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -23,6 +24,8 @@ COMPRESSION = 3
 """A third faster than the usual 6, for a tenth more bytes."""
 
 LINE_BYTES_MAX = 64 * 2**20
+
+HEADER_BYTES_MAX = 4096
 
 UNREADABLE = (EOFError, gzip.BadGzipFile, zlib.error)
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError)
@@ -49,6 +52,15 @@ class Trailer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     rows: dict[str, int]
     sha256: str
+
+
+def is_backup(path: Path) -> bool:
+    """Whether the file begins as a backup of any version does."""
+    try:
+        with gzip.open(path) as file:
+            return b'"' + FORMAT.encode() + b'"' in file.readline(HEADER_BYTES_MAX)
+    except (OSError, *UNREADABLE):
+        return False
 
 
 class BackupWriter:

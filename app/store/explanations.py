@@ -161,7 +161,10 @@ def _why_estimate(record: RecordView) -> str:
     if record.suspect:
         return "The usage that the upstream told cannot be true; it is kept as it was told, and not charged by."
     if record.outcome in {"disconnected", "cancelled"}:
-        return "The call was cancelled when its client left; upstreams tell no usage for a cancelled call."
+        return (
+            "Its client left, and no usage came: the call was cancelled, for which upstreams tell none, or its rest"
+            " was read and told none."
+        )
     if record.outcome in {"failed", "interrupted"}:
         return "The call failed, and the upstream did not tell whether, or how much, it is billed."
     return "The answer came to its end without telling its usage."

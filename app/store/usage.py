@@ -26,7 +26,7 @@ Dimension: TypeAlias = Literal["team", "key", "model", "upstream", "hour", "day"
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-_PERIODS = {"hour": HOUR_MS, "day": DAY_MS, "month": DAY_MS}
+PERIODS = {"hour": HOUR_MS, "day": DAY_MS, "month": DAY_MS}
 
 
 class UsageRow(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ async def usage(
     """Usage admitted from ``start_ms`` up to, not including, ``end_ms`` (both in whole quarters of an
     hour), grouped and ordered by ``by``; optionally of one team or key.
     """
-    periods = [dimension for dimension in by if dimension in _PERIODS]
+    periods = [dimension for dimension in by if dimension in PERIODS]
     if len(periods) > 1:
         raise ValueError(f"usage cannot be grouped by {periods[0]} and {periods[1]} at once")
     period = periods[0] if periods else None
@@ -106,9 +106,9 @@ def _summed(by: Sequence[Dimension], start_ms: int, end_ms: int, offset_ms: int)
     named: list[ColumnElement[Any]] = []
     groups: list[ColumnElement[Any]] = []
     for dimension in by:
-        if dimension in _PERIODS:
+        if dimension in PERIODS:
             # Written into the text as numbers: PostgreSQL takes two parameters for two expressions.
-            length = literal(_PERIODS[dimension], INT, literal_execute=True)
+            length = literal(PERIODS[dimension], INT, literal_execute=True)
             local = rollups.c.quarter_ms + literal(offset_ms, INT, literal_execute=True)
             start = local - local % length
             named.append(start.label("period"))

@@ -147,7 +147,7 @@ class StandardLogHandler(logging.Handler):
     """Lets what libraries say through ``logging`` come out as lines of the same shape.
 
     Only the message template, the logger and the exception's type are written: arguments (but for
-    numbers) and tracebacks may hold a client's text.
+    numbers, and our own loggers') and tracebacks may hold a client's text.
     """
 
     def __init__(self, writer: LogWriter) -> None:
@@ -164,6 +164,8 @@ class StandardLogHandler(logging.Handler):
 
 
 def _message(record: logging.LogRecord) -> str:
+    if record.name.startswith("headgate."):
+        return record.getMessage()
     numbers = isinstance(record.args, tuple) and all(isinstance(value, (int, float)) for value in record.args)
     return record.getMessage() if record.args and numbers else str(record.msg)
 

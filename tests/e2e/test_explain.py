@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.e2e.doors import FORMS, Door, opened_door
+from tests.e2e.doors import FORMS, Door, opened_door, outcome
 from tests.fakes.fleet import wait_for
 from tests.fakes.people import Key, rule
 
@@ -73,7 +73,8 @@ def test_a_refused_request(door, key):
     assert "answer 429 rate_limit_exceeded" in lines
     at = lines.index("Refused by")
     assert lines[at + 1 : at + 3] == [f"limit concurrency of key {key.id}", "at most 1"]
-    assert lines[at + 3].startswith("again after 1 s, at ")
+    assert lines[at + 3] == "needed 1"
+    assert lines[at + 4].startswith("again after 1 s, at ")
     checked = lines[lines.index("Limits, as they were checked") + 2 :]
     assert {line.rsplit(" ", 2)[0] for line in checked[:4]} == {
         *("key requests_per_hour", "key tokens_per_day", "key concurrency", "team requests_per_day"),
@@ -88,10 +89,11 @@ def test_a_request_that_a_spent_budget_refused(door, key):
     wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
     lines, _ = explained(door, request_id)
     at = lines.index("Refused by")
-    assert lines[at + 1 : at + 4] == [
+    assert lines[at + 1 : at + 5] == [
         "limit budget_usd_per_month of tag project=b",
         "at most $0.10",
-        "again waiting does not help: the budget is spent, or the request alone is too large",
+        "needed $0.101",
+        "again waiting does not help: the request alone is larger than the limit",
     ]
     assert "tag budget_usd_per_month $0.10 $0.10" in lines
 
@@ -117,3 +119,38 @@ def test_an_interrupted_request(door, key):
     assert any(line.startswith("Why an estimate: ") for line in lines)
     assert "held while it ran $0.02" in lines
     assert json.loads(row["decision"]) == decision
+
+
+def test_a_budget_that_is_spent_is_free_again_when_its_next_window_begins(door):
+    key = door.people.key(rule("money", 2_000_000, "day"))
+    assert door.ask(key, use=(0, 2), most=2).status_code == 200
+    refused = door.ask(key)
+    request_id = refused.headers["x-headgate-request-id"]
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    lines, decision = explained(door, request_id)
+    again = next(line for line in lines if line.startswith("again "))
+    assert again.startswith("again when the next window begins, at ")
+    assert "00:00:0" in again or "23:59:59" in again
+    assert (decision["needed"], decision["maximum"]) == (1_000_000, 2_000_000)
+
+
+@pytest.mark.parametrize(
+    ("model", "body", "status", "code"),
+    [
+        ("paid-not", {}, 403, "model_not_allowed"),
+        ("unpriced", {}, 402, "unpriced_model"),
+        ("paid", {"max_output_tokens": "many"}, 400, "invalid_request"),
+        ("paid", {"previous_response_id": "resp_unknown"}, 404, "not_found"),
+    ],
+)
+def test_every_refusal_of_a_known_key_is_kept(door, model, body, status, code):
+    key = door.people.key(rule("money", 2_000_000, "day"), models=("paid", "unpriced"))
+    refused = door.ask(key, model=model, **body, most=None)
+    assert outcome(refused) == (status, code)
+    request_id = refused.headers["x-headgate-request-id"]
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    lines, decision = explained(door, request_id)
+    assert f"answer {status} {code}" in lines
+    assert decision["endpoint"] == "responses"
+    if status != 400:
+        assert decision["model"] == model

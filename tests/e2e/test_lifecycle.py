@@ -88,7 +88,13 @@ def test_a_call_that_the_shutdown_cuts_is_not_worth_a_retry(tmp_path):
         cut = httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers, timeout=20)
         assert (cut.status_code, cut.json()["error"]["code"]) == (503, "draining")
         assert cut.headers["x-should-retry"] == "false"
+        assert "retry-after" not in cut.headers
+        assert "may have been billed" in cut.json()["error"]["message"]
         assert gateway.process.wait(30) == 0
+    # What the client was told and what the ledger says agree.
+    with RunningGateway(tmp_path, config) as gateway:
+        record = gateway.records(wait_for=1)[0]
+        assert (record["status"], record["error_code"], record["outcome"]) == (503, "gateway_shutdown", "interrupted")
 
 
 def test_a_wrong_configuration_is_one_sentence_and_no_traceback(tmp_path):

@@ -19,7 +19,12 @@ from tests.fakes.people import Key, rule
 WINDOWS_S = {"minute": 60, "hour": 3600, "day": 86_400}
 FOLLOWED_S = 1.0
 FOLLOWED_S_MAX = 5.0
-PROTECTED = {"narrow": "{concurrency: 1}", "quota": "{requests_per_minute: 2, tokens_per_minute: 5000}"}
+PROTECTED = {
+    "narrow": "{concurrency: 1}",
+    "quota": "{requests_per_minute: 2, tokens_per_minute: 5000}",
+    "retried": "{requests_per_minute: 2}",
+    "once": "{requests_per_minute: 1}",
+}
 LIMITED = (429, "rate_limit_exceeded")
 TOO_LARGE = (429, "insufficient_quota")
 PASSED = (200, None)
@@ -51,7 +56,7 @@ def test_requests_per_window(door, window):
     told = answers[2]
     wait_ms = int(told.headers["retry-after-ms"])
     # What was counted first leaves the window when its slot does: a sixtieth of it later at most.
-    assert WINDOWS_S[window] * 950 < wait_ms <= WINDOWS_S[window] * 1000
+    assert WINDOWS_S[window] * 950 < wait_ms <= WINDOWS_S[window] * 1000 * 61 // 60
     assert int(told.headers["retry-after"]) == -(-wait_ms // 1000)
     assert "x-should-retry" not in told.headers
     assert re.fullmatch(r"(\d+h)?(\d+m)?[\d.]+s", told.headers["x-ratelimit-reset-requests"])
@@ -75,7 +80,8 @@ def test_tokens_per_window_take_what_was_used(door, window):
     assert int(answer.headers["x-ratelimit-remaining-tokens"]) <= 1000 - 60 - 800
     told = door.ask(key)
     assert outcome(told) == LIMITED
-    assert 0 < int(told.headers["retry-after-ms"]) <= WINDOWS_S[window] * 1000
+    # A window has sixty slots, of which the oldest is only partly in it: exactly so long, and no less.
+    assert 0 < int(told.headers["retry-after-ms"]) <= WINDOWS_S[window] * 1000 * 61 // 60
     assert told.headers["x-ratelimit-remaining-tokens"] == "0"
     assert f"key {key.id} may use 1000 tokens in any" in told.json()["error"]["message"]
 
@@ -89,6 +95,17 @@ def test_a_request_that_is_larger_than_its_limit_is_never_worth_a_retry(door):
     message = told.json()["error"]["message"]
     assert message.startswith("This request alone is larger than its limit:") and "1000 tokens" in message
     assert outcome(door.ask(key)) == PASSED, "nothing was taken for it"
+
+
+def test_a_guess_never_says_that_waiting_does_not_help(door):
+    """Nothing is known of a key's first request, or the last answer was as long as the limit: both fit into it."""
+    cold = door.people.key(rule("tokens", 500, "minute"))
+    assert outcome(door.ask(cold, most=None, use=(10, 10))) == PASSED
+    long = door.people.key(rule("tokens", 1000, "hour"))
+    assert outcome(door.ask(long, most=None, use=(10, 990))) == PASSED
+    told = door.ask(long, most=None)
+    assert outcome(told) == LIMITED
+    assert int(told.headers["retry-after"]) > 3000
 
 
 def test_a_call_that_came_to_nothing_takes_no_tokens(door):
@@ -202,7 +219,10 @@ def test_an_observed_limit_is_counted_and_refuses_nothing(door):
     ]
     before = [counted(door, name) for name in names]
     with door.running(key):
-        assert [outcome(door.ask(key)) for _ in range(3)] == [PASSED] * 3
+        answers = [door.ask(key) for _ in range(3)]
+    assert [outcome(answer) for answer in answers] == [PASSED] * 3
+    # A client that paces itself would obey a limit that is only observed.
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "9"
     assert [counted(door, name) - was for name, was in zip(names, before, strict=True)] == [3, 3, 0, 0]
 
 
@@ -241,6 +261,17 @@ def test_requests_and_tokens_of_an_upstream_are_bounded_whoever_asks(door):
     assert "upstream quota may make 2 requests in any 1m0s" in asked[2].json()["error"]["message"]
     # They are nobody's own: a key without limits is told nothing of them.
     assert "x-ratelimit-limit-requests" not in asked[0].headers
+
+
+def test_a_second_attempt_takes_of_the_upstreams_requests(door):
+    """Two in a minute: the first call and its repetition take both, and the next one is not repeated."""
+    key = door.people.key()
+    before = len(door.upstream.requests)
+    assert door.ask(key, model="retried", status=503).status_code == 503
+    assert len(door.upstream.requests) == before + 2
+    assert outcome(door.ask(key, model="retried", status=503)) == LIMITED
+    assert door.ask(key, model="once", status=503).status_code == 503
+    assert len(door.upstream.requests) == before + 3
 
 
 # -- changes ----------------------------------------------------------------------------------

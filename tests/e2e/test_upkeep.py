@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 import shutil
 import sqlite3
 import stat
@@ -250,6 +251,29 @@ def test_a_backup_that_cannot_be_written_says_so(gateway, tmp_path):
     nowhere = RunningGateway(tmp_path / "nowhere")
     assert "there is no ledger" in refused(nowhere, "backup", str(tmp_path / "file"))
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_a_backup_replaces_nothing_but_a_backup(gateway, tmp_path):
+    """The ledger itself, its journal, a device: whatever a slip of the hand names stays as it is."""
+    ask(gateway)
+    made = tmp_path / "made.gz"
+    told_by(gateway, "backup", str(made))
+    told_by(gateway, "backup", str(made))
+    (tmp_path / "empty").touch()
+    told_by(gateway, "backup", str(tmp_path / "empty"))
+    (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(gateway.data_dir / "headgate.db")
+    for wrong in (
+        gateway.data_dir / "headgate.db",
+        gateway.data_dir / "ballast",
+        *map(tmp_path.__truediv__, ("notes.txt", "pipe", "link")),
+    ):
+        assert "it is left as it is" in refused(gateway, "backup", str(wrong))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert "its name is missing" in refused(gateway, "backup", "")
+    assert ask(gateway).status_code == 200
+    assert checked(gateway)["ok"]
 
 
 # -- prune ------------------------------------------------------------------------------------

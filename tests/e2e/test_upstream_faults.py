@@ -324,6 +324,28 @@ server: {{drain_delay_s: 0}}
             assert "127.0.0.1" not in refused.text
 
 
+def test_an_upstream_that_is_down_costs_none_of_the_calls_that_another_can_take(tmp_path):
+    """However many there are: a call that was never sent burdens nobody, so no budget of retries is spent."""
+    with PlayedUpstream(lambda _: whole(OK)) as upstream:
+        config = f"""
+upstreams:
+  dead: {{base_url: "http://127.0.0.1:1/v1"}}
+  live: {{base_url: "{upstream.base_url}"}}
+models:
+  - name: fast
+    targets: [{{upstream: dead, model: gpt-4o, weight: 9}}, {{upstream: live, model: gpt-4o, weight: 1}}]
+server: {{drain_delay_s: 0}}
+"""
+        with RunningGateway(tmp_path, config) as gateway:
+            body = {"model": "fast", "input": "hi"}
+            statuses = [
+                httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers).status_code
+                for _ in range(40)
+            ]
+            assert statuses == [200] * 40
+            assert len(upstream.requests) == 40
+
+
 def test_only_listed_headers_reach_the_upstream(tmp_path):
     with PlayedUpstream(lambda _: whole(OK)) as upstream:
         config = config_for(upstream.base_url, organization="org-ours", forward_headers="[x-trace-me]")

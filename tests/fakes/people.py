@@ -82,7 +82,7 @@ class People:
 
         return self._change(work)
 
-    def key(self, *rules: LimitRule, team_id: str | None = None) -> Key:
+    def key(self, *rules: LimitRule, team_id: str | None = None, models: tuple[str, ...] | None = None) -> Key:
         """A new key, in a team of its own unless one is named."""
         team = self.team() if team_id is None else team_id
         minted = mint()
@@ -95,6 +95,7 @@ class People:
                 secret_id=minted.id,
                 digest=minted.digest,
                 now_ms=now_ms(),
+                models=models,
             )
             made = [
                 await stored_limits.add_limit(connection, each, team_id=team, key_id=row.id, now_ms=now_ms())

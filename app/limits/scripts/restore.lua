@@ -20,7 +20,7 @@
 -- Example: EVALSHA sha 4 hg:{t}:epoch hg:{t}:due hg:{t}:r:1 hg:{t}:b:b:0
 --          '' 7:4f2a 1 15000 gateway-1 {...} 1280000000  m 1280000000
 --
--- Answers {DONE, 1}; {DONE, 0} if it was so already, or is over; {LOST, token}.
+-- Answers {DONE, 1}; {DONE, 0} if it was so already, or is over; {LOST, token}. An open one has this opening then.
 
 local HEAD_ARGUMENTS, PER_LIMIT = 7, 2
 
@@ -64,11 +64,14 @@ for i = 1, #leases do
   redis.call('ZADD', leases[i], until_ms, request_id)
   redis.call('PEXPIRE', leases[i], lease_ms)
 end
-if known and known.epoch == epoch then return {DONE, 0} end
+if known and known.epoch == epoch then
+  redis.call('HSET', KEYS[3], 'o', ARGV[6])
+  return {DONE, 0}
+end
 
 if known then
   known.epoch, known.held = epoch, held_text
-  redis.call('HSET', KEYS[3], 'h', head_of(known))
+  redis.call('HSET', KEYS[3], 'h', head_of(known), 'o', ARGV[6])
 else
   if was_void then redis.call('DEL', KEYS[3]) end
   local head = head_of({

@@ -11,7 +11,7 @@
 -- ARGV[3]   request id                                                  01936a2e-...
 -- ARGV[4]   for how many ms it waits for its owner to bring it to SQL   60000
 -- ARGV[5]   its owner
--- ARGV[6]   its opening
+-- ARGV[6]   its opening; '' where the outcome has a record
 -- ARGV[7]   the most that it could have cost, in nano-dollars           1280000000
 -- ARGV[8]   the outcome's rank                                          2
 -- ARGV[9]   what it costs                                               310000000

@@ -17,17 +17,19 @@ parsed. What can go wrong, and what then happens:
 from __future__ import annotations
 
 from app.store.redis.address import Address, ClusterAddress, SentinelAddress, parse_url
-from app.store.redis.calls import Argument, RedisError, RedisReplyError, RedisUnavailable, Script
+from app.store.redis.calls import GAP, Argument, Form, RedisError, RedisReplyError, RedisUnavailable, Script
 from app.store.redis.client import RedisClient
 from app.store.redis.cluster import ClusterClient
 from app.store.redis.connect import connect
 from app.store.redis.protocol import OnState, Redis
 
 __all__ = [
+    "GAP",
     "Address",
     "Argument",
     "ClusterAddress",
     "ClusterClient",
+    "Form",
     "OnState",
     "Redis",
     "RedisClient",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,37 @@ class Script:
     def pack(self, keys: Sequence[str], args: Sequence[Argument]) -> bytes:
         """The command that runs this script, as it goes over the wire."""
         return _pack(("EVALSHA", self.sha, len(keys), *keys, *args))
+
+
+GAP = None
+"""In the words of a ``Form``: what is told each time."""
+
+
+class Form:
+    """The command that runs a script, most of whose keys and arguments are the same each time: those are packed
+    once. Packing forty words takes three times as long as filling ten gaps.
+    """
+
+    __slots__ = ("_template",)
+
+    def __init__(self, script: Script, keys: Sequence[str | None], args: Sequence[Argument | None]) -> None:
+        words = ("EVALSHA", script.sha, len(keys), *keys, *args)
+        self._template = b"".join((b"*%d\r\n" % len(words), *map(_slot_for, words)))
+
+    def fill(self, words: Iterable[bytes]) -> bytes:
+        """The command with ``words`` in its gaps, in order."""
+        told: list[int | bytes] = []
+        for word in words:
+            told += (len(word), word)
+        return self._template % tuple(told)
+
+
+def _slot_for(word: Argument | None) -> bytes:
+    """A word as it goes over the wire, in a template."""
+    if word is GAP:
+        return b"$%d\r\n%b\r\n"
+    text = word if isinstance(word, bytes) else str(word).encode()
+    return b"$%d\r\n%b\r\n" % (len(text), text.replace(b"%", b"%%"))
 
 
 @dataclass(slots=True, eq=False)

@@ -51,9 +51,12 @@ class RedisClient:
         return self._link.run_id
 
     def call(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Any]:
+        return self.call_packed(script, "", script.pack(keys, args))
+
+    def call_packed(self, script: Script, key: str, packed: bytes) -> asyncio.Future[Any]:  # noqa: ARG002 - as above
         connection = self._link.connection()
         answer: asyncio.Future[Any] = self._loop.create_future()
-        connection.send(Call(script.pack(keys, args), answer, script))
+        connection.send(Call(packed, answer, script))
         return answer
 
     def command(self, key: str, *words: Argument) -> asyncio.Future[Any]:  # noqa: ARG002 - as above
@@ -67,7 +70,17 @@ class RedisClient:
         on_answer: OnAnswer | None = None,
         on_lost: OnLost | None = None,
     ) -> None:
-        post = Post(script.pack(keys, args), None, script)
+        self.post_packed(script, "", script.pack(keys, args), on_answer, on_lost)
+
+    def post_packed(
+        self,
+        script: Script,
+        key: str,  # noqa: ARG002 - as above
+        packed: bytes,
+        on_answer: OnAnswer | None = None,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        post = Post(packed, None, script)
         post.made_s = time.monotonic()
         post.on_answer = on_answer
         post.on_lost = on_lost

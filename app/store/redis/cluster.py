@@ -80,6 +80,9 @@ class ClusterClient:
     def call(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> asyncio.Future[Any]:
         return self._send(script.pack(keys, args), script, slot_of_all(keys))
 
+    def call_packed(self, script: Script, key: str, packed: bytes) -> asyncio.Future[Any]:
+        return self._send(packed, script, slot_of(key))
+
     def command(self, key: str, *words: Argument) -> asyncio.Future[Any]:
         return self._send(pack(*words), None, slot_of(key))
 
@@ -91,7 +94,19 @@ class ClusterClient:
         on_answer: OnAnswer | None = None,
         on_lost: OnLost | None = None,
     ) -> None:
-        post = Post(script.pack(keys, args), None, script, slot=slot_of_all(keys))
+        self._post(Post(script.pack(keys, args), None, script, slot=slot_of_all(keys)), on_answer, on_lost)
+
+    def post_packed(
+        self,
+        script: Script,
+        key: str,
+        packed: bytes,
+        on_answer: OnAnswer | None = None,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        self._post(Post(packed, None, script, slot=slot_of(key)), on_answer, on_lost)
+
+    def _post(self, post: Post, on_answer: OnAnswer | None, on_lost: OnLost | None) -> None:
         post.made_s = time.monotonic()
         post.on_answer = on_answer
         post.on_lost = on_lost

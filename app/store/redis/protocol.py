@@ -39,6 +39,10 @@ class Redis(Protocol):
         """
         ...
 
+    def call_packed(self, script: Script, key: str, packed: bytes) -> asyncio.Future[Any]:
+        """The same for a command that runs ``script`` and is packed already; ``key`` is one of its keys."""
+        ...
+
     def command(self, key: str, *words: Argument) -> asyncio.Future[Any]:
         """One ordinary command where ``key`` is, which ``words`` name too; fails as ``call`` does."""
         ...
@@ -58,6 +62,17 @@ class Redis(Protocol):
         executed; the latter perhaps before this returns, so that it must not post again itself. Both must be
         quick.
         """
+        ...
+
+    def post_packed(
+        self,
+        script: Script,
+        key: str,
+        packed: bytes,
+        on_answer: OnAnswer | None = None,
+        on_lost: OnLost | None = None,
+    ) -> None:
+        """The same for a command that is packed already."""
         ...
 
     async def start(self) -> None:

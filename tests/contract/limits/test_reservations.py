@@ -230,11 +230,16 @@ async def test_only_a_higher_rank_replaces_an_outcome(warm: Driver, first: int, 
 
 
 async def test_a_settlement_that_finds_nothing_becomes_done(warm: Driver) -> None:
-    call = a_call()
+    """Its record is all that anybody needs of it then; without one that is its opening."""
+    call, other = a_call(), a_call()
     assert await warm.settle(call, tokens=20, nanousd=70) == CHANGED
     known = await warm.look(call)
     assert known is not None
-    assert (known.state, known.opening, known.nanousd) == ("done", call.opening, 70)
+    assert (known.state, known.opening, known.nanousd) == ("done", b"", 70)
+    await warm.do(Settle(other, "1", Outcome(1, 0, 0)))
+    known = await warm.look(other)
+    assert known is not None
+    assert (known.state, known.opening, known.record) == ("done", other.opening, b"")
     assert await warm.left(1000) == 730
     assert await warm.remaining(tokens(1000)) == 1000  # windows begin afresh
 
@@ -642,3 +647,31 @@ async def test_a_long_window_upstream_is_remembered_for_as_long(driver: Driver) 
     driver.clock.advance(3_000_000)
     assert await driver.settle(call, tokens=10) == CHANGED
     assert lefts(await driver.grant(claim(tokens(100, window_ms=3_600_000), tag=LIGHT))) == [90]
+
+
+async def test_what_is_put_back_has_the_opening_of_its_owner(warm: Driver) -> None:
+    """An owner that makes a further attempt says so: who takes the call over has to know of each."""
+    call = a_call()
+    await warm.grant(call)
+    more = msgspec.structs.replace(call, opening=call.opening + b"\nmore")
+    assert await warm.do(Restore(more, "1")) == UNCHANGED
+    known = await warm.do(Look(TEAM, call.request_id))
+    assert isinstance(known, Known)
+    assert (known.state, known.opening) == ("open", more.opening)
+    await warm.do(Settle(more, "1", Outcome(2, 40, 10, b"record")))
+    assert await warm.do(Restore(call, "1")) == UNCHANGED
+    known = await warm.do(Look(TEAM, call.request_id))
+    assert isinstance(known, Known)
+    assert (known.state, known.opening) == ("done", more.opening)
+
+
+async def test_an_opening_goes_with_its_reservation_into_another_epoch(warm: Driver) -> None:
+    call = a_call()
+    await warm.grant(call)
+    assert await warm.do(OpenTag(TEAM, "2")) == CHANGED
+    await warm.do(Seed(TEAM, "2", (BudgetValue(BUDGET, 0, 1),)))
+    more = msgspec.structs.replace(call, opening=call.opening + b"\nmore")
+    assert await warm.do(Restore(more, "2")) == CHANGED
+    known = await warm.do(Look(TEAM, call.request_id))
+    assert isinstance(known, Known)
+    assert (known.state, known.epoch, known.opening) == ("open", 2, more.opening)

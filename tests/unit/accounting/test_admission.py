@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from app.accounting.accountant import decision_of, seeded_windows
+from app.accounting.decisions import decision_of, seeded_windows
 from app.accounting.steps import (
     AdvanceEpoch,
     EpochView,

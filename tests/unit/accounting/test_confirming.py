@@ -301,3 +301,11 @@ def test_money_that_was_settled_here_counts_here_until_it_counts_there(process):
     process.epochs.knows(TEAM, 7)
     confirm_again(process, (READ, (NEWER,)), (Confirm(TEAM, "7", (), (NEWER,)), Confirmed()))
     assert isinstance(process.local.admit(more), Grant)
+
+
+def test_sql_that_is_away_is_asked_once_in_a_round(process):
+    for tag in (TEAM, "team_2"):
+        process.epochs.knows(tag, 7)
+    play(committed(process, 0, [(TEAM, in_sql()), ("team_2", in_sql("r2"))]))
+    confirm_again(process, (READ, NO_SQL))
+    assert process.accountant.unconfirmed == 2

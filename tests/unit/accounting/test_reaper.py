@@ -19,6 +19,7 @@ from app.accounting.steps import (
     Submit,
     TagInserted,
 )
+from app.ledger.lines import AttemptLine, encode_payload, joined_lines
 from app.ledger.recovery import interrupted_record
 from app.limits.hot import Confirm, Confirmed, Done, Due, FindDue, InSQL, Known, Look, Lost, NotDue, OpenTag, TakeOver
 from tests.unit.accounting.samples import (
@@ -303,3 +304,42 @@ def test_an_old_epochs_answer_tells_nothing_of_the_new_one(process):
 def test_a_newer_epoch_ends_the_round_and_begins_none(process):
     process.reap((ListTags(), (TEAM, "team_2")), (FIND[0], Lost("8:run")))
     assert (process.epochs.number, process.epochs.is_open) == (7, False)
+
+
+def test_the_last_attempt_is_charged_and_those_before_it_are_void(process):
+    second = msgspec.structs.replace(
+        OPENING.attempt,
+        number=2,
+        upstream="dearer",
+        bound=msgspec.structs.replace(OPENING.attempt.bound, cost_upper_nanousd=900),
+    )
+    line = AttemptLine("r1", second)
+    held = msgspec.structs.replace(HELD, opening=joined_lines(HELD.opening, encode_payload(line)))
+    taken = msgspec.structs.replace(held, state="done", rank=1, nanousd=900)
+    record = interrupted_record(
+        OPENING, [line], (), NOW_MS, lower_nanousd=40, seen_output_tokens=12, error_code="gateway_lost"
+    )
+    assert [(entry.attempt_id, entry.kind, entry.cost_nanousd) for entry in record.entries] == [
+        ("r1.1", "void", 0),
+        ("r1.2", "estimate", 900),
+    ]
+    process.reap(LIST, FIND, (Look(TEAM, "r1"), held), (TAKE, taken), (Submit(record), None))
+
+
+@pytest.mark.parametrize("opening", [b"\n", b"{}", HELD.opening + b"\n", HELD.opening + b"\nrubbish"])
+def test_an_opening_of_which_a_line_cannot_be_read_stays(process, opening):
+    held = msgspec.structs.replace(HELD, opening=opening)
+    process.reap(LIST, FIND, (Look(TEAM, "r1"), held))
+    assert process.unreadable == ["r1"]
+
+
+def test_what_has_ended_needs_no_opening(process):
+    """Its owner settled it where nothing was known of it: the record is all there is, and says which budgets it has."""
+    ended = msgspec.structs.replace(HELD, state="done", rank=2, opening=b"", record=record_payload(record_of("r1")))
+    assert record_of("r1").budgets == (BUDGET,)
+    process.reap(LIST, FIND, (Look(TEAM, "r1"), ended), (TAKE, ended), (Submit(record_of("r1")), None))
+
+
+def test_an_owner_that_settles_it_meanwhile_is_believed(process):
+    ended = msgspec.structs.replace(HELD, state="done", rank=2, record=record_payload(record_of("r1")))
+    process.reap(LIST, FIND, LOOK, (TAKE, ended), (Submit(record_of("r1")), None))

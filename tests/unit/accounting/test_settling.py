@@ -119,3 +119,29 @@ def test_what_the_hot_state_has_not_heard_of_is_kept_whole(process, monkeypatch)
     process.accountant.settle("r1", exact())
     process.accountant.settled("r1", Lost(None))
     assert (holding.claim, holding.outcome) == (CLAIM, exact())
+
+
+def test_a_further_attempt_is_told_with_the_opening(process):
+    holding = process.grant(CLAIM)
+    told = process.accountant.go_on("r1", b"attempt 2")
+    assert told == Restore(holding.claim, "7")
+    assert holding.claim.opening == CLAIM.opening + b"\nattempt 2"
+    assert process.accountant.settle("r1", exact(70)) == Settle(holding.claim, "7", exact(70))
+
+
+def test_where_nobody_can_be_told_of_an_attempt_it_is_kept(process):
+    process.grant_locally(LOCAL)
+    assert process.accountant.go_on("r1", b"attempt 2") is None
+    assert process.holding("r1").claim.opening == LOCAL.opening + b"\nattempt 2"
+    assert process.accountant.go_on("r2", b"attempt 2") is None
+    holding = process.grant(claim_of("r3"))
+    process.lose()
+    assert process.accountant.go_on("r3", b"attempt 2") is None
+    assert holding.claim.opening.endswith(b"\nattempt 2")
+
+
+def test_a_call_that_has_ended_makes_no_attempt(process):
+    process.grant(CLAIM)
+    process.accountant.settle("r1", exact(70))
+    assert process.accountant.go_on("r1", b"attempt 2") is None
+    assert process.holding("r1").claim == CLAIM

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.records import Attempt, Bound, Opening
 from app.ledger.lines import (
     AttemptLine,
     CloseLine,
@@ -14,9 +16,14 @@ from app.ledger.lines import (
     SeenLine,
     Torn,
     decode_line,
+    decode_lines,
+    decode_payload,
     encode_line,
+    encode_payload,
+    joined_lines,
     mended,
     read_lines,
+    with_decision,
 )
 from tests.contract.store.samples import attempt_of, opening_of, owned_of, record_of
 
@@ -100,3 +107,21 @@ def test_half_a_surrogate_pair_does_not_lose_a_line():
     assert read.record.end_user is not None and read.record.end_user.startswith("a\N{REPLACEMENT CHARACTER}")
     assert read.record.entries == line.record.entries
     assert mended({"a": [1, None, ("b",)]}) == {"a": [1, None, ["b"]]}
+
+
+def test_a_decision_is_put_into_an_opening_as_if_it_had_been_there():
+    opening = Opening("r1", 1, 2, "t", "k", "s", "responses", True, "m", Attempt(1, "u", "m", Bound()), end_user="ü}}")
+    decision = {"limits": [["key", "requests_per_minute", 5, 4]], "observed": ["}}"]}
+    whole = encode_payload(OpenLine(msgspec.structs.replace(opening, decision=decision)))
+    assert with_decision(encode_payload(OpenLine(opening)), decision) == whole
+    line = decode_payload(whole)
+    assert isinstance(line, OpenLine)
+    assert line.opening.decision == decision
+
+
+def test_several_lines_are_one_text_and_apart_again():
+    opening = Opening("r1", 1, 2, "t", "k", "s", "responses", True, "a\nb", Attempt(1, "u", "m", Bound()))
+    lines = [OpenLine(opening), AttemptLine("r1", Attempt(2, "u", "m", Bound()))]
+    assert decode_lines(joined_lines(*map(encode_payload, lines))) == lines
+    with pytest.raises(ValueError, match="not a line"):
+        decode_lines(b"")

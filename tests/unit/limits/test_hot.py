@@ -9,6 +9,7 @@ import pytest
 from app.limits import redis
 from app.limits.hot import Done, OpenTag, Seed, StoreAway, number_of
 from app.limits.redis import RedisHot
+from tests.unit.limits.packed import unpacked
 
 
 class Server:
@@ -22,13 +23,18 @@ class Server:
         assert key.startswith("hg:{")
         return self.run_id
 
-    def call(self, _script, _keys, args):
-        self.sent.append(args[0])
+    def call_packed(self, _script, key, packed):
+        self._send(key, packed)
         answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         answer.set_result([6, 1])
         return answer
 
-    def post(self, _script, _keys, args, _on_answer=None, _on_lost=None) -> None:
+    def post_packed(self, _script, key, packed, _on_answer=None, _on_lost=None) -> None:
+        self._send(key, packed)
+
+    def _send(self, key, packed):
+        keys, args = unpacked(packed)
+        assert key == keys[0]
         self.sent.append(args[0])
 
 

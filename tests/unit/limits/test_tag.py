@@ -72,7 +72,7 @@ def test_an_end_without_a_beginning_says_whose_it_was(store: Store) -> None:
     call = claim(money(1000), bound=100)
     store.apply(Settle(call, "1", Outcome(2, 70, 0, b"record")))
     known = store.expect(Known, Look(TEAM, call.request_id))
-    assert (known.owner, known.opening, known.record) == (call.owner, call.opening, b"record")
+    assert (known.owner, known.opening, known.record) == (call.owner, b"", b"record")
 
 
 # -- epochs -------------------------------------------------------------------------------------

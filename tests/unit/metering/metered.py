@@ -14,7 +14,7 @@ NOW_MS = 1_795_000_000_000
 URLS = {"openai": "https://api.openai.com/v1", "gpu": "http://gpu-1:8000/v1"}
 
 
-def metered(family="responses", model="gpt-4.1", *, rows=(), upstream="openai", estimates=None, **body):
+def metered(family="responses", model="gpt-4.1", *, rows=(), upstream="openai", estimates=None, budgets=(), **body):
     """The meter of a request with this body, opened as the pipeline opens it."""
     prices, estimates = PriceBook(rows, URLS), estimates or Estimates()
     raw = json.dumps({"model": model, **({"input": "hi"} if family == "responses" else {"messages": []}), **body})
@@ -34,6 +34,7 @@ def metered(family="responses", model="gpt-4.1", *, rows=(), upstream="openai", 
         stream=ask.stream,
         model_requested=model,
         attempt=Attempt(1, upstream, model, bound),
+        budgets=budgets,
     )
     return Meter(opening, size, prices=prices, estimates=estimates, reasons=ask.reasons)
 

@@ -274,9 +274,7 @@ def test_the_estimate_policy_holds_what_the_keys_requests_used_before():
     cold = estimates.likely_tokens("key", "gpt-5", ask)
     assert cold == (-(-ask.body_bytes // 2), 1024)
     for _ in range(60):
-        estimates.learn(
-            "key", "gpt-5", ask.body_bytes, usage_of_parts(EMPTY | {"plain_input": 800, "plain_output": 50})
-        )
+        estimates.learn("key", "gpt-5", ask, usage_of_parts(EMPTY | {"plain_input": 800, "plain_output": 50}))
     likely = estimates.likely_tokens("key", "gpt-5", ask)
     assert likely == (pytest.approx(800, abs=2), pytest.approx(50, abs=2))
     found = bound_of(ask, price, GPT_5_OUTPUT, GPT_5_WINDOW, policy="estimate", likely=likely)

@@ -118,9 +118,9 @@ def test_absurd_usage_is_billed(absurd):
 
 def test_absurd_usage_teaches_the_estimates():
     meter = metered()
-    before = meter._estimates.input_tokens("k", "gpt-4.1", 1000)
+    before = meter._estimates.input_tokens("k", "gpt-4.1", meter.ask)
     answered(meter, {"status": "completed", "usage": usage(2**60, 10)})
-    assert meter._estimates.input_tokens("k", "gpt-4.1", 1000) == before
+    assert meter._estimates.input_tokens("k", "gpt-4.1", meter.ask) == before
 
 
 def test_long_contexts_are_billed_at_the_short_rate():
@@ -223,3 +223,126 @@ def test_an_answer_without_a_price_leaves_a_budget_untouched():
     assert entry.cost_nanousd == entry.cost_upper_nanousd == meter.attempt.bound.cost_upper_nanousd
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (100, 10)
     assert answered(metered(model="gpt-5"), told).cost_nanousd is None
+
+
+BUDGETED = (BudgetWindow("limit_1", 0),)
+
+
+def chunk(content=None, *, index=0, finish=None, **more):
+    return {"id": "c", "choices": [{"index": index, "delta": {"content": content}, "finish_reason": finish}], **more}
+
+
+@pytest.mark.parametrize("empty", [0, None])
+def test_zeros_under_the_other_api_s_names_make_a_chat_free(empty):
+    told = {
+        "prompt_tokens": 3,
+        "completion_tokens": 793,
+        "total_tokens": 796,
+        "input_tokens": empty,
+        "output_tokens": empty,
+        "input_tokens_details": None,
+    }
+    entry = answered(metered("chat"), {"usage": told})
+    assert (entry.kind, entry.cost_nanousd) == ("charge", 3 * 2000 + 793 * 8000)
+
+
+def test_zeros_under_the_chat_names_make_a_response_free():
+    entry = answered(metered(), {"status": "completed", "usage": {**usage(), "prompt_tokens": 0, "total_tokens": 0}})
+    assert (entry.kind, entry.cost_nanousd) == ("charge", 100 * 2000 + 10 * 8000)
+
+
+def test_of_two_usages_that_disagree_one_is_believed():
+    meter = metered("chat")
+    entry = answered(meter, {"usage": {**usage(), "prompt_tokens": 7, "completion_tokens": 10}})
+    assert (entry.kind, meter.reading.suspect) == ("estimate", True)
+    same = {**usage(cached_tokens=60), "prompt_tokens": 100, "completion_tokens": 10}
+    assert answered(metered("chat"), {"usage": same}).cost_nanousd == 40 * 2000 + 60 * 500 + 10 * 8000
+
+
+@pytest.mark.parametrize("reasoning", [{}, {"completion_tokens_details": {"reasoning_tokens": 382}}])
+def test_reasoning_that_stands_in_the_total_only_is_free(reasoning):
+    told = {"prompt_tokens": 20, "completion_tokens": 151, "total_tokens": 553, **reasoning}
+    entry = answered(metered("chat"), {"usage": told})
+    assert (entry.kind, entry.cost_nanousd) == ("charge", 20 * 2000 + 533 * 8000)
+
+
+def test_a_total_that_is_too_low_lowers_the_bill():
+    assert answered(metered("chat"), {"usage": {**usage(), "total_tokens": 5}}).usage.output_tokens == 10
+
+
+def test_a_client_that_leaves_a_tier_without_a_price_spends_nothing_of_its_budget():
+    meter = metered("chat", stream=True, budgets=BUDGETED, max_tokens=1000)
+    entry = streamed(meter, chunk("hi", service_tier="scale"), outcome="disconnected")
+    assert (entry.kind, entry.cost_nanousd) == ("estimate", meter.attempt.bound.cost_upper_nanousd)
+    assert entry.cost_nanousd > 0
+    free = metered("chat", stream=True, max_tokens=1000)
+    assert streamed(free, chunk("hi", service_tier="scale"), outcome="disconnected").cost_nanousd is None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ended("failed", usage=None, error={"code": "server_error"}),
+        {"type": "error", "code": "server_error", "message": "…"},
+    ],
+)
+def test_a_failed_stream_of_a_reasoning_model_is_taken_for_a_whole_answer(end):
+    meter = metered(model="gpt-5", stream=True)
+    created = {"type": "response.created", "response": {"id": "resp_1", "model": "gpt-5", "usage": None}}
+    entry = streamed(meter, created, end, outcome="failed")
+    assert (entry.kind, entry.usage.output_tokens) == ("estimate", meter.attempt.bound.output_tokens_upper)
+
+
+def test_usage_told_on_the_way_to_an_error_is_the_bill():
+    told = {"prompt_tokens": 90, "completion_tokens": 7, "total_tokens": 97}
+    entry = streamed(
+        metered("chat", stream=True), chunk("hi", usage=told), {"error": {"code": "overloaded"}}, outcome="failed"
+    )
+    assert (entry.kind, entry.cost_lower_nanousd) == ("estimate", 90 * 500 + 7 * 8000)
+
+
+def test_the_end_of_the_first_of_several_answers_is_the_end_of_all():
+    meter = metered("chat", model="gpt-5", stream=True, n=2)
+    entry = streamed(meter, chunk("one", finish="stop"), chunk("two", index=1), outcome="failed")
+    assert (entry.kind, entry.usage.output_tokens) == ("estimate", meter.attempt.bound.output_tokens_upper)
+    meter = metered("chat", model="gpt-5", stream=True, n=2)
+    ends = chunk("one", finish="stop"), chunk("two", index=1, finish="stop")
+    assert streamed(meter, *ends).usage.output_tokens == 3 + 2048 + 3 * 4
+
+
+def test_a_stream_that_is_not_asked_for_its_usage_passes_a_budget_by_what_it_thinks():
+    meter = metered("chat", model="gpt-5", stream=True, budgets=BUDGETED)
+    entry = streamed(meter, chunk("42", finish="stop"), b"[DONE]")
+    assert (entry.kind, entry.usage.output_tokens) == ("estimate", meter.attempt.bound.output_tokens_upper)
+    plain = metered("chat", stream=True, budgets=BUDGETED)
+    assert streamed(plain, chunk("42", finish="stop"), b"[DONE]").usage.output_tokens == 1
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"reasoning": "x" * 4000},
+        {"reasoning_content": "x" * 4000, "reasoning": "x" * 4000},
+        {"audio": {"data": "x" * 4000}},
+        {"function_call": {"arguments": "x" * 4000}},
+        {"tool_calls": [{"function": {"arguments": "x" * 4000}}]},
+    ],
+)
+def test_output_that_is_not_in_the_content_is_not_seen(delta):
+    event = {"id": "c", "choices": [{"index": 0, "delta": delta}]}
+    entry = streamed(metered("chat", stream=True), event, outcome="disconnected")
+    assert 2256 <= entry.usage.output_tokens <= 2300
+
+
+def test_members_of_a_delta_that_are_null_are_billed():
+    event = {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": None, "audio": None, "function_call": None}}]}
+    entry = streamed(metered("chat", stream=True), *[event] * 50, outcome="disconnected")
+    assert entry.usage.output_tokens == 256
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [("gpt-5-pro", 272_000), ("gpt-5", 128_000), ("gpt-4-32k", 32_768), ("gpt-4", 8192), ("gpt-3.5-turbo-16k", 16_384)],
+)
+def test_a_larger_model_has_the_maximum_of_its_smaller_sister(model, tokens):
+    assert PriceBook((), URLS).output_tokens_max(model) == tokens

@@ -155,11 +155,12 @@ def test_a_fallback_is_priced_where_it_went():
 
 def test_only_a_charge_teaches_the_estimates():
     estimates = Estimates()
-    before = estimates.input_tokens("k", "gpt-4.1", 1000)
+    ask = metered().ask
+    before = estimates.input_tokens("k", "gpt-4.1", ask)
     streamed(metered(estimates=estimates, stream=True), created(), DELTA, outcome="disconnected")
-    assert estimates.input_tokens("k", "gpt-4.1", 1000) == before
+    assert estimates.input_tokens("k", "gpt-4.1", ask) == before
     answered(metered(estimates=estimates), {"status": "completed", "usage": usage()})
-    assert estimates.input_tokens("k", "gpt-4.1", 1000) != before
+    assert estimates.input_tokens("k", "gpt-4.1", ask) != before
 
 
 events = st.lists(

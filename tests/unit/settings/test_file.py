@@ -30,8 +30,23 @@ def test_the_default_configuration_loads_and_its_openai_is_off_without_a_key():
     assert not loaded.upstreams["simulator"].is_off
 
 
-def test_an_empty_file_is_all_defaults(tmp_path):
-    assert load(tmp_path, "").server.in_flight_max == 2000
+def test_what_a_file_does_not_name_is_as_it_is_by_default(tmp_path):
+    assert load(tmp_path, "server: {}").server.in_flight_max == 2000
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "# only this\n"])
+def test_a_file_that_is_empty_is_one_that_is_being_written(tmp_path, text):
+    with pytest.raises(ConfigurationError, match="the file is empty"):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("secret", ["sk-secret\\nline", "sk-\\u00e4"])
+@pytest.mark.parametrize("name", ["api_key", "api_keys", "organization"])
+def test_a_credential_that_fits_into_no_header_is_refused_and_not_repeated(tmp_path, name, secret):
+    value = f'["{secret}"]' if name == "api_keys" else f'"{secret}"'
+    with pytest.raises(ConfigurationError, match="printable ASCII") as caught:
+        load(tmp_path, f"{UPSTREAM}    {name}: {value}\n")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,130 @@
+"""A ledger for one process alone: what is counted in the memory of each of several would be counted by none.
+
+On SQLite that is a lock beside the file, on PostgreSQL one of the database's own, held by a session of its own;
+either is free again the moment its process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.store.errors import DatabaseUnavailable, LedgerTaken
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from app.store.database import Database
+
+TAKE_S_MAX = 5.0
+"""Whoever is just ending has so long to do so."""
+TRY_EVERY_S = 0.2
+LOOK_EVERY_S = 2.0
+LOOK_S_MAX = 5.0
+LOST_AFTER_S = 15.0
+"""A server that was cut off may take so long to see that the session from before is gone."""
+# The number is HEAD in ASCII.
+TRY = text("SELECT pg_try_advisory_lock(1212498244)")
+LOOK = text("SELECT 1")
+TAKEN = (
+    "another gateway without a Redis runs on this ledger, and limits that each counts in its own memory would hold for"
+    " neither: give both the same HEADGATE_REDIS_URL, or stop the other"
+)
+
+
+class SoleWriter:
+    """Holds the ledger. ``on_state(held, reason)`` is called once for each change after it was taken."""
+
+    def __init__(self, database: Database, on_state: Callable[[bool, str], None]) -> None:
+        self._database = database
+        self._on_state = on_state
+        self._file = contextlib.ExitStack()
+        self._session = contextlib.AsyncExitStack()
+        self._connection: AsyncConnection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self.is_held = False
+
+    def __repr__(self) -> str:
+        return f"SoleWriter(held={self.is_held})"
+
+    async def take(self) -> None:
+        """Raises LedgerTaken where somebody else holds it, DatabaseUnavailable."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + TAKE_S_MAX
+        while not await self._try():
+            if loop.time() > deadline_s:
+                raise LedgerTaken(TAKEN)
+            await asyncio.sleep(TRY_EVERY_S)
+        self.is_held = True
+        if self._database.dialect == "postgresql":
+            self._keeper = asyncio.create_task(self._keep(), name="sole writer")
+
+    async def close(self) -> None:
+        """Let it go."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self._hang_up()
+        self._file.close()
+
+    async def _try(self) -> bool:
+        if (path := self._database.file) is not None:
+            with contextlib.suppress(LedgerTaken):
+                self._file.enter_context(hold_file(path))
+                return True
+            return False
+        if self._connection is None:
+            self._connection = await self._session.enter_async_context(self._database.apart())
+        return bool((await self._connection.execute(TRY)).scalar_one())
+
+    async def _keep(self) -> None:
+        """The lock is the session's: where that is lost (the server was started again) it is taken anew. Whoever has
+        it meanwhile is another gateway, and budgets are its own.
+        """
+        has_lock, refused_s = True, 0.0
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            try:
+                async with asyncio.timeout(LOOK_S_MAX):
+                    if has_lock and self._connection is not None:
+                        await self._connection.execute(LOOK)
+                    else:
+                        has_lock = await self._try()
+            except (DatabaseUnavailable, SQLAlchemyError, OSError):
+                # Nobody else can take it while the server is away.
+                has_lock, refused_s = False, 0.0
+                await self._hang_up()
+                continue
+            refused_s = 0.0 if has_lock else refused_s + LOOK_EVERY_S
+            held = has_lock or (self.is_held and refused_s < LOST_AFTER_S)
+            if held != self.is_held:
+                self.is_held = held
+                self._on_state(held, "" if held else TAKEN)
+
+    async def _hang_up(self) -> None:
+        session, self._session, self._connection = self._session, contextlib.AsyncExitStack(), None
+        with contextlib.suppress(DatabaseUnavailable, SQLAlchemyError, OSError):
+            async with asyncio.timeout(LOOK_S_MAX):
+                await session.aclose()
+
+
+@contextlib.contextmanager
+def hold_file(path: Path) -> Iterator[None]:
+    """The lock of a database file, for this process. Raises LedgerTaken."""
+    descriptor = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LedgerTaken(TAKEN) from error
+        yield
+    finally:
+        os.close(descriptor)
