@@ -52,6 +52,7 @@ LEDGER_TIMEOUT_S = 1.0
 REQUEST_LEDGER_S = 0.7
 """What a request may wait for SQL, where it has to: a budget's first use, a team's first use in an epoch, a mark."""
 SEEN_EVERY_S = 2.0
+PRUNE_EVERY_S = 3600.0
 LIVE_S = 10
 """A process that SQL has not seen for longer does not count among those that share a limit."""
 
@@ -88,6 +89,7 @@ class Ports:
         self._raising = asyncio.Lock()
         self._seen_s = -SEEN_EVERY_S
         self._acknowledged = -1
+        self._pruned_s = -PRUNE_EVERY_S
         self._in_sql: dict[type, Callable[..., Awaitable[Any]]] = {
             ReadBudgets: self._read_budgets,
             RaiseMarks: self._raise_marks,
@@ -207,6 +209,10 @@ class Ports:
                 await self.register(connection)
                 await processes.process_seen(connection, command.process_id, command.acknowledged)
             self.processes = max(1, await processes.count_live(connection, LIVE_S))
+            if now_s - self._pruned_s >= PRUNE_EVERY_S:
+                # Else each day of each budget would be held for this process whenever the hot state is lost.
+                await processes.drop_old_marks(connection, command.process_id)
+                self._pruned_s = now_s
             row = await epochs.read_epoch(connection)
         self._seen_s, self._acknowledged = now_s, command.acknowledged
         return _view(row)

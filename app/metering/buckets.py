@@ -238,22 +238,17 @@ def _names_of(raw: dict[str, Any]) -> tuple[str, ...] | None:
     """
     if "prompt_tokens" not in raw and "completion_tokens" not in raw:
         return RESPONSES_NAMES
-    one, other = (
-        (raw.get("input_tokens"), raw.get("output_tokens")),
-        (
-            raw.get("prompt_tokens"),
-            raw.get("completion_tokens"),
-        ),
-    )
-    if not any(one):
-        # Null, zero or not there.
+    ours = raw.get("input_tokens"), raw.get("output_tokens")
+    chats = raw.get("prompt_tokens"), raw.get("completion_tokens")
+    # Null, zero or not there.
+    if not any(ours):
         return CHAT_NAMES
-    if not any(other):
+    if not any(chats):
         return RESPONSES_NAMES
-    if one != other:
+    if any(None not in pair and pair[0] != pair[1] for pair in zip(ours, chats, strict=True)):
         return None
     has_details = any(type(raw.get(name)) is dict for name in RESPONSES_NAMES[2:])
-    return RESPONSES_NAMES if has_details else CHAT_NAMES
+    return RESPONSES_NAMES if None not in ours and (has_details or None in chats) else CHAT_NAMES
 
 
 def _whole_output(total_in: Any, total_out: Any, total: Any) -> Any:

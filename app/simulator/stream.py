@@ -149,7 +149,8 @@ class StreamPlayer:
     async def _end_at(self, event: Event) -> ServedOutcome:
         """Cut before ``event``, or in the middle of it."""
         if self._steering.mid:
-            self._exchange.bill_output(event.output_tokens, event.reasoning_tokens)
+            if event.kind != OUTSIDE:
+                self._exchange.bill_output(event.output_tokens, event.reasoning_tokens)
             writes = self._wire.feed(event)
             await self._write_all([*self._wire.flush(), _halves(writes)[0]])
         else:

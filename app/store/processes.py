@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 
+MARK_KEPT_MS = 40 * 24 * 60 * 60 * 1000
+"""Longer than any window but that without an end, and what runs in it."""
+
+
 class ProcessRow(msgspec.Struct, frozen=True):
     """``acked_epoch`` is the last epoch in which it has put back all that it holds. A process is closed when
     nothing of it is held any more: it ended in order, or its journal was replayed.
@@ -162,6 +166,12 @@ async def list_unsettled(connection: AsyncConnection) -> list[Unsettled]:
     asked = select(marks.c.process_id, cast(func.sum(marks.c.mark_nanousd), INT)).group_by(marks.c.process_id)
     held: dict[str, int] = {row[0]: row[1] for row in await connection.execute(asked)}
     return [Unsettled(row, held[row.id]) for row in await _rows(connection) if row.id in held and not row.closed]
+
+
+async def drop_old_marks(connection: AsyncConnection, process_id: str) -> None:
+    """Those of windows that are over, whatever their length; one without an end begins at 0."""
+    over = marks.c.start_ms.between(1, NowMs() - MARK_KEPT_MS)
+    await connection.execute(delete(marks).where(marks.c.process_id == process_id, over))
 
 
 async def drop_marks(connection: AsyncConnection, process_id: str) -> None:

@@ -2,7 +2,10 @@
 
 Left out, and why:
 
-- *Upstream* and *DNS*: nothing.
+- *Upstream*: half of many calls answered with 503 (``e2e/test_upstream_faults`` has the budget of retries; here is one call);
+  throttling after a 429, and health by which targets are chosen, which are not built yet.
+- *SQL* away for more than an hour: keys stay valid for as long as the process runs, there is no age at which they end.
+- *Client* retries are not told apart by ``x-stainless-retry-count``, which passes and is not recorded.
 - *Redis* restart with its data kept, failover, cluster: what follows is the same as after a loss, since it is another
   run of the server; ``chaos`` restarts servers with every kind of persistence, ``contract/redis`` fails over.
 - *SQL*: admin writes, since there is no control plane yet; deadlock, serialization failure and poisoned rows, which

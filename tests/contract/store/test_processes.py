@@ -9,6 +9,7 @@ from app.store.processes import (
     Mark,
     close_process,
     drop_marks,
+    drop_old_marks,
     find_process,
     list_processes,
     list_unsettled,
@@ -95,3 +96,15 @@ async def test_who_holds_what_is_told(database):
     await act(database, close_process, "closed")
     found = await act(database, list_unsettled)
     assert [(each.process.id, each.nanousd) for each in found] == [("lost", 11), ("runs", 14)]
+
+
+async def test_marks_of_windows_that_are_over_go_and_those_of_others_stay(database):
+    now_ms = time.time_ns() // 1_000_000
+    day_ms = 24 * 60 * 60 * 1000
+    old, lately, forever = (BudgetWindow("b", start) for start in (now_ms - 41 * day_ms, now_ms - 39 * day_ms, 0))
+    for process_id in ("p1", "p2"):
+        await act(database, register_process, process_id, "node", 0, now_ms)
+        await act(database, raise_marks, process_id, {("t1", window): 5 for window in (old, lately, forever)})
+    await act(database, drop_old_marks, "p1")
+    assert {mark.window for mark in await act(database, marks_of, "p1")} == {lately, forever}
+    assert {mark.window for mark in await act(database, marks_of, "p2")} == {old, lately, forever}

@@ -82,7 +82,7 @@ class Evidence(msgspec.Struct):
 def judge(evidence: Evidence) -> list[str]:
     """Each broken oracle, by its number."""
     broken: list[str] = []
-    for oracle in (_billed, _limits, _rollups, _at_rest, _windows, _concurrency, _unknown, _agreed):
+    for oracle in (_billed, _limits, _rollups, _at_rest, _windows, _concurrency, _unknown, _agreed, _own):
         broken += oracle(evidence)
     return broken
 
@@ -282,3 +282,12 @@ def _agreed(evidence: Evidence) -> Iterable[str]:
             yield f"10: {told.request_id} was refused ({told.code}); record: {record is not None}, sent: {was_sent}"
         elif told.code in REFUSALS and (record is not None) != was_sent:
             yield f"10: {told.request_id} was told {told.code}; record: {record is not None}, sent: {was_sent}"
+
+
+def _own(evidence: Evidence) -> Iterable[str]:
+    """10: no request was given the answer to another."""
+    for request_id, record in evidence.books.records.items():
+        served = [evidence.served.get(f"{request_id}.{number}") for number in range(1, record["attempts"] + 1)]
+        own = {each.response_id for each in served if each is not None}
+        if record["response_id"] is not None and own and record["response_id"] not in own:
+            yield f"10: {request_id} has the answer {record['response_id']}, its own are {own}"

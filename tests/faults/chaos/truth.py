@@ -36,6 +36,7 @@ class Served(msgspec.Struct):
     tokens: tuple[int, int, int]
     nanousd: int
     is_over: bool
+    response_id: str | None = None
     times: int = 1
     """How often the upstream was sent this attempt."""
 
@@ -75,6 +76,7 @@ def _served(entry: dict[str, Any], last_ms: int, prices: Prices) -> Served:
         tokens=tokens,
         nanousd=prices.of(tokens) if entry["billed"] else 0,
         is_over=is_over,
+        response_id=entry["response_id"],
     )
 
 

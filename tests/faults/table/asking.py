@@ -19,13 +19,16 @@ LEAVES_S = 0.15
 Address = tuple[str, str, Mapping[str, Any]]
 """The gateway's URL, the client's key, and the body of its request."""
 
+PATHS = {"responses": "/v1/responses", "chat": "/v1/chat/completions", "embeddings": "/v1/embeddings"}
+
 
 def waits(address: Address, ask: Ask) -> Told:
     url, key, body = address
     began_s = time.monotonic()
     headers = {"authorization": f"Bearer {key}"}
     try:
-        with httpx.stream("POST", f"{url}/v1/responses", json=body, headers=headers, timeout=ANSWER_S_MAX) as answer:
+        target = url + PATHS[ask.family]
+        with httpx.stream("POST", target, json=body, headers=headers, timeout=ANSWER_S_MAX) as answer:
             content = answer.read()
     except (httpx.RemoteProtocolError, httpx.ReadError):
         return Told(None, took_s=time.monotonic() - began_s)
@@ -37,6 +40,8 @@ def code_of(content: bytes) -> str | None:
     if content.startswith(b"{"):
         error = json.loads(content).get("error")
         return None if error is None else str(error["code"])
+    if chat := re.search(rb'data: (\{"error".*\})', content):
+        return str(json.loads(chat[1])["error"]["message"].partition(":")[0])
     ending = re.search(rb"event: response\.failed\r?\ndata: (\{.*\})", content)
     if ending is None:
         return None

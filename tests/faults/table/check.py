@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
+from collections.abc import Mapping
 
 from tests.fakes.fleet import wait_for
 from tests.faults.table.rows import Ask, Gets, Row, Told
@@ -36,8 +38,21 @@ def check(row: Row, world: World) -> None:
     metrics = world.metrics()
     counts = {name: metrics.get(name, 0) - before.get(name, 0) for name in row.counts}
     assert counts == dict(row.counts), counts
+    if row.ends is not None:
+        assert ends_of(metrics) - ends_of(before) == Counter(row.ends)
     told = world.told_since(position)
     assert row.told is None or sorted(told) == sorted(row.told), told
+
+
+def ends_of(metrics: Mapping[str, float]) -> Counter[str]:
+    """Requests by their outcome, but for those that were completed."""
+    found: Counter[str] = Counter()
+    for name, value in metrics.items():
+        if name.startswith("headgate_requests_total{"):
+            outcome = name.partition('outcome="')[2].partition('"')[0]
+            if outcome != "completed":
+                found[outcome] += int(value)
+    return found
 
 
 class Running:

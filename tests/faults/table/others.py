@@ -161,7 +161,13 @@ def killed_worker(world: World) -> Iterator[None]:
     """That which serves a request: the others go on, and it is brought back."""
     gateway = world.gateway
     assert isinstance(gateway, Fleet)
-    (victim,) = [pid for pid in gateway.workers.values() if _serves(pid, gateway.port)]
+
+    def that_serve() -> list[int]:
+        return [pid for pid in gateway.workers.values() if _serves(pid, gateway.port)]
+
+    # Connections of clients that have their answer may be open for a moment yet.
+    wait_for(lambda: len(that_serve()) == 1)
+    (victim,) = that_serve()
     before = len(gateway.lines("worker_started"))
     os.kill(victim, signal.SIGKILL)
     yield

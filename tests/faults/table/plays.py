@@ -27,6 +27,12 @@ DONE = event("response.completed", response=RESPONSE)
 LARGE = event("response.output_text.delta", sequence_number=1, delta="x" * 60_000)
 
 
+def chunk(content: str | None, finish: str | None = None) -> bytes:
+    """One of a chat's."""
+    choice = {"index": 0, "delta": {} if content is None else {"content": content}, "finish_reason": finish}
+    return f"data: {json.dumps({'id': 'chatcmpl_1', 'model': 'gpt-4o', 'choices': [choice]})}\n\n".encode()
+
+
 def piece(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
@@ -47,6 +53,9 @@ PLAYS: dict[str, list[Step]] = {
     "stalls": [HEAD + piece(CREATED) + piece(DELTA), "hang"],
     "resets": ["reset"],
     "resets mid-stream": [HEAD + piece(CREATED) + piece(DELTA), 0.05, "reset"],
+    "chat stream": chunked([chunk(TEXT), chunk(None, "stop"), b"data: [DONE]\n\n"]),
+    "chat stalls": [HEAD + piece(chunk(TEXT)), "hang"],
+    "chat resets mid-stream": [HEAD + piece(chunk(TEXT)), 0.05, "reset"],
     "html": whole(b"<h1>hi", "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\n"),
     "bad json": whole(b'{"id": "resp_1", "us'),
     "bad gzip": whole(OK, JSON_HEAD + "content-encoding: gzip\r\n"),

@@ -23,7 +23,8 @@ class Told:
 @dataclass(frozen=True)
 class Ask:
     """What a client asks for: as ``who``, of an upstream that answers with ``play``. ``how`` names the way in which
-    the client behaves, in ``asking``; ``at_other``: at the gateway beside the one that has the fault.
+    the client behaves, in ``asking``; ``at_other``: at the gateway beside the one that has the fault; ``family``:
+    of which endpoint.
     """
 
     who: str = "free"
@@ -32,6 +33,7 @@ class Ask:
     stream: bool = False
     how: str = "waits"
     at_other: bool = False
+    family: str = "responses"
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,7 +55,8 @@ class Row:
     """One fault. ``make`` makes it so for as long as it is held, and takes it back.
 
     ``running`` was begun before and ends in its time; ``asks`` are made during it, ``then`` after everything has
-    recovered. ``counts`` are changes of counters over all of it, ``gauges`` what stands on the page during it;
+    recovered. ``counts`` are changes of counters over all of it, ``gauges`` what stands on the page during it; ``ends``
+    are the requests counted by outcome, less those that were completed (others complete some beside them);
     ``told`` are the events of the log, each told once; ``failing`` is what /readyz names.
     """
 
@@ -66,6 +69,7 @@ class Row:
     then: tuple[tuple[Ask, Gets], ...] = ()
     counts: Mapping[str, float] = field(default_factory=dict)
     gauges: Mapping[str, float] = field(default_factory=dict)
+    ends: Mapping[str, float] | None = None
     told: tuple[str, ...] | None = ()
     failing: tuple[str, ...] = ()
 

@@ -20,8 +20,9 @@ DEAD = 'headgate_upstream_up{upstream="dead"}'
 
 
 def answers(fault: str, ask: Ask, gets: Gets, **more) -> Row:
-    """A fault of a single answer."""
-    return Row("upstream", fault, "embedded", ((ask, gets),), **more)
+    """A fault of a single answer: what fails is counted as failed, and nothing else is."""
+    ends = {} if gets.status == 200 and gets.code is None else {"failed": 1}
+    return Row("upstream", fault, "embedded", ((ask, gets),), **{"ends": ends, **more})
 
 
 def retried(upstream: str) -> str:
@@ -101,7 +102,12 @@ UPSTREAM = (
         Ask(play="not http"),
         Gets(502, "upstream_invalid_response", WORTH_NO_RETRY, ("estimate",)),
     ),
-    answers("garbage (events)", Ask(play="garbage events", stream=True), Gets(200, kinds=("estimate",))),
+    answers(
+        "garbage (events)",
+        Ask(play="garbage events", stream=True),
+        Gets(200, kinds=("estimate",)),
+        ends={"failed": 1},
+    ),
     answers("no usage", Ask(play="no usage"), Gets(200, kinds=("estimate",))),
     answers(
         "reset before the answer",
@@ -134,6 +140,7 @@ UPSTREAM = (
         ((Ask(model="oneway"), Gets(504, "upstream_timeout", WORTH_NO_RETRY, ("estimate",), 4)),),
         answers_lost,
         then=((Ask(model="oneway"), Gets(200, kinds=("charge",))),),
+        ends={"failed": 1},
     ),
     Row(
         "upstream",
@@ -141,6 +148,35 @@ UPSTREAM = (
         "embedded",
         ((Ask(play="fine, closing"), Gets(200, kinds=("charge",))), (Ask(), Gets(200, kinds=("charge",)))),
         counts={retried("u0"): 0},
+        ends={},
+    ),
+    # The same by the other endpoints: streams of theirs tell their end in another way, and some tell no usage.
+    answers(
+        "slow mid-stream (chat)",
+        Ask(play="chat stalls", stream=True, family="chat"),
+        Gets(200, "upstream_stalled", OURS, ("estimate",), 5),
+    ),
+    answers(
+        "reset mid-stream (chat)",
+        Ask(play="chat resets mid-stream", stream=True, family="chat"),
+        Gets(200, "upstream_disconnected", OURS, ("estimate",)),
+    ),
+    answers(
+        "a stream without usage (chat)",
+        Ask(play="chat stream", stream=True, family="chat"),
+        Gets(200, kinds=("estimate",)),
+    ),
+    answers("no usage (chat)", Ask(play="no usage", family="chat"), Gets(200, kinds=("estimate",))),
+    answers("500 (chat)", Ask(play="500", family="chat"), Gets(500, "x", WORTH_NO_RETRY, ("estimate",))),
+    answers(
+        "429 (embeddings)",
+        Ask(play="429", family="embeddings", model="text-embedding-3-small"),
+        Gets(429, "x", {"retry-after": "7", "x-should-retry": None, **OURS}, ("void",)),
+    ),
+    answers(
+        "garbage (bad JSON, embeddings)",
+        Ask(play="bad json", family="embeddings", model="text-embedding-3-small"),
+        Gets(502, "upstream_invalid_response", WORTH_NO_RETRY, ("estimate",)),
     ),
 )
 
@@ -151,6 +187,7 @@ NAMES = (
         "embedded",
         ((Ask(model="nameless"), Gets(502, "upstream_unreachable", {"retry-after": "2"}, ("void", "void"), 8)),),
         gauges={'headgate_upstream_up{upstream="nameless"}': 0.0},
+        ends={"failed": 1},
     ),
     Row(
         "DNS",
@@ -167,6 +204,7 @@ NAMES = (
         "named",
         ((Ask(model="known"), Gets(200, kinds=("charge",), within_s=5)),),
         says(known=FAILED),
+        ends={},
     ),
     Row(
         "DNS",
@@ -174,6 +212,7 @@ NAMES = (
         "named",
         ((Ask(model="known"), Gets(200, kinds=("charge",), within_s=4)),),
         says(known=MUTE),
+        ends={},
     ),
     Row(
         "DNS",

@@ -132,7 +132,8 @@ class World:
         return f"user-{next(self._users)}"
 
     def ask(self, ask: Ask, user: str) -> Told:
-        body = {"model": ask.model, "input": "hi", "stream": ask.stream, "user": user, **ask.more}
+        asked = {"messages": [{"role": "user", "content": "hi"}]} if ask.family == "chat" else {"input": "hi"}
+        body = {"model": ask.model, **asked, "stream": ask.stream, "user": user, **ask.more}
         address = (self.url_for(ask), self.keys[ask.who].text, {**body, "metadata": {"play": ask.play}})
         return WAYS[ask.how](address, ask)
 

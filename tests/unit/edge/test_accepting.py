@@ -92,7 +92,8 @@ def test_a_burst_is_spread(board, listener, factory):
         async with asyncio.timeout(30):
             while sum(len(one.connections) for one in processes) < 80:
                 await asyncio.sleep(0.005)
-        assert len(processes[0].connections) >= 18
+        # Nearly all of them; a loop that is late lets the others help, and evenly it would be seven.
+        assert len(processes[0].connections) >= 14
 
     async def scenario():
         processes = [Process(listener, board, cell) for cell in range(3)]

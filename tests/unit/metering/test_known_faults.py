@@ -255,6 +255,8 @@ def test_of_two_usages_that_disagree_one_is_believed():
     meter = metered("chat")
     entry = answered(meter, {"usage": {**usage(), "prompt_tokens": 7, "completion_tokens": 10}})
     assert (entry.kind, meter.reading.suspect) == ("estimate", True)
+    half = {**usage(), "prompt_tokens": 100}
+    assert answered(metered("chat"), {"usage": half}).cost_nanousd == 100 * 2000 + 10 * 8000
     same = {**usage(cached_tokens=60), "prompt_tokens": 100, "completion_tokens": 10}
     assert answered(metered("chat"), {"usage": same}).cost_nanousd == 40 * 2000 + 60 * 500 + 10 * 8000
 

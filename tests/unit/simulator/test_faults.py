@@ -138,6 +138,24 @@ async def test_mid_cuts_within_an_event(caller):
     assert (await caller.served()).usage.output_tokens == 3
 
 
+@pytest.mark.parametrize("tokens", [1, 4])
+async def test_a_cut_within_done_takes_no_tokens_back(caller, tokens):
+    messages = [{"role": "user", "content": f"[[sim: tokens={tokens} cut_after={tokens + 3} mid=1]]"}]
+    body = {"model": "m", "messages": messages, "stream": True, "stream_options": {"include_usage": True}}
+    reply = await caller.post("/v1/chat/completions", body)
+    assert not reply.whole
+    assert reply.chunks[-1].startswith(b"data: [")
+    served = await caller.served()
+    assert (served.outcome, served.usage.output_tokens) == ("cut", tokens)
+
+
+async def test_a_cut_within_a_comment_takes_no_tokens_back(caller):
+    reply = await caller.respond("unknown_events=1 cut_after=7 mid=1 tokens=20", stream=True)
+    assert reply.chunks[-1].startswith(b": k")
+    # Of the seven, one is unknown to the model, and four come before its first word.
+    assert (await caller.served()).usage.output_tokens == 2
+
+
 async def test_cut_after_ends_a_body_in_the_middle(caller):
     reply = await caller.respond("cut_after=1 tokens=20")
     assert reply.status == 200
