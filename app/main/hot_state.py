@@ -25,12 +25,12 @@ PROCESS_ID_CHARS = 16
 async def open_hot_state(
     stack: AsyncExitStack, environment: Environment, database: Database, slot: Slot, log: LogWriter, states: States
 ) -> tuple[Shared | Alone, SharedOwners | None]:
-    """Limits and budgets in memory, or in Redis where there is a URL; not started yet. Raises LedgerTaken."""
+    """Limits and budgets in memory, or in Redis where there is a URL; not started yet."""
     clock = SystemClock()
     if environment.redis is None:
         sole = SoleWriter(database, states.reporter("sole_writer"))
         stack.push_async_callback(sole.close)
-        await sole.take()
+        await sole.start()
         return Alone(clock, database, lambda: sole.is_held), None
 
     def on_refused(script: str, reason: str) -> None:

@@ -6,7 +6,7 @@ StoreError
 ├── DatabaseUnavailable    try again later: down, locked, full, too slow
 ├── RowsRefused            the database answers, and will never take these rows
 ├── SchemaUnknown          made by a newer version, or not by Headgate
-├── LedgerTaken            another gateway counts limits on it in its own memory
+├── LedgerTaken            a gateway counts limits on it in its own memory
 ├── BackupRefused          damaged, too new, or not to be restored over what is there
 ├── NameTaken
 ├── SecretTaken

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from app.store.database import Database
 
-TAKE_S_MAX = 5.0
-"""Whoever is just ending has so long to do so."""
-TRY_EVERY_S = 0.2
 LOOK_EVERY_S = 2.0
 LOOK_S_MAX = 5.0
 LOST_AFTER_S = 15.0
@@ -41,7 +38,9 @@ TAKEN = (
 
 
 class SoleWriter:
-    """Holds the ledger. ``on_state(held, reason)`` is called once for each change after it was taken."""
+    """Holds the ledger, as soon as nobody else does. ``on_state(held, reason)`` is called where it cannot be held at
+    once, and once for each change.
+    """
 
     def __init__(self, database: Database, on_state: Callable[[bool, str], None]) -> None:
         self._database = database
@@ -55,16 +54,12 @@ class SoleWriter:
     def __repr__(self) -> str:
         return f"SoleWriter(held={self.is_held})"
 
-    async def take(self) -> None:
-        """Raises LedgerTaken where somebody else holds it, DatabaseUnavailable."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + TAKE_S_MAX
-        while not await self._try():
-            if loop.time() > deadline_s:
-                raise LedgerTaken(TAKEN)
-            await asyncio.sleep(TRY_EVERY_S)
-        self.is_held = True
-        if self._database.dialect == "postgresql":
+    async def start(self) -> None:
+        """Take it, or wait for it from now on. Raises DatabaseUnavailable."""
+        self.is_held = await self._try()
+        if not self.is_held:
+            self._on_state(False, TAKEN)
+        if not self.is_held or self._database.file is None:
             self._keeper = asyncio.create_task(self._keep(), name="sole writer")
 
     async def close(self) -> None:
@@ -86,11 +81,11 @@ class SoleWriter:
         return bool((await self._connection.execute(TRY)).scalar_one())
 
     async def _keep(self) -> None:
-        """The lock is the session's: where that is lost (the server was started again) it is taken anew. Whoever has
-        it meanwhile is another gateway, and budgets are its own.
+        """On PostgreSQL the lock is the session's: where that is lost (the server was started again) it is taken anew.
+        Whoever has it meanwhile is another gateway, and budgets are its own.
         """
-        has_lock, refused_s = True, 0.0
-        while True:
+        has_lock, refused_s = self.is_held, 0.0
+        while not (has_lock and self._database.file is not None):
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 async with asyncio.timeout(LOOK_S_MAX):

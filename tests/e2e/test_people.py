@@ -335,24 +335,32 @@ def test_metrics_are_closed_beyond_loopback(tmp_path):
         assert json.loads(httpx.get(f"{gateway.url}/nowhere").text)["error"]["code"] == "not_found"
 
 
-async def test_a_second_gateway_without_redis_is_refused_on_one_ledger(tmp_path):
-    """Each would count budgets for itself, and both together would pass them."""
-    url = await shared_server().create_database()
-    file = f"sqlite:///{tmp_path / 'ledger.db'}"
-    for name, ledger in (("p", url), ("s", file)):
-        with RunningGateway(tmp_path / f"{name}1", SIMULATED, HEADGATE_DATABASE_URL=ledger) as first:
-            second = RunningGateway(tmp_path / f"{name}2", SIMULATED, HEADGATE_DATABASE_URL=ledger)
-            with pytest.raises(RuntimeError, match="another gateway without a Redis runs on this ledger"):
-                second.start()
-            assert second.process.wait(5) == 1
+async def test_of_two_gateways_without_redis_on_one_ledger_only_one_decides_strict_limits(tmp_path):
+    """Each would count budgets for itself, and both together would pass them. Whoever has none goes on."""
+    for name, ledger in (("p", await shared_server().create_database()), ("s", f"sqlite:///{tmp_path / 'ledger.db'}")):
+        first = RunningGateway(tmp_path / f"{name}1", SIMULATED, HEADGATE_DATABASE_URL=ledger)
+        second = RunningGateway(tmp_path / f"{name}2", SIMULATED, HEADGATE_DATABASE_URL=ledger)
+        with first, second:
+            options = ("--budget-usd", "5", "--budget-window", "month")
+            made = first.json("keys", "create", "--team", "default", "--name", "spends", *options)
+            assert [ask(each, first.key).status_code for each in (first, second)] == [200, 200]
+            assert ask(first, made["key"]).status_code == 200
+            refused = ask(second, made["key"])
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "limits_unavailable")
+            assert second.metrics()['headgate_degraded{dependency="sole_writer"}'] == 1
+            (told,) = [line for line in second.log() if line.get("dependency") == "sole_writer"]
+            assert "another gateway without a Redis runs on this ledger" in told["reason"]
             first.kill()
-        # Whatever became of it, the next one has it at once.
-        with RunningGateway(tmp_path / f"{name}3", SIMULATED, HEADGATE_DATABASE_URL=ledger) as third:
-            assert ask(third, first.key).status_code == 200
+            # The other one takes over by itself.
+            deadline = time.monotonic() + 10
+            while ask(second, made["key"]).status_code != 200:
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
+            assert second.metrics()['headgate_degraded{dependency="sole_writer"}'] == 0
     backup = str(tmp_path / "b.gz")
-    with RunningGateway(tmp_path / "s1", SIMULATED, HEADGATE_DATABASE_URL=file) as gateway:
+    with RunningGateway(tmp_path / "s1", SIMULATED, HEADGATE_DATABASE_URL=ledger) as gateway:
         gateway.command("backup", backup)
-        elsewhere = RunningGateway(tmp_path / "s4", SIMULATED, HEADGATE_DATABASE_URL=file)
+        elsewhere = RunningGateway(tmp_path / "s4", SIMULATED, HEADGATE_DATABASE_URL=ledger)
         refused = elsewhere.command("restore", backup, "--replace", check=False)
         assert (refused.returncode, refused.stdout) == (1, "")
         assert "stop it, and restore then" in " ".join(refused.stderr.split())

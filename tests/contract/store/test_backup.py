@@ -338,11 +338,12 @@ async def test_a_file_of_an_older_schema_is_migrated(empty, path, tmp_path):
 
 
 async def test_a_database_of_another_schema_is_not_backed_up(database, path, monkeypatch):
-    path.write_bytes(b"the one before")
+    await back_up(database, path, NOON_MS)
+    before = path.read_bytes()
     monkeypatch.setattr(backup, "head_revision", lambda: "0000")
     with pytest.raises(SchemaUnknown):
         await back_up(database, path, NOON_MS)
-    assert path.read_bytes() == b"the one before"
+    assert path.read_bytes() == before
     assert [each.name for each in path.parent.iterdir() if each.name.endswith(".partial")] == []
 
 

@@ -104,7 +104,7 @@ async def test_what_has_no_price_is_not_free(database):
         ({"error_code": "upstream_timeout", "outcome": "failed"}, "no answer in time"),
         ({"error_code": "gateway_lost", "outcome": "interrupted"}, "was lost"),
         ({"suspect": True}, "cannot be true"),
-        ({"outcome": "disconnected"}, "its client left"),
+        ({"outcome": "disconnected"}, "Its client left"),
         ({"outcome": "failed", "error_code": "upstream_500"}, "did not tell whether"),
         ({"outcome": "completed"}, "without telling its usage"),
     ],

@@ -10,15 +10,13 @@ import pytest
 from app.store import sole
 from app.store.database import Database
 from app.store.errors import LedgerTaken
-from app.store.sole import SoleWriter
+from app.store.sole import TAKEN, SoleWriter, hold_file
 from tests.contract.store.databases import fresh_url
 from tests.fakes.postgres import PostgresServer
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(sole, "TAKE_S_MAX", 0.3)
-    monkeypatch.setattr(sole, "TRY_EVERY_S", 0.05)
     monkeypatch.setattr(sole, "LOOK_EVERY_S", 0.05)
     monkeypatch.setattr(sole, "LOST_AFTER_S", 0.3)
 
@@ -30,21 +28,29 @@ async def until(condition) -> None:
         await asyncio.sleep(0.02)
 
 
+class Keeper(SoleWriter):
+    """One that keeps what it was told."""
+
+    def __init__(self, database: Database) -> None:
+        self.told: list[tuple[bool, str]] = []
+        super().__init__(database, lambda *state: self.told.append(state))
+
+
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"])
-async def test_a_ledger_is_held_by_one_until_it_lets_go(dialect, tmp_path):
+async def test_a_ledger_is_held_by_one_and_then_by_whoever_waits(dialect, tmp_path):
     url = await fresh_url(dialect, tmp_path)
     databases = [await Database.open(url) for _ in range(2)]
-    told: list[tuple[bool, str]] = []
-    first, second = (SoleWriter(database, lambda *state: told.append(state)) for database in databases)
+    first, second = map(Keeper, databases)
     try:
-        await first.take()
+        await first.start()
         assert (first.is_held, repr(first)) == (True, "SoleWriter(held=True)")
-        with pytest.raises(LedgerTaken, match="HEADGATE_REDIS_URL"):
-            await second.take()
-        await first.close()
-        await second.take()
+        await second.start()
         await asyncio.sleep(0.2)
-        assert (second.is_held, told) == (True, [])
+        assert (second.is_held, second.told) == (False, [(False, TAKEN)])
+        await first.close()
+        await until(lambda: second.is_held)
+        assert second.told == [(False, TAKEN), (True, "")]
+        assert first.told == []
     finally:
         for writer in (first, second):
             await writer.close()
@@ -52,17 +58,15 @@ async def test_a_ledger_is_held_by_one_until_it_lets_go(dialect, tmp_path):
             await database.close()
 
 
-async def test_whoever_waits_gets_it_when_the_other_ends(tmp_path, monkeypatch):
-    monkeypatch.setattr(sole, "TAKE_S_MAX", 5.0)
+async def test_the_file_of_a_gateway_that_runs_is_taken(tmp_path):
     database = await Database.open(await fresh_url("sqlite", tmp_path))
-    first, second = (SoleWriter(database, lambda *_: None) for _ in range(2))
-    await first.take()
-    waiting = asyncio.create_task(second.take())
-    await asyncio.sleep(0.2)
-    assert not waiting.done()
-    await first.close()
-    await waiting
-    await second.close()
+    keeper = Keeper(database)
+    await keeper.start()
+    with pytest.raises(LedgerTaken), hold_file(database.file):
+        pass
+    await keeper.close()
+    with hold_file(database.file):
+        pass
     await database.close()
 
 
@@ -72,31 +76,38 @@ async def test_a_server_that_is_started_again_is_asked_again_and_somebody_else_m
     try:
         url = await server.create_database()
         mine, theirs = [await Database.open(url) for _ in range(2)]
-        told: list[tuple[bool, str]] = []
-        keeper = SoleWriter(mine, lambda *state: told.append(state))
-        await keeper.take()
+        keeper = Keeper(mine)
+        await keeper.start()
         await asyncio.to_thread(server.stop)
         await asyncio.sleep(0.3)
-        assert (keeper.is_held, told) == (True, []), "while it is away nobody else can have it"
+        assert (keeper.is_held, keeper.told) == (True, []), "while it is away nobody else can have it"
         await asyncio.to_thread(server.start)
         await until(lambda: keeper._connection is not None)
-        with pytest.raises(LedgerTaken):
-            await SoleWriter(theirs, lambda *_: None).take()
-        assert told == []
-
-        # Its session goes, and before it is back another one has the lock.
         async with theirs.apart() as session:
+            await until_held(session)
+            assert keeper.told == []
+
+            # Its session goes, and before it is back another one has the lock.
             await session.exec_driver_sql(
                 "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
             )
             while not (await session.execute(sole.TRY)).scalar_one():
                 await asyncio.sleep(0)
             await until(lambda: not keeper.is_held)
-            assert [state[0] for state in told] == [False]
+            assert keeper.told == [(False, TAKEN)]
         await until(lambda: keeper.is_held)
-        assert [state[0] for state in told] == [False, True]
+        assert keeper.told == [(False, TAKEN), (True, "")]
         await keeper.close()
         for database in (mine, theirs):
             await database.close()
     finally:
         await asyncio.to_thread(server.remove)
+
+
+async def until_held(session) -> None:
+    """Somebody has the lock."""
+    async with asyncio.timeout(10):
+        while not (
+            await session.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+        ).scalar_one():
+            await asyncio.sleep(0.02)
