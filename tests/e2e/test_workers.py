@@ -326,9 +326,9 @@ def test_a_reload_is_one_of_all_workers_and_a_wrong_file_is_told_once(tmp_path, 
         for _ in range(8):
             listed = httpx.get(f"{fleet.base_url}/models", headers=fleet.headers).json()["data"]
             assert "fresh" in {model["id"] for model in listed}
-        told = fleet.metrics()
-        assert told['headgate_configuration_reloads_total{result="reloaded"}'] == 1
-        assert told['headgate_configuration_reloads_total{result="refused"}'] == 1
+        # The supervisor's counters are on the page two seconds later at most.
+        wait_for(lambda: fleet.metrics().get('headgate_configuration_reloads_total{result="refused"}') == 1)
+        assert fleet.metrics()['headgate_configuration_reloads_total{result="reloaded"}'] == 1
 
 
 def test_the_simulator_is_started_when_a_new_file_names_it(tmp_path, stores):
