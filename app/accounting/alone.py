@@ -121,6 +121,13 @@ class Alone:
         for tag, some in by_tag.items():
             self._hot.apply(Confirm(tag, TOKEN, tuple(some), tuple(of_tag[tag])))
 
+    async def read_again(self) -> None:
+        """The budgets that are known here: somebody else may have spent of them. Raises StoreError, TimeoutError."""
+        for tag, windows in self._hot.windows():
+            found = await self._database.within(REQUEST_LEDGER_S, self._read(tag, windows))
+            values = tuple(BudgetValue(window, *counter) for window, counter in found.items())
+            self._hot.apply(Seed(tag, TOKEN, values))
+
     async def _seed(self, claim: Claim) -> None:
         """All budgets of the claim, and their next windows, so that a new day does not depend on SQL."""
         windows = seeded_windows(claim)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from app.accounting.epochs import Epochs
 from app.accounting.steps import LedgerAway, ListTags, ProcessView, ReadProcess, Steps, Submit
-from app.core.records import BudgetWindow, Opening, Record
+from app.core.records import Opening, Record
 from app.ledger.lines import AttemptLine, CloseLine, OpenLine, decode_lines, decode_payload
 from app.ledger.recovery import interrupted_record
 from app.limits.hot import Confirm, Due, FindDue, InSQL, Known, Look, Lost, StoreAway, TakeOver
@@ -87,9 +87,9 @@ class Reaper:
         if not self._epochs.is_current(number):
             return
         if is_nothing:
-            yield Confirm(tag, str(number), (InSQL(request_id, EXACT_RANK, 0, left.budgets),), ())
+            yield Confirm(tag, str(number), (InSQL(request_id, EXACT_RANK, 0, left.said.budgets),), ())
             return
-        taken = yield TakeOver(tag, str(number), request_id, left.budgets)
+        taken = yield TakeOver(tag, str(number), request_id, left.said.budgets)
         # Its owner may have settled it since it was looked at.
         left = _left_of(taken) if isinstance(taken, Known) else None
         if isinstance(taken, Known) and left is not None:
@@ -109,27 +109,20 @@ class Reaper:
 
 
 class _Left(NamedTuple):
-    """What its owner said of a call last: how it ended, else how it began, and each attempt after the first."""
+    """What its owner said of a call last: how it ended, else how it began; and each attempt after the first."""
 
-    ended: Record | None
-    opening: Opening | None
-    further: Sequence[AttemptLine]
-
-    @property
-    def budgets(self) -> tuple[BudgetWindow, ...]:
-        said = self.ended or self.opening
-        return said.budgets if said is not None else ()
+    said: Record | Opening
+    further: Sequence[AttemptLine] = ()
 
     def record(self, taken: Known, now_ms: int) -> Record:
         """How it ended; else what it can have cost at most."""
-        if self.ended is not None or self.opening is None:
-            assert self.ended is not None  # noqa: S101 - one of the two is there
-            return self.ended
+        if isinstance(self.said, Record):
+            return self.said
         return interrupted_record(
-            self.opening,
+            self.said,
             self.further,
             (),
-            max(now_ms, self.opening.admitted_at_ms),
+            max(now_ms, self.said.admitted_at_ms),
             lower_nanousd=taken.lower_nanousd,
             seen_output_tokens=taken.output_tokens,
             error_code="gateway_lost",
@@ -142,11 +135,11 @@ def _left_of(known: Known) -> _Left | None:
         with contextlib.suppress(ValueError):
             line = decode_payload(known.record)
             if isinstance(line, CloseLine):
-                return _Left(line.record, None, ())
+                return _Left(line.record)
     try:
         first, *further = decode_lines(known.opening)
     except ValueError:
         return None
     if not isinstance(first, OpenLine):
         return None
-    return _Left(None, first.opening, [line for line in further if isinstance(line, AttemptLine)])
+    return _Left(first.opening, [line for line in further if isinstance(line, AttemptLine)])

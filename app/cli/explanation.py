@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from app.cli.options import LAST_MOMENT_MS
 from app.core.money import NANO_PER_USD, usd_text
 from app.store.explanations import AttemptExplained, Names, RecordExplained, RefusalExplained, used
 from app.store.records import EntryView, RecordView
@@ -16,8 +17,6 @@ HEAD_WIDTH = 10
 CENTS = 2
 SHOWN_APART = frozenset({"limits", "reserved_nanousd"})
 OF_THE_LIMIT = frozenset({"limit", "scope", "scope_id", "maximum", "needed", "retry_after_ms", "reset_ms"})
-FAR_MS = 253_402_300_799_000
-"""The last moment that has a date: a budget in total has no next window."""
 MOMENTS = frozenset({"at_ms", "until_ms", "start_ms", "end_ms", "reset_at_ms"})
 """Names in a decision that say when; any other that ends in ``_ms`` says how long."""
 
@@ -86,7 +85,8 @@ def _again(row: RefusalRow) -> str:
     needed, maximum = told.get("needed"), told.get("maximum")
     if isinstance(needed, int) and isinstance(maximum, int) and needed > maximum:
         return "waiting does not help: the request alone is larger than the limit"
-    if isinstance(reset_ms, int) and 0 < reset_ms < FAR_MS and row.at_ms + reset_ms < FAR_MS:
+    # A budget in total has no next window, and its end no date.
+    if isinstance(reset_ms, int) and 0 < reset_ms <= LAST_MOMENT_MS - row.at_ms:
         return f"when the next window begins, at {moment(row.at_ms + reset_ms)}"
     return "waiting does not help: the budget is spent"
 

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from itertools import islice
 
 from app.core.clock import Clock, SystemClock
+from app.core.records import BudgetWindow
 from app.limits.gauges import NEVER_MS, Gauge, Leases, SlidingWindow, lifetime_ms
 from app.limits.hot import (
     TOMBSTONE_MS,
@@ -94,6 +95,10 @@ class MemoryHot:
         """Lose everything, as a server does that is emptied."""
         self._tags.clear()
         self._forgets.clear()
+
+    def windows(self) -> list[tuple[str, list[BudgetWindow]]]:
+        """The windows of budgets that are counted under each tag."""
+        return [(name, list(tag.budgets)) for name, tag in self._tags.items() if tag.budgets]
 
     # -- admission ------------------------------------------------------------------------------
 
@@ -401,17 +406,13 @@ class MemoryHot:
     def _prolong(self, tag: Tag, claim: Claim, until_ms: int) -> None:
         """The call's concurrency leases last until then."""
         for limit in claim.limits:
-            if limit.kind == "concurrency":
-                leases = self._gauge(tag, limit)
-                if isinstance(leases, Leases):
-                    leases.prolong(claim.request_id, until_ms)
+            if limit.kind == "concurrency" and isinstance(leases := self._gauge(tag, limit), Leases):
+                leases.prolong(claim.request_id, until_ms)
 
     def _free(self, tag: Tag, claim: Claim) -> None:
         for limit in claim.limits:
-            if limit.kind == "concurrency":
-                leases = tag.gauges.get(limit.counter)
-                if isinstance(leases, Leases):
-                    leases.free(claim.request_id)
+            if isinstance(leases := tag.gauges.get(limit.counter), Leases):
+                leases.free(claim.request_id)
 
     def _correct(self, tag: Tag, claim: Claim, slots: tuple[int, ...], *, tokens: int, requests: int) -> None:
         """What was counted at admission becomes what was used, in the slots of the admission."""

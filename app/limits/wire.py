@@ -175,16 +175,7 @@ class Wire:
     def reserve(self, command: Reserve) -> Packed:
         claim = command.claim
         plan = self.plan_of(claim)
-        words = plan.changing_keys_of(claim)
-        words += (
-            str(self._now()).encode(),
-            self._stamp(command.token, claim.tag).encode(),
-            claim.request_id.encode(),
-            b"%d" % command.lease_ms,
-            claim.owner.encode(),
-            claim.opening,
-            b"%d" % claim.bound_nanousd,
-        )
+        words = self._begun(command, plan, claim.opening)
         windows = iter(claim.money)
         for limit in plan.told:
             words.append(b"%d" % claim.amount_of(limit))
@@ -196,23 +187,26 @@ class Wire:
     def settle(self, command: Settle) -> Packed:
         claim, outcome = command.claim, command.outcome
         plan = self.plan_of(claim)
-        words = plan.changing_keys_of(claim)
-        words += (
+        words = self._begun(command, plan, command.opening)
+        words += (b"%d" % outcome.rank, b"%d" % outcome.nanousd, outcome.record)
+        if plan.tokens_at:
+            difference = b"%d" % (countable(outcome.tokens) - countable(claim.tokens))
+            words += [difference] * len(plan.tokens_at)
+        return plan.keys[0], plan.settle.fill(words)
+
+    def _begun(self, command: Reserve | Settle, plan: Plan, opening: bytes) -> list[bytes]:
+        """The first gaps of both forms: keys, and what every claim tells of itself."""
+        claim = command.claim
+        return [
+            *plan.changing_keys_of(claim),
             str(self._now()).encode(),
             self._stamp(command.token, claim.tag).encode(),
             claim.request_id.encode(),
             b"%d" % command.lease_ms,
             claim.owner.encode(),
-            command.opening,
+            opening,
             b"%d" % claim.bound_nanousd,
-            b"%d" % outcome.rank,
-            b"%d" % outcome.nanousd,
-            outcome.record,
-        )
-        if plan.tokens_at:
-            difference = b"%d" % (countable(outcome.tokens) - countable(claim.tokens))
-            words += [difference] * len(plan.tokens_at)
-        return plan.keys[0], plan.settle.fill(words)
+        ]
 
     def void(self, command: Void) -> Words:
         claim = command.claim

@@ -30,8 +30,9 @@ async def open_hot_state(
     if environment.redis is None:
         sole = SoleWriter(database, states.reporter("sole_writer"))
         stack.push_async_callback(sole.close)
-        await sole.start()
-        return Alone(clock, database, lambda: sole.is_held), None
+        alone = Alone(clock, database, lambda: sole.is_held)
+        await sole.start(alone.read_again)
+        return alone, None
 
     def on_refused(script: str, reason: str) -> None:
         log.error("redis_script_refused", script=script, reason=reason)

@@ -81,14 +81,15 @@ def bound_of(
     that the policy ``estimate`` needs (``Estimates.likely_tokens``). A budget holds the upper cost; the
     attempt itself carries the bound of the policy ``maximum``, which a crash is billed at.
     """
-    input_lower = ask.body_bytes // LOWER_BODY_BYTES_PER_TOKEN
     if policy == "estimate" and likely is not None:
         calls, unbounded = min(1, _calls_of(ask)[0]), None
         input_upper, output_upper = likely
     else:
         calls, unbounded = _calls_of(ask)
         input_upper, output_upper = _tokens_of(ask, calls, model_output_max, context_max)
-    found = _dearest((price, *others), ask, input_upper, output_upper, calls)
+    # More than the window is refused by the provider, and costs nothing.
+    input_lower = min(ask.body_bytes // LOWER_BODY_BYTES_PER_TOKEN, input_upper)
+    found = _dearest((price, *others), ask, (input_lower, input_upper), output_upper, calls)
     if found is None:
         return Bound(input_lower, input_upper, output_upper, unbounded=unbounded)
     chosen, parts, cost_lower, cost_upper = found
@@ -139,13 +140,14 @@ def _tokens_of(ask: Ask, calls: int, model_output_max: int, context_max: int) ->
 
 
 def _dearest(
-    prices: Sequence[Price | None], ask: Ask, input_tokens: int, output_tokens: int, calls: int
+    prices: Sequence[Price | None], ask: Ask, inputs: tuple[int, int], output_tokens: int, calls: int
 ) -> tuple[Price, Usage, int, int] | None:
-    """The price by which the most that may be used costs most, the parts that it then has, least and most cost.
+    """The price by which the most that may be used costs most, the parts that it then has, least and most cost;
+    ``inputs`` are the least and the most input.
 
     None where any of the prices is missing, or lacks what may be used.
     """
-    lower = ask.body_bytes // LOWER_BODY_BYTES_PER_TOKEN
+    lower, input_tokens = inputs
     least: int | None = None
     most: tuple[Price, Usage, int] | None = None
     for price in prices:

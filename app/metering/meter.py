@@ -306,5 +306,5 @@ class Meter:
         return reading.finished or reading.done
 
     def _may_reason(self) -> bool:
-        model = (self.reading.model or self.attempt.model).rsplit("/", 1)[-1]
+        model = (self.reading.model or self.attempt.model).rsplit("/", 1)[-1].removeprefix("ft:")
         return self._reasons or self.reading.reasoning_seen or model.startswith(REASONING_PREFIXES)

@@ -29,9 +29,9 @@ from app.limits.policy import Policy
 from app.metering.bounds import bound_of
 from app.metering.estimates import Ask, Estimates, certain_tokens
 from app.metering.pricing import PriceBook
+from app.store.posting import RANK_EXACT
 from app.telemetry.metrics import Metrics
 
-RANK_EXACT = 2
 LIMITS_TOLD_MAX = 20
 """A decision has to fit into 2 KiB."""
 

@@ -13,6 +13,7 @@ from app.catalog import Catalog, Route
 from app.catalog.catalog import choose
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
 from app.core.errors import (
+    AmbiguousJSON,
     EndpointNotAllowed,
     GatewayError,
     InvalidRequest,
@@ -157,7 +158,8 @@ class Pipeline:
 
     def _note(self, exchange: Exchange, principal: Principal, error: GatewayError) -> None:
         """A refusal is kept for a day, for whoever asks why."""
-        told = {} if error.param is None else {"param": error.param}
+        # The name of a member that occurs twice is the client's own text.
+        told = {} if error.param is None or isinstance(error, AmbiguousJSON) else {"param": error.param}
         self._parts.refusals.add(
             RefusalRow(
                 request_id=exchange.request_id,

@@ -99,8 +99,9 @@ class UpstreamSettings(Section):
     @classmethod
     def _credentials_fit_into_a_header(cls, value: Any) -> Any:
         for each in value if isinstance(value, tuple) else (value,):
-            text = each.get_secret_value() if isinstance(each, SecretStr) else each or ""
-            if not text.strip().isascii() or not text.strip().isprintable():
+            # White space around a key is cut off; of a file there is a line break at its end.
+            text = each.get_secret_value().strip() if isinstance(each, SecretStr) else each or ""
+            if not text.isascii() or not text.isprintable():
                 raise ValueError("expected printable ASCII, which fits into a header")
         return value
 

@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.store.errors import DatabaseUnavailable, LedgerTaken
+from app.store.errors import LedgerTaken, StoreError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 2.0
 LOOK_S_MAX = 5.0
-LOST_AFTER_S = 15.0
-"""A server that was cut off may take so long to see that the session from before is gone."""
 # The number is HEAD in ASCII.
-TRY = text("SELECT pg_try_advisory_lock(1212498244)")
+TRY = text("SELECT pg_try_advisory_lock(1212498244), pg_backend_pid()")
+HOLDER = text(
+    "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted AND objid = 1212498244"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 LOOK = text("SELECT 1")
 TAKEN = (
     "another gateway without a Redis runs on this ledger, and limits that each counts in its own memory would hold for"
@@ -48,14 +50,21 @@ class SoleWriter:
         self._file = contextlib.ExitStack()
         self._session = contextlib.AsyncExitStack()
         self._connection: AsyncConnection | None = None
+        self._pid = 0
+        self._on_taken: Callable[[], Awaitable[None]]
         self._keeper: asyncio.Task[None] | None = None
         self.is_held = False
 
     def __repr__(self) -> str:
         return f"SoleWriter(held={self.is_held})"
 
-    async def start(self) -> None:
-        """Take it, or wait for it from now on. Raises DatabaseUnavailable."""
+    async def start(self, on_taken: Callable[[], Awaitable[None]]) -> None:
+        """Take it, or wait for it from now on. Raises DatabaseUnavailable.
+
+        ``on_taken`` is awaited before it is held where it could not be at once, or had been lost: somebody else may
+        have changed what the ledger says. Where it raises StoreError it is tried again.
+        """
+        self._on_taken = on_taken
         self.is_held = await self._try()
         if not self.is_held:
             self._on_state(False, TAKEN)
@@ -71,6 +80,7 @@ class SoleWriter:
         self._file.close()
 
     async def _try(self) -> bool:
+        """Whether it could be taken."""
         if (path := self._database.file) is not None:
             with contextlib.suppress(LedgerTaken):
                 self._file.enter_context(hold_file(path))
@@ -78,35 +88,46 @@ class SoleWriter:
             return False
         if self._connection is None:
             self._connection = await self._session.enter_async_context(self._database.apart())
-        return bool((await self._connection.execute(TRY)).scalar_one())
+        has_lock, pid = (await self._connection.execute(TRY)).one()
+        if has_lock:
+            self._pid = pid
+        return bool(has_lock)
 
     async def _keep(self) -> None:
         """On PostgreSQL the lock is the session's: where that is lost (the server was started again) it is taken anew.
-        Whoever has it meanwhile is another gateway, and budgets are its own.
+        While the server is away nobody else can take it.
         """
-        has_lock, refused_s = self.is_held, 0.0
-        while not (has_lock and self._database.file is not None):
+        has_lock, is_read = self.is_held, self.is_held
+        while not (self.is_held and self._database.file is not None):
             await asyncio.sleep(LOOK_EVERY_S)
             try:
                 async with asyncio.timeout(LOOK_S_MAX):
                     if has_lock and self._connection is not None:
                         await self._connection.execute(LOOK)
-                    else:
-                        has_lock = await self._try()
-            except (DatabaseUnavailable, SQLAlchemyError, OSError):
-                # Nobody else can take it while the server is away.
-                has_lock, refused_s = False, 0.0
+                    elif not has_lock and await self._try():
+                        has_lock, is_read = True, False
+                    if has_lock and not is_read:
+                        await self._on_taken()
+                        is_read = True
+                    held = has_lock or (self.is_held and await self._is_own_from_before())
+            except (StoreError, SQLAlchemyError, OSError):
+                # The lock of a file stays; that of a session goes with it.
+                has_lock = has_lock and self._database.file is not None
                 await self._hang_up()
                 continue
-            refused_s = 0.0 if has_lock else refused_s + LOOK_EVERY_S
-            held = has_lock or (self.is_held and refused_s < LOST_AFTER_S)
             if held != self.is_held:
                 self.is_held = held
                 self._on_state(held, "" if held else TAKEN)
 
+    async def _is_own_from_before(self) -> bool:
+        """Whether the server has not seen yet that the session which had the lock is gone."""
+        if self._connection is None:
+            return False
+        return (await self._connection.execute(HOLDER)).scalar_one_or_none() == self._pid
+
     async def _hang_up(self) -> None:
         session, self._session, self._connection = self._session, contextlib.AsyncExitStack(), None
-        with contextlib.suppress(DatabaseUnavailable, SQLAlchemyError, OSError):
+        with contextlib.suppress(StoreError, SQLAlchemyError, OSError):
             async with asyncio.timeout(LOOK_S_MAX):
                 await session.aclose()
 

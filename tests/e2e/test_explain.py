@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from tests.e2e.doors import FORMS, Door, opened_door, outcome
@@ -132,6 +133,18 @@ def test_a_budget_that_is_spent_is_free_again_when_its_next_window_begins(door):
     assert again.startswith("again when the next window begins, at ")
     assert "00:00:0" in again or "23:59:59" in again
     assert (decision["needed"], decision["maximum"]) == (1_000_000, 2_000_000)
+
+
+def test_a_clients_own_text_is_not_kept_with_a_refusal(door):
+    key = door.people.key()
+    body = '{"model":"paid","input":"hi","my own words":1,"my own words":2}'
+    headers = {**key.headers, "content-type": "application/json"}
+    refused = httpx.post(f"{door.base_url}/responses", content=body, headers=headers)
+    assert outcome(refused) == (400, "ambiguous_json")
+    request_id = refused.headers["x-headgate-request-id"]
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    assert "my own words" not in door.command("explain", request_id)
+    assert explained(door, request_id)[1] == {"endpoint": "responses"}
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,22 @@ async def test_it_is_read_once(alone, ledger):
     assert left(await grant(alone, claim_of("r2", money(1000), bound=100))) == 800
 
 
+async def test_where_others_may_have_spent_it_is_read_again_and_what_runs_stays_held(alone, ledger):
+    await grant(alone, claim_of("r1", money(1000), bound=100))
+    await write_batch(ledger, [record_of("another's", 300)])
+    await alone.read_again()
+    assert left(await grant(alone, claim_of("r2", money(1000), bound=100))) == 500
+    assert (await refuse(alone, claim_of("r3", money(1000), bound=600))).is_held
+
+
+async def test_while_another_gateway_counts_on_the_ledger_strict_limits_are_not_decided(clock, ledger):
+    alone = Alone(clock, ledger, lambda: False)
+    with pytest.raises(LimitsUnavailable):
+        await alone.admit(claim_of("r1", money(1000), bound=100), never_remade)
+    await grant(alone, protective(free_claim("r2", requests(2))))
+    await grant(alone, free_claim("r3"))
+
+
 async def test_what_does_not_fit_is_refused(alone):
     await grant(alone, claim_of("r1", money(1000), bound=700))
     assert (await refuse(alone, claim_of("r2", money(1000), bound=400))).is_held

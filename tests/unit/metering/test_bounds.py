@@ -127,6 +127,14 @@ def test_a_request_of_text_is_bounded_by_its_bytes_and_its_longest_answer():
     assert (found.unbounded, found.service_tier) == (None, None)
 
 
+def test_the_least_input_is_no_more_than_the_most():
+    """A body far beyond the window: the provider refuses it."""
+    ask = asked("responses", model="gpt-5", input="x" * 2000)
+    found = bound_of(ask, price_of("gpt-5"), 10, 20)
+    assert found.input_tokens_lower == found.input_tokens_upper == 22
+    assert found.cost_lower_nanousd <= found.cost_upper_nanousd
+
+
 def test_without_a_maximum_the_answer_is_the_models_longest():
     found = bound("responses", input="hi")
     assert found.output_tokens_upper == GPT_5_OUTPUT

@@ -348,3 +348,9 @@ def test_members_of_a_delta_that_are_null_are_billed():
 )
 def test_a_larger_model_has_the_maximum_of_its_smaller_sister(model, tokens):
     assert PriceBook((), URLS).output_tokens_max(model) == tokens
+
+
+def test_a_tuned_model_that_thinks_is_taken_for_one_that_does_not():
+    meter = metered(model="ft:o4-mini:org::id", stream=True, max_output_tokens=900)
+    entry = streamed(meter, {"type": "response.output_text.delta", "delta": "hi"}, outcome="disconnected")
+    assert entry.usage.output_tokens == 900

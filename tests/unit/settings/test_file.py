@@ -49,6 +49,12 @@ def test_a_credential_that_fits_into_no_header_is_refused_and_not_repeated(tmp_p
     assert "secret" not in str(caught.value)
 
 
+def test_white_space_at_the_end_of_a_key_is_nothing_and_in_a_header_it_is(tmp_path):
+    assert load(tmp_path, f'{UPSTREAM}    api_key: "sk-x\\n"\n').upstreams["a"].keys == ("sk-x",)
+    with pytest.raises(ConfigurationError, match="printable ASCII"):
+        load(tmp_path, f'{UPSTREAM}    project: "x\\n"\n')
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [
