@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.upstream.sse import Event
+from app.core.sse import Event
 
 Cause = Literal["upstream_disconnected", "upstream_stalled", "gateway_shutdown", "key_revoked"]
 

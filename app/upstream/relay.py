@@ -23,7 +23,7 @@ from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
-from app.upstream.sse import EventReader, EventSplitter
+from app.core.sse import EventReader, EventSplitter
 from app.upstream.watch import Sweep, Watched
 
 HELD_BODY_BYTES_MAX = 4 * 1024 * 1024

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.upstream.sse import Event, EventReader, EventSplitter
+from app.core.sse import Event, EventReader, EventSplitter
 
 RECORDINGS = Path(os.environ.get("HEADGATE_RECORDINGS", Path(__file__).resolve().parents[4] / "shared" / "recordings"))
 LINE_ENDS = [b"\n", b"\r\n", b"\r"]
