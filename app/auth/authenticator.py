@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from app.auth.keys import digest_of, parse
 from app.auth.running import Running
 from app.core.clock import Clock
 from app.core.errors import InvalidAPIKey, TooManyFailedKeys
 from app.core.identity import Principal
+from app.store.cache import CacheClear
 from app.store.changes import Changes, current_change, find_secret, rows_since
 from app.store.database import Database
 from app.store.errors import StoreError
@@ -34,10 +35,12 @@ PEERS_MAX = 10_000
 KEY_CHARS_MAX = 512
 
 OnState = Callable[[bool, str], None]
+OnCacheClears = Callable[[Sequence[CacheClear], int], None]
 
 
 class Authenticator:
-    """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering.
+    """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering; ``on_cache_clears``,
+    at the start and with every change, what was cleared of the cache since, and the number of the change reached.
 
     A key that is revoked begins nothing more; a secret that is revoked also ends what is ``running`` with it.
     """
@@ -48,12 +51,14 @@ class Authenticator:
         clock: Clock,
         *,
         on_state: OnState,
+        on_cache_clears: OnCacheClears = lambda _, __: None,
         is_trusted_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.running = Running()
         self._database = database
         self._clock = clock
         self._on_state = on_state
+        self._on_cache_clears = on_cache_clears
         self._is_trusted_proxy = is_trusted_proxy
         self._teams: dict[str, TeamRow] = {}
         self._keys: dict[str, KeyRow] = {}
@@ -181,6 +186,7 @@ class Authenticator:
             if await current_change(connection) > self._change:
                 changes = await rows_since(connection, self._change)
                 self._apply(changes)
+                self._on_cache_clears(changes.cache_clears, changes.change)
                 self._change = changes.change
         self._tell(up=True, reason="")
 
@@ -222,6 +228,7 @@ class Authenticator:
             models=key.models,
             endpoints=key.endpoints,
             expires_at_ms=min(expiries, default=None),
+            cache=key.cache_mode,
         )
 
     def _tell(self, *, up: bool, reason: str) -> None:

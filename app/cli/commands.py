@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import limits, people, reports, serving, upkeep, worker
+from app.cli import cache, limits, people, reports, serving, upkeep, worker
 
 app = typer.Typer(
     name="headgate",
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(people.teams, name="teams")
 app.add_typer(people.keys, name="keys")
 app.add_typer(limits.limits, name="limits")
+app.add_typer(cache.cache, name="cache")
 app.command("serve")(serving.serve)
 app.command("simulate")(serving.simulate)
 app.command("serve-worker", hidden=True)(worker.serve_worker)

@@ -37,7 +37,12 @@ def _record(explained: RecordExplained) -> Iterator[str]:
         answered=_answered(record),
         response=record.response_id,
     )
-    yield from _decision(record.decision)
+    decision = record.decision
+    if explained.about_cache is not None:
+        yield from ("", printable(explained.about_cache))
+        if isinstance(decision.get("cache"), str):
+            decision = {name: value for name, value in decision.items() if name != "cache"}
+    yield from _decision(decision)
     yield from _bill(explained)
     yield from _reserved(record)
     for attempt in explained.attempts:
@@ -225,14 +230,17 @@ def _bill(explained: RecordExplained) -> Iterator[str]:
         lines.append(_Line("", "all", used(entries), record.cost_nanousd, ""))
     amounts = aligned_money([line.cost_nanousd for line in lines])
     yield from ("", "Bill")
-    yield from _table(
-        [
-            [line.attempt, line.name, *_units(line.usage), amount, line.price]
-            for line, amount in zip(lines, amounts, strict=True)
-        ],
-        right=frozenset({2, 3, 4, 5, 7}),
-        head=BILL_HEAD,
-    )
+    if lines:
+        yield from _table(
+            [
+                [line.attempt, line.name, *_units(line.usage), amount, line.price]
+                for line, amount in zip(lines, amounts, strict=True)
+            ],
+            right=frozenset({2, 3, 4, 5, 7}),
+            head=BILL_HEAD,
+        )
+    else:
+        yield f"{INDENT}Nothing was charged."
     if record.estimated and record.cost_lower_nanousd is not None and record.cost_upper_nanousd is not None:
         yield f"{INDENT}It cost between {money(record.cost_lower_nanousd)} and {money(record.cost_upper_nanousd)}."
     if record.saved_nanousd:

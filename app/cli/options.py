@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.identity import CacheMode
 from app.edge.endpoints import FAMILIES
 from app.settings import ConfigurationError, Environment
 from app.store.database import Database
@@ -28,6 +29,15 @@ Endpoints = Annotated[
 ]
 Expires = Annotated[
     str | None, typer.Option("--expires", metavar="DATE|30d", help="A date (UTC), a time, or days from now; or never.")
+]
+CACHE_MODES: tuple[CacheMode, ...] = get_args(CacheMode)
+Cache = Annotated[
+    str | None,
+    typer.Option(
+        "--cache",
+        metavar="|".join((*CACHE_MODES, "default")),
+        help="How far it uses the response cache; default: as the model or the configuration file says.",
+    ),
 ]
 
 LIMIT_MAX = 10**15
@@ -113,6 +123,18 @@ def patterns_of(text: str | None, known: tuple[str, ...] | None = None) -> tuple
         if known is not None and pattern not in known:
             raise typer.BadParameter(f"{pattern!r} is none of {', '.join(known)}")
     return patterns
+
+
+def cache_mode_of(text: str | None) -> CacheMode | UnsetType | None:
+    """How far a key uses the cache: UNSET where it was not given, None for ``default``. Raises BadParameter."""
+    if text is None:
+        return UNSET
+    if text == "default":
+        return None
+    for mode in CACHE_MODES:
+        if text == mode:
+            return mode
+    raise typer.BadParameter(f"{text!r} is none of {', '.join(CACHE_MODES)}, default")
 
 
 def expiry_of(text: str | None, now_ms: int) -> int | UnsetType | None:

@@ -13,10 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.auth.keys import mint
 from app.cli.options import (
     AsJson,
+    Cache,
     DataDir,
     Endpoints,
     Expires,
     Models,
+    cache_mode_of,
     expiry_of,
     moment_text,
     name_of,
@@ -48,6 +50,7 @@ KEY_COLUMNS = (
     *PLAIN_COLUMNS,
     "models",
     "endpoints",
+    "cache",
     "expires_at",
     "created_at",
 )
@@ -127,6 +130,7 @@ def create_key(
     limits: PlainLimits,
     models: Models = None,
     endpoints: Endpoints = None,
+    cache: Cache = None,
     expires: Expires = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -149,6 +153,7 @@ def create_key(
                 limits=plain,
                 models=_given(patterns_of(models)),
                 endpoints=_given(patterns_of(endpoints, FAMILIES)),
+                cache_mode=_given(cache_mode_of(cache)),
                 expires_at_ms=_given(expiry_of(expires, at_ms)),
             )
         shown = _key(key, owner.name)
@@ -199,15 +204,17 @@ def update_key(
     limits: PlainLimits,
     models: Models = None,
     endpoints: Endpoints = None,
+    cache: Cache = None,
     expires: Expires = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change a key's name, limits, models, endpoints or expiry."""
+    """Change a key's name, limits, models, endpoints, expiry, or how far it uses the cache."""
     changes = KeyChanges(
         name=UNSET if name is None else name_of(name),
         models=patterns_of(models),
         endpoints=patterns_of(endpoints, FAMILIES),
+        cache_mode=cache_mode_of(cache),
         expires_at_ms=expiry_of(expires, now_ms()),
     )
 
@@ -297,6 +304,7 @@ def _key(key: KeyRow, team_name: str) -> dict[str, Any]:
         **plain_columns(key.limits),
         "models": key.models,
         "endpoints": key.endpoints,
+        "cache": key.cache_mode,
         "expires_at": moment_text(key.expires_at_ms),
         "revoked_at": moment_text(key.revoked_at_ms),
         "created_at": moment_text(key.created_at_ms),

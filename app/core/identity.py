@@ -11,6 +11,8 @@ LimitWindow = Literal["", "minute", "hour", "day", "week", "month", "total"]
 LimitPolicy = Literal["strict", "protective"]
 LimitMode = Literal["enforce", "observe"]
 BoundPolicy = Literal["maximum", "estimate"]
+CacheScope = Literal["team", "key", "global"]
+CacheMode = Literal["off", "shadow", "deterministic", "all"]
 
 WINDOWS_OF_KIND: dict[LimitKind, tuple[LimitWindow, ...]] = {
     "requests": ("minute", "hour", "day"),
@@ -47,7 +49,8 @@ class LimitRule(msgspec.Struct, frozen=True, omit_defaults=True):
 class Principal(msgspec.Struct, frozen=True, eq=False):
     """One secret of a live key, with all that its requests need. Compared by identity.
 
-    ``models`` and ``endpoints`` are None where everything (that is on by default) is allowed.
+    ``models`` and ``endpoints`` are None where everything (that is on by default) is allowed, ``cache`` where
+    nothing is set on the key.
     """
 
     team_id: str
@@ -60,3 +63,4 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     models: tuple[str, ...] | None = None
     endpoints: tuple[str, ...] | None = None
     expires_at_ms: int | None = None
+    cache: CacheMode | None = None

@@ -5,6 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+PATTERN_CHARS_MAX = 256
+
+
+def check_pattern(pattern: str) -> None:
+    """Raises ValueError, with a sentence for whoever gave it, where ``pattern`` matches no name that there may be."""
+    if not (0 < len(pattern) <= PATTERN_CHARS_MAX and pattern.isprintable()):
+        raise ValueError(f"a pattern for models has 1 to {PATTERN_CHARS_MAX} printable characters")
+
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """A compiled form that matches whole names."""

@@ -12,13 +12,12 @@ from app.core.calendar import zone_of
 from app.core.errors import InvalidRequest
 from app.core.identity import WINDOWS_OF_KIND, LimitKind, LimitRule, LimitWindow
 from app.core.money import usd_text
+from app.core.patterns import check_pattern
 from app.core.tags import tags_of
 
 COUNT_MAX = 10**15
 BUDGET_NANOUSD_MAX = 9 * 10**15
 """Nine million dollars: sums up to it are exact in the doubles of Lua."""
-
-MODEL_CHARS_MAX = 256
 
 _DEFAULT_BUDGET = re.compile(r"default\.(key|team)\.budget_usd_(?:per_)?(day|week|month|total)\.([^:]+):(.+)\Z")
 
@@ -33,8 +32,8 @@ def check_rule(rule: LimitRule) -> None:
     if not 0 <= rule.maximum <= most:
         shown = f"${usd_text(most)}" if rule.kind == "money" else str(most)
         raise ValueError(f"a limit on {rule.kind} is between 0 and {shown}")
-    if rule.model is not None and not (0 < len(rule.model) <= MODEL_CHARS_MAX and rule.model.isprintable()):
-        raise ValueError(f"a pattern for models has 1 to {MODEL_CHARS_MAX} printable characters")
+    if rule.model is not None:
+        check_pattern(rule.model)
     if rule.tag_name is None and rule.tag_value is not None:
         raise ValueError("a tag's value needs its name")
     if rule.tag_name is not None and not _is_tag(rule.tag_name, "any" if rule.tag_value is None else rule.tag_value):

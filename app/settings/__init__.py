@@ -1,5 +1,6 @@
 """Settings: the configuration file and the environment, read once, checked, frozen."""
 
+from app.settings.cache import CacheSettings, ModelCache
 from app.settings.changes import ConfigurationFile
 from app.settings.environment import Environment
 from app.settings.file import ConfigurationError, load_configuration, parse_configuration
@@ -18,12 +19,14 @@ from app.settings.model import (
 )
 
 __all__ = [
+    "CacheSettings",
     "Configuration",
     "ConfigurationError",
     "ConfigurationFile",
     "Environment",
     "LimitDefaults",
     "LimitValues",
+    "ModelCache",
     "ModelRule",
     "PriceOverride",
     "ServerSettings",

@@ -16,7 +16,7 @@ WORKERS_MAX = 64
 BALLAST_BYTES = 64 * 2**20
 BALLAST_BYTES_MIN = 2**20
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "METRICS_TOKEN")
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CACHE_REDIS_URL", "METRICS_TOKEN")
 
 
 class Environment(BaseSettings):
@@ -32,6 +32,7 @@ class Environment(BaseSettings):
     ballast_bytes: Annotated[int, Field(ge=BALLAST_BYTES_MIN, le=2**40)] = BALLAST_BYTES
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
+    cache_redis_url: SecretStr | None = None
     metrics_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -48,12 +49,18 @@ class Environment(BaseSettings):
                 except (OSError, UnicodeDecodeError) as error:
                     raise ConfigurationError(f"HEADGATE_{name}_FILE: the file cannot be read") from error
         try:
-            return cls(**values)  # type: ignore[arg-type]
+            read = cls(**values)  # type: ignore[arg-type]
         except ValidationError as error:
             faults = error.errors(include_input=False, include_url=False)
             raise ConfigurationError(
                 "\n".join(f"HEADGATE_{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in faults)
             ) from error
+        if read.redis is None and read.cache_redis is not None:
+            raise ConfigurationError(
+                "HEADGATE_CACHE_REDIS_URL needs HEADGATE_REDIS_URL: without shared limits there is one process,"
+                " whose memory is the cache"
+            )
+        return read
 
     def check_workers(self) -> None:
         """Several workers need what only one would not have to share. Raises ConfigurationError."""
@@ -78,11 +85,19 @@ class Environment(BaseSettings):
     @property
     def database(self) -> str:
         """The ledger's URL; by default a file in the data dir."""
-        if self.database_url is not None and self.database_url.get_secret_value():
-            return self.database_url.get_secret_value()
-        return f"sqlite:///{(self.data_dir / 'headgate.db').absolute()}"
+        return _plain(self.database_url) or f"sqlite:///{(self.data_dir / 'headgate.db').absolute()}"
 
     @property
     def redis(self) -> str | None:
         """The URL of Redis, or None: limits are then kept in memory."""
-        return (self.redis_url.get_secret_value() or None) if self.redis_url is not None else None
+        return _plain(self.redis_url)
+
+    @property
+    def cache_redis(self) -> str | None:
+        """The URL of the Redis for the response cache: one of its own, else that of the limits, else None: memory."""
+        return _plain(self.cache_redis_url) or self.redis
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    """What is empty is not set."""
+    return (secret.get_secret_value() or None) if secret is not None else None

@@ -10,12 +10,14 @@ from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from app.core.calendar import zone_of
 from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
 from app.core.money import nanousd_from_usd
 from app.core.rules import default_id, in_order
+from app.settings.cache import CacheSettings, OptionalModelCache
+from app.settings.section import Bytes, Count, Duration, Number, Seconds, Section
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -25,26 +27,6 @@ NEVER_FORWARDED = frozenset(
     "proxy-authorization proxy-connection keep-alive api-key x-api-key accept-encoding content-encoding "
     "x-client-request-id".split()
 )
-
-
-def _no_truth_value(value: object) -> object:
-    """YAML's ``yes`` is no number, though Python's True is one."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number")  # noqa: TRY004 - pydantic tells ValueErrors
-    return value
-
-
-Number = BeforeValidator(_no_truth_value)
-Seconds = Annotated[float, Number, Field(gt=0, le=86_400)]
-Duration = Annotated[float, Number, Field(ge=0, le=86_400)]
-Count = Annotated[int, Number, Field(gt=0, le=10**15)]
-Bytes = Annotated[int, Number, Field(ge=1024, le=2**40)]
-
-
-class Section(BaseModel):
-    """A part of the file: frozen, and strict about its keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Timeouts(Section):
@@ -152,6 +134,7 @@ class ModelRule(Section):
     upstream: str | None = None
     model: str | None = None
     targets: tuple[Target, ...] = ()
+    cache: OptionalModelCache = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
@@ -360,6 +343,7 @@ class Configuration(Section):
     models: tuple[ModelRule, ...] = ()
     limits: LimitDefaults = LimitDefaults()
     stream: StreamSettings = StreamSettings()
+    cache: CacheSettings = CacheSettings()
     prices: tuple[PriceOverride, ...] = ()
     on_unpriced: Literal["allow", "block"] = "allow"
     durability: Literal["shared", "local"] = "shared"

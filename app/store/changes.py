@@ -1,4 +1,4 @@
-"""The change feed: how a running gateway follows what was changed about people.
+"""The change feed: how a running gateway follows what was changed about people, and what of the cache was cleared.
 
 It keeps a number, reads ``current_change`` often, and where that is higher takes ``rows_since``. Changes
 are numbered from one counter row that is updated in the changing transaction, so that they become
@@ -11,6 +11,7 @@ import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.store.cache import CacheClear, clears_since
 from app.store.limits import rules_of_keys, rules_of_teams
 from app.store.rows import KeyRow, SecretRow, TeamRow, key_from, secret_from, team_from
 from app.store.tables import change_counter, keys, secrets, teams
@@ -27,6 +28,7 @@ class Changes(msgspec.Struct, frozen=True):
     teams: list[TeamRow]
     keys: list[KeyRow]
     secrets: list[SecretRow]
+    cache_clears: list[CacheClear]
 
 
 async def current_change(connection: AsyncConnection) -> int:
@@ -55,6 +57,7 @@ async def rows_since(connection: AsyncConnection, change: int) -> Changes:
         [team_from(row, of_teams.get(row["id"], ())) for row in team_rows],
         [key_from(row, of_keys.get(row["id"], ())) for row in key_rows],
         secret_rows,
+        await clears_since(connection, change),
     )
 
 

@@ -12,6 +12,7 @@ import msgspec
 from sqlalchemy import select
 
 from app.core.money import usd_text
+from app.core.records import attempt_id_of
 from app.core.usage import NOTHING_USED, Usage
 from app.store.posting import EXACT, is_unpriced
 from app.store.records import EntryView, RecordView, find_record
@@ -54,11 +55,12 @@ class AttemptExplained(msgspec.Struct, frozen=True):
 
 
 class RecordExplained(msgspec.Struct, frozen=True):
-    """An admitted request."""
+    """An admitted request. ``about_cache`` is a sentence, where the cache had a part in it or says why not."""
 
     record: RecordView
     names: Names
     attempts: tuple[AttemptExplained, ...]
+    about_cache: str | None
 
 
 class RefusalExplained(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ async def explain(connection: AsyncConnection, request_id: str) -> RecordExplain
     record = await find_record(connection, request_id)
     if record is not None:
         names = await _names(connection, record.team_id, record.key_id)
-        return RecordExplained(record, names, _attempts(record))
+        return RecordExplained(record, names, _attempts(record), _about_cache(record))
     refusal = await find_refusal(connection, request_id)
     if refusal is None:
         return None
@@ -95,7 +97,9 @@ async def _names(connection: AsyncConnection, team_id: str, key_id: str) -> Name
 
 def _attempts(record: RecordView) -> tuple[AttemptExplained, ...]:
     grouped: dict[str, list[EntryView]] = {}
-    for entry in record.entries:
+    # What nothing was sent upstream for has an entry all the same, and that is no attempt.
+    unsent = attempt_id_of(record.request_id, 0)
+    for entry in (each for each in record.entries if each.attempt_id != unsent):
         grouped.setdefault(entry.attempt_id, []).append(entry)
     # Their numbers stand behind the request's id; a tenth comes after the ninth.
     ordered = sorted(grouped.items(), key=lambda each: (len(each[0]), each[0]))
@@ -120,6 +124,18 @@ def _attempt(record: RecordView, attempt_id: str, found: Sequence[EntryView]) ->
         cost_upper_nanousd=None if unpriced else _sum(entries, "cost_upper_nanousd"),
         entries=entries,
     )
+
+
+def _about_cache(record: RecordView) -> str | None:
+    told = record.decision.get("cache")
+    reason = f": {told}" if isinstance(told, str) and told != record.cache else ""
+    if record.cache == "hit":
+        return f"It was answered from the cache{reason}; nothing was sent upstream."
+    if record.cache == "joined":
+        return f"It joined a call that was in flight{reason}; nothing more was sent upstream."
+    if record.cache == "miss":
+        return f"The cache held no answer to it{reason}."
+    return f"The cache was passed by{reason}." if reason else None
 
 
 def used(entries: Sequence[EntryView]) -> dict[str, int]:
@@ -198,6 +214,7 @@ def data_of(explained: RecordExplained | RefusalExplained) -> dict[str, Any]:
         "saved_usd": usd_text(record.saved_nanousd),
         "budgets": [{"budget_id": each.budget_id, "window_from": iso_time(each.start_ms)} for each in record.budgets],
         "decision": record.decision,
+        "about_cache": explained.about_cache,
         "attempts": [_attempt_data(attempt) for attempt in explained.attempts],
     }
 

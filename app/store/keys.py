@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import ColumnElement, and_, func, insert, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.identity import CacheMode
 from app.store.errors import NameTaken, NoSuchKey, NoSuchTeam, SecretTaken
 from app.store.limits import PlainLimit, rules_of_keys, set_plain_limits
 from app.store.rows import (
@@ -28,12 +29,13 @@ from app.store.tables import keys, secrets, teams
 
 
 class KeyChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What to change; None takes a list of patterns or the expiry away."""
+    """What to change; None takes a list of patterns, the expiry or the mode of the cache away."""
 
     name: str | UnsetType = UNSET
     limits: tuple[PlainLimit, ...] = ()
     models: tuple[str, ...] | UnsetType | None = UNSET
     endpoints: tuple[str, ...] | UnsetType | None = UNSET
+    cache_mode: CacheMode | UnsetType | None = UNSET
     expires_at_ms: int | UnsetType | None = UNSET
 
 
@@ -48,6 +50,7 @@ async def create_key(
     limits: Sequence[PlainLimit] = (),
     models: tuple[str, ...] | None = None,
     endpoints: tuple[str, ...] | None = None,
+    cache_mode: CacheMode | None = None,
     expires_at_ms: int | None = None,
 ) -> KeyRow:
     """A key and its first secret, whose id is the key's too. Raises NoSuchTeam, NameTaken, SecretTaken,
@@ -65,6 +68,7 @@ async def create_key(
             name=name,
             models=patterns_text(models),
             endpoints=patterns_text(endpoints),
+            cache_mode=cache_mode,
             expires_at_ms=expires_at_ms,
             created_at_ms=now_ms,
             changed=change,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import delete, insert, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.tables import meta
@@ -16,3 +17,14 @@ async def find_fact(connection: AsyncConnection, key: str) -> str | None:
 async def keep_fact(connection: AsyncConnection, key: str, value: str) -> None:
     await connection.execute(delete(meta).where(meta.c.key == key))
     await connection.execute(insert(meta).values(key=key, value=value))
+
+
+async def fact_or(connection: AsyncConnection, key: str, value: str) -> str:
+    """The fact that is there, else ``value``, which is kept then. Of many that ask at once, each in a writing
+    transaction, all get the same.
+    """
+    inserting = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    # Where another transaction has just put it in, this waits for its end.
+    await connection.execute(inserting(meta).values(key=key, value=value).on_conflict_do_nothing())
+    found: str = (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one()
+    return found

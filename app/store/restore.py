@@ -16,11 +16,12 @@ from sqlalchemy import LargeBinary, MetaData, delete, exc, func, insert, literal
 from app.store import migrate
 from app.store.backup import PART_ROWS, back_up
 from app.store.backup_file import NOT_JSON, VERSION, BackupReader, Header
+from app.store.cache import CACHE_SECRET_FACT
 from app.store.database import Database, is_unavailable, reason_of
 from app.store.epochs import force_epoch
 from app.store.errors import BackupRefused
 from app.store.running import SEEN_S, other_sessions, running_nodes
-from app.store.tables import change_counter, epoch, metadata
+from app.store.tables import change_counter, epoch, meta, metadata
 
 if TYPE_CHECKING:
     from sqlalchemy import Table
@@ -32,7 +33,7 @@ SESSIONS_PAUSE_S = 0.1
 OF_RUNNING = frozenset({"processes", "marks", "tag_epochs"})
 """What gateways say of themselves while they run: of no use where none does."""
 
-NOT_A_LEDGER = OF_RUNNING | {"meta", "change_counter", "epoch"}
+NOT_A_LEDGER = OF_RUNNING | {"meta", "change_counter", "epoch", "cache_clears"}
 """Tables in which a ledger that nobody has used has rows too, or may have."""
 
 
@@ -161,6 +162,8 @@ async def _go_beyond(connection: AsyncConnection, change: int, number: int) -> N
     beyond = max(number, restored_number, int(time.time()))
     await connection.execute(update(epoch).values(number=beyond))
     await force_epoch(connection)
+    # Clearings after the backup are not in it: with another secret no answer that was kept before is found.
+    await connection.execute(delete(meta).where(meta.c.key == CACHE_SECRET_FACT))
 
 
 async def _clear(connection: AsyncConnection, tables: Sequence[Table]) -> None:

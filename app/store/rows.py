@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import update
 
-from app.core.identity import LimitRule
+from app.core.identity import CacheMode, LimitRule
 from app.store.tables import change_counter
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class TeamRow(msgspec.Struct, frozen=True):
 
 
 class KeyRow(msgspec.Struct, frozen=True):
-    """``models`` and ``endpoints`` are None where everything is allowed."""
+    """``models`` and ``endpoints`` are None where everything is allowed, ``cache_mode`` where none is set."""
 
     id: str
     team_id: str
@@ -32,6 +32,7 @@ class KeyRow(msgspec.Struct, frozen=True):
     limits: tuple[LimitRule, ...]
     models: tuple[str, ...] | None
     endpoints: tuple[str, ...] | None
+    cache_mode: CacheMode | None
     expires_at_ms: int | None
     revoked_at_ms: int | None
     created_at_ms: int
@@ -70,6 +71,7 @@ def key_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> KeyRow:
         limits=limits,
         models=_patterns_from(row["models"]),
         endpoints=_patterns_from(row["endpoints"]),
+        cache_mode=row["cache_mode"],
         expires_at_ms=row["expires_at_ms"],
         revoked_at_ms=row["revoked_at_ms"],
         created_at_ms=row["created_at_ms"],

@@ -96,6 +96,7 @@ keys = Table(
     _int("revoked_at_ms", null=True),
     _int("created_at_ms"),
     _int("changed"),
+    _text("cache_mode", null=True),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("team_id", "name"),
     Index(None, "changed"),
@@ -378,5 +379,19 @@ refusals = Table(
     _text("decision"),
     PrimaryKeyConstraint("request_id"),
     Index(None, "team_id", "at_ms"),
+    sqlite_strict=True,
+)
+
+# What was taken out of the response cache, once for each extent: team_id and model are "" for all of them, model
+# else a pattern. Answers to calls that began before ``change`` was known are not used any more.
+cache_clears = Table(
+    "cache_clears",
+    metadata,
+    _text("team_id"),
+    _text("model"),
+    _int("change"),
+    _int("cleared_at_ms"),
+    PrimaryKeyConstraint("team_id", "model"),
+    Index(None, "change"),
     sqlite_strict=True,
 )

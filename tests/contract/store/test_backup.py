@@ -20,10 +20,12 @@ from app.store import restore as restoring
 from app.store.backup import back_up
 from app.store.backup_file import FORMAT, VERSION, BackupWriter, Header, Section
 from app.store.batch import write_batch
+from app.store.cache import CACHE_SECRET_FACT, clear_cache
 from app.store.database import Database
 from app.store.errors import BackupRefused, SchemaUnknown
 from app.store.keys import create_key
 from app.store.limits import PlainLimit
+from app.store.meta import fact_or, find_fact
 from app.store.processes import close_process, register_process
 from app.store.proof import prove
 from app.store.restore import OF_RUNNING, check_backup, restore
@@ -143,6 +145,23 @@ async def test_what_was_known_of_the_ledger_before_is_out_of_date(database, empt
     async with database.read() as connection:
         # Redis may have lived through epochs that no backup has seen.
         assert (await connection.execute(select(epoch.c.number))).scalar_one() >= int(time.time()) - 60
+
+
+async def test_no_answer_of_the_cache_from_before_a_restore_is_found_after_it(database, empty, path):
+    """What was cleared after the backup is not known any more, so whatever was kept is out of reach."""
+    async with database.transaction() as connection:
+        await fact_or(connection, CACHE_SECRET_FACT, "secret")
+        await clear_cache(connection, team_id=None, model="m", now_ms=1)
+    await back_up(database, path, NOON_MS)
+    await migrate.upgrade(empty)
+    async with empty.transaction() as connection:
+        # Neither of them makes a ledger of a database that nobody has used.
+        await fact_or(connection, CACHE_SECRET_FACT, "another")
+        await clear_cache(connection, team_id="t", model=None, now_ms=1)
+    await restore(empty, path)
+    async with empty.read() as connection:
+        assert await find_fact(connection, CACHE_SECRET_FACT) is None
+    assert (await rows_of(empty))["cache_clears"] == [("", "m", 1, 1)]
 
 
 async def test_a_ledger_is_replaced_only_when_asked(database, empty, path):

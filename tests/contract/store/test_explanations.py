@@ -10,6 +10,7 @@ from app.core.ids import new_request_id
 from app.core.usage import Usage
 from app.store.batch import write_batch
 from app.store.explanations import ESTIMATED_BECAUSE, RecordExplained, data_of, explain, explain_refusals
+from app.store.proof import prove
 from app.store.refusals import RefusalRow, keep_refusals
 from app.store.teams import create_team
 from tests.contract.store.samples import NOON_MS, entry_of, record_of
@@ -147,3 +148,74 @@ async def test_a_record_goes_before_a_refusal_and_nothing_is_none(database):
     assert data["kind"] == "record"
     assert msgspec.json.decode(msgspec.json.encode(data)) == data
     assert await explained(database, "unknown") is None
+
+
+def cached_of(request_id, cache, **changes):
+    """What a request leaves for which nothing was sent upstream."""
+    entry = entry_of(request_id, 0, usage=Usage(), cost_nanousd=0)
+    return record_of(request_id, cache=cache, attempts=0, entries=(entry,), saved_nanousd=61_000, **changes)
+
+
+@pytest.mark.parametrize(
+    ("cache", "decision", "sentence"),
+    [
+        ("hit", {}, "It was answered from the cache; nothing was sent upstream."),
+        ("hit", {"cache": "hit"}, "It was answered from the cache; nothing was sent upstream."),
+        (
+            "hit",
+            {"cache": "idempotency key"},
+            "It was answered from the cache: idempotency key; nothing was sent upstream.",
+        ),
+        ("joined", {"cache": "joined"}, "It joined a call that was in flight; nothing more was sent upstream."),
+    ],
+)
+async def test_what_was_answered_from_the_cache_has_no_attempt(database, cache, decision, sentence):
+    request_id = new_request_id(1)
+    await write_batch(database, [cached_of(request_id, cache, decision=decision)])
+    found = await explained(database, request_id)
+    assert (found.attempts, found.about_cache) == ((), sentence)
+    text = explanation_text(found)
+    lines = text.splitlines()
+    assert sentence in lines
+    assert lines[lines.index("Bill") + 1 :] == ["  Nothing was charged.", "  The cache saved $0.000061."]
+    assert "charge, openai" not in text
+    assert "Decided" not in text
+    data = data_of(found)
+    assert (data["attempts"], data["about_cache"], data["cost_usd"]) == ([], sentence, "0")
+    assert (data["cache"], data["decision"], data["saved_usd"]) == (cache, decision, "0.000061")
+    async with database.read() as connection:
+        assert (await prove(connection)).holds
+
+
+async def test_the_limits_of_what_was_answered_from_the_cache_are_told(database):
+    request_id = new_request_id(1)
+    decision = {"cache": "hit", "limits": [["key", "requests_per_minute", 600, 597]]}
+    await write_batch(database, [cached_of(request_id, "hit", decision=decision)])
+    lines = explanation_text(await explained(database, request_id)).splitlines()
+    assert lines.index("It was answered from the cache; nothing was sent upstream.") < lines.index("Bill")
+    assert any(line.split() == ["key", "requests_per_minute", "600", "597"] for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("cache", "told", "sentence"),
+    [
+        ("bypass", "temperature", "The cache was passed by: temperature."),
+        ("bypass", "sto\x1b[31mre", "The cache was passed by: sto�[31mre."),
+        ("miss", "miss", "The cache held no answer to it."),
+        ("miss", "refresh", "The cache held no answer to it: refresh."),
+        ("bypass", None, None),
+        ("bypass", ["odd"], None),
+    ],
+)
+async def test_why_the_cache_was_passed_by(database, cache, told, sentence):
+    request_id = new_request_id(1)
+    decision = {"observed": ["tokens_per_day"]} | ({} if told is None else {"cache": told})
+    await write_batch(database, [record_of(request_id, cache=cache, decision=decision)])
+    found = await explained(database, request_id)
+    assert len(found.attempts) == 1
+    text = explanation_text(found)
+    assert "The cache " not in text if sentence is None else sentence in text.splitlines()
+    decided = text.partition("Decided\n")[2].partition("\n\n")[0]
+    assert "observed" in decided
+    assert ("cache" in decided) == isinstance(told, list)
+    assert data_of(found)["decision"] == decision

@@ -111,6 +111,17 @@ async def test_a_key_has_the_id_of_its_first_secret(connection, team):
     assert await find_secret(connection, "nobody") is None
 
 
+async def test_a_key_has_a_mode_of_the_cache_until_it_is_taken_away(connection, team):
+    key = await key_of(connection, team, cache_mode="all")
+    assert key.cache_mode == (await find_key(connection, key.id)).cache_mode == "all"
+    renamed = await update_key(connection, key.id, KeyChanges(name="other"), now_ms=3)
+    assert renamed.cache_mode == "all"
+    for mode in ("off", "shadow", "deterministic", None):
+        changed = await update_key(connection, key.id, KeyChanges(cache_mode=mode), now_ms=3)
+        assert (changed.cache_mode, changed.changed > key.changed) == (mode, True)
+    assert (await key_of(connection, team, "bare", "secret0002")).cache_mode is None
+
+
 async def test_a_key_needs_a_team_and_a_name_of_its_own_there(connection, team):
     await key_of(connection, team)
     with pytest.raises(NameTaken, match="web"):

@@ -12,6 +12,7 @@ from app.auth.authenticator import Authenticator
 from app.auth.keys import mint
 from app.core.clock import SystemClock
 from app.core.errors import InvalidAPIKey
+from app.store.cache import CacheClear
 from app.store.changes import Changes
 from app.store.rows import KeyRow, SecretRow, TeamRow
 
@@ -21,7 +22,7 @@ SECRET = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, None)
 
 
 def key(*, revoked: bool, changed: int) -> KeyRow:
-    return KeyRow(MINTED.id, "t1", "k", (), None, None, None, 5 if revoked else None, 0, changed)
+    return KeyRow(MINTED.id, "t1", "k", (), None, None, "shadow", None, 5 if revoked else None, 0, changed)
 
 
 class Feed:
@@ -31,6 +32,7 @@ class Feed:
         self.change = 1
         self.revoked = False
         self.secret_revoked = False
+        self.cleared: list[CacheClear] = []
         self.failure: Exception | None = None
         self.delays = [0.0]
 
@@ -43,9 +45,10 @@ class Feed:
             raise self.failure
         return self.change
 
-    async def rows_since(self, _, __):
+    async def rows_since(self, _, since):
         secret = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, 5) if self.secret_revoked else SECRET
-        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [secret])
+        cleared = [clear for clear in self.cleared if clear.change > since]
+        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [secret], cleared)
         await asyncio.sleep(self.delays.pop(0) if self.delays else 0)
         return seen
 
@@ -111,3 +114,46 @@ async def test_a_revoked_key_lets_what_runs_end_and_a_revoked_secret_does_not(fe
     await one._follow()
     assert request.revoked
     assert not one.running.enter(MINTED.id, Request()), "one that was admitted before and is not under way yet"
+
+
+async def test_clearings_of_the_cache_are_told_with_the_number_that_is_reached(feed):
+    told = []
+    one = Authenticator(
+        feed,
+        SystemClock(),
+        on_state=lambda *_: None,
+        on_cache_clears=lambda *each: told.append((list(each[0]), each[1])),
+    )
+    first, second = CacheClear("", "m", 1, 0), CacheClear("t1", "", 3, 0)
+    feed.cleared = [first]
+    await one._follow()
+    await one._follow()
+    assert told == [([first], 1)], "nothing is told twice"
+    feed.change = 2
+    await one._follow()
+    assert told[1:] == [([], 2)], "the number alone, too"
+    feed.cleared.append(second)
+    feed.change = 3
+    await one._follow()
+    assert told[2:] == [([second], 3)]
+
+
+async def test_a_clearing_that_could_not_be_taken_in_comes_again(feed):
+    told = []
+
+    def take(clears, change):
+        told.append(change)
+        if len(told) == 1:
+            raise RuntimeError
+
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None, on_cache_clears=take)
+    with pytest.raises(RuntimeError):
+        await one._follow()
+    await one._follow()
+    assert told == [1, 1]
+
+
+async def test_a_principal_has_its_keys_mode_of_the_cache(feed):
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
+    await one._follow()
+    assert (await one.authenticate(MINTED.text, "")).cache == "shadow"

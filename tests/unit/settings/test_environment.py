@@ -9,8 +9,8 @@ from app.settings import ConfigurationError, Environment
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
-    for name in ("HEADGATE_WORKERS", "HEADGATE_REDIS_URL", "HEADGATE_DATABASE_URL", "HEADGATE_BALLAST_BYTES"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("WORKERS", "REDIS_URL", "CACHE_REDIS_URL", "DATABASE_URL", "BALLAST_BYTES"):
+        monkeypatch.delenv(f"HEADGATE_{name}", raising=False)
 
 
 def test_one_worker_is_the_default_and_needs_nothing():
@@ -58,3 +58,26 @@ def test_a_ballast_that_would_save_nobody_is_refused(monkeypatch):
     monkeypatch.setenv("HEADGATE_BALLAST_BYTES", "1000")
     with pytest.raises(ConfigurationError, match="HEADGATE_BALLAST_BYTES"):
         Environment.read()
+
+
+def test_the_cache_is_where_the_limits_are_unless_it_has_a_redis_of_its_own(monkeypatch, tmp_path):
+    assert Environment.read({}).cache_redis is None
+    assert Environment.read({}, redis_url="redis://limits").cache_redis == "redis://limits"
+    monkeypatch.setenv("HEADGATE_CACHE_REDIS_URL", "redis://:canary@cache")
+    read = Environment.read(redis_url="redis://limits")
+    assert (read.redis, read.cache_redis) == ("redis://limits", "redis://:canary@cache")
+    assert "canary" not in repr(read)
+    monkeypatch.setenv("HEADGATE_CACHE_REDIS_URL", "")
+    assert Environment.read(redis_url="redis://limits").cache_redis == "redis://limits"
+    (tmp_path / "url").write_text("redis://of-a-file\n")
+    given = {"HEADGATE_CACHE_REDIS_URL_FILE": str(tmp_path / "url")}
+    assert Environment.read(given, redis_url="redis://limits").cache_redis == "redis://of-a-file"
+    with pytest.raises(ConfigurationError, match="HEADGATE_CACHE_REDIS_URL_FILE"):
+        Environment.read({"HEADGATE_CACHE_REDIS_URL_FILE": str(tmp_path / "none")}, redis_url="redis://limits")
+
+
+@pytest.mark.parametrize("redis", [None, ""])
+def test_a_redis_for_the_cache_alone_is_refused_with_the_reason(redis):
+    with pytest.raises(ConfigurationError, match=r"HEADGATE_REDIS_URL: without shared limits") as refused:
+        Environment.read({}, cache_redis_url="redis://:canary@cache", redis_url=redis)
+    assert "canary" not in str(refused.value)

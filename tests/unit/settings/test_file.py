@@ -73,7 +73,7 @@ def test_white_space_at_the_end_of_a_key_is_nothing_and_in_a_header_it_is(tmp_pa
         (UPSTREAM + "stream: {on_disconnect: explode}\n", (":4", "drain", "cancel")),
         ("upstreams: {}\nupstreams: {}\n", (":2", "twice")),
         ("upstreams: [\n", (":2",)),
-        ("cache: {mode: all}\n", (":1", "cache", "no such key")),
+        ("console: {port: 1}\n", (":1", "console", "no such key")),
         (UPSTREAM + "prices:\n  - {model: x, input_per_mtok_usd: -1, output_per_mtok_usd: 1}\n", (":5", "prices.0")),
     ],
 )
