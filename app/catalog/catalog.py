@@ -9,7 +9,7 @@ import msgspec
 
 from app.core.errors import ModelNotFound, quoted
 from app.core.patterns import compile_pattern, is_literal
-from app.settings import Configuration, ModelRule
+from app.settings import Configuration, ModelCache, ModelRule
 
 MODEL_CHARS_MAX = 256
 RESOLVED_MAX = 4096
@@ -72,6 +72,13 @@ class Catalog:
                 for target in sorted(targets, key=lambda target: -target.weight)
             )
         raise ModelNotFound(f"The model {quoted(model)!r} does not exist.", param="model")
+
+    def cache_of(self, model: str) -> ModelCache | None:
+        """What the configuration says of the cache for ``model``; None where it says nothing of its own."""
+        for pattern, rule in self._patterns:
+            if pattern.fullmatch(model) is not None:
+                return rule.cache
+        return None
 
     @property
     def names(self) -> tuple[tuple[str, str], ...]:

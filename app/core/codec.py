@@ -50,13 +50,22 @@ class JSONObject:
     """A body that is one unambiguous object. A member that is null is as absent.
 
     ``canonical``: the body is what msgspec would write, so that no letter in it is spelled as an escape.
+    ``value`` is all of it, decoded; of a number only a canonical body's is exactly the one that was written.
     """
 
-    __slots__ = ("body", "canonical", "members")
+    __slots__ = ("body", "canonical", "members", "value")
 
-    def __init__(self, body: bytes, members: Mapping[str, msgspec.Raw], *, canonical: bool = False) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        members: Mapping[str, msgspec.Raw],
+        value: dict[str, Any] | None = None,
+        *,
+        canonical: bool = False,
+    ) -> None:
         self.body = body
         self.members = members
+        self.value: dict[str, Any] = _decoder.decode(body) if value is None else value
         self.canonical = canonical
 
     def __repr__(self) -> str:
@@ -121,18 +130,18 @@ def parse_object_fast(body: bytes) -> JSONObject | None:
     value = _decode(body)
     if _encoder.encode(value) != body:
         return None
-    return JSONObject(body, _members_decoder.decode(body), canonical=True)
+    return JSONObject(body, _members_decoder.decode(body), value, canonical=True)
 
 
 def parse_object_slow(body: bytes) -> JSONObject:
     """The object that ``body`` is. Raises InvalidRequest."""
-    _decode(body)
+    value = _decode(body)
     try:
         _pairs_decoder.decode(body.decode())
     except (ValueError, RecursionError):
         # Unreachable as far as is known: msgspec is no more lenient than json.
         raise InvalidJSON from None
-    return JSONObject(body, _members_decoder.decode(body))
+    return JSONObject(body, _members_decoder.decode(body), value)
 
 
 def parse_object(body: bytes) -> JSONObject:

@@ -13,16 +13,19 @@ GatewayError
 │   └── PreviousResponseNotFound  404  not_found
 ├── MethodNotAllowed          405  method_not_allowed
 ├── RequestTimeout            408  request_timeout
+├── IdempotencyKeyInUse       409  idempotency_key_in_use
 ├── BodyTooLarge              413  body_too_large
 ├── URITooLong                414  uri_too_long
 ├── UnsupportedMediaType      415  unsupported_media_type
 ├── UnsupportedContentEncoding 415  unsupported_content_encoding
+├── IdempotencyKeyReused      422  idempotency_key_reused
 ├── UpgradeRequired           426  upgrade_required
 ├── RateLimited               429  rate_limit_exceeded
 │   └── TooManyFailedKeys     429  rate_limit_exceeded
 ├── InsufficientQuota         429  insufficient_quota    never worth a retry
 ├── HeadersTooLarge           431  headers_too_large
 ├── InternalError             500  internal_error        a bug
+├── NotCached                 504  not_cached            only what is cached was wanted
 ├── UpstreamError
 │   ├── UpstreamBusy              503  overloaded             its own bound of connections is met
 │   ├── UpstreamUnreachable       502  upstream_unreachable
@@ -156,6 +159,31 @@ class RequestTimeout(GatewayError):
     type = "invalid_request_error"
     code = "request_timeout"
     default_message = "The request did not arrive in time."
+
+
+class IdempotencyKeyInUse(GatewayError):
+    status = 409
+    type = "invalid_request_error"
+    code = "idempotency_key_in_use"
+    default_message = "A request with this Idempotency-Key is running. Its answer will be given to the next one."
+    retry_after_range_ms = (1000, 2000)
+
+
+class IdempotencyKeyReused(GatewayError):
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
+    default_message = "This Idempotency-Key was used for another request."
+
+
+class NotCached(GatewayError):
+    """RFC 9111, 5.2.1.7: a client that wants only what is cached gets 504 where nothing is."""
+
+    status = 504
+    type = "invalid_request_error"
+    code = "not_cached"
+    default_message = "There is no cached answer to this request, and nothing else was wanted."
+    should_retry = False
 
 
 class BodyTooLarge(GatewayError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -27,8 +27,9 @@ class Endpoint(msgspec.Struct, frozen=True):
 class Connection(Protocol):
     """The client's side of an exchange, as the server gives it.
 
-    ``respond``, or ``start``, any number of ``write`` and ``finish``. None of them waits: whoever
-    writes a lot asks ``write_paused`` and waits for ``drained``.
+    ``respond``, or ``start``, any number of ``write`` and ``finish``; ``write_all`` is many of them at once. None
+    of them waits, and all do nothing once the client has gone: whoever writes a lot asks ``write_paused`` and
+    waits for ``drained``.
     """
 
     disconnected: bool
@@ -43,6 +44,7 @@ class Connection(Protocol):
     def respond(self, status: int, headers: Headers, body: bytes) -> None: ...
     def start(self, status: int, headers: Headers) -> None: ...
     def write(self, data: bytes) -> None: ...
+    def write_all(self, pieces: Sequence[bytes]) -> None: ...
     def finish(self, last: bytes = b"") -> None: ...
 
 

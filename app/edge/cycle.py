@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -198,6 +198,13 @@ class Cycle:
             raise RuntimeError("There is no response to write to.")
         if data and not self.disconnected:
             self._send(self._framed(data))
+
+    def write_all(self, pieces: Sequence[bytes]) -> None:
+        """More of the body: one HTTP chunk for each of the pieces, all in one write."""
+        if not self.response_started or self.response_complete:
+            raise RuntimeError("There is no response to write to.")
+        if not self.disconnected:
+            self._send(b"".join([self._framed(piece) for piece in pieces if piece]))
 
     def finish(self, last: bytes = b"") -> None:
         """The end of the body, with the ``last`` of it."""

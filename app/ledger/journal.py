@@ -120,21 +120,28 @@ class Journal:
         """Before anything is sent: ``payload`` is an encoded OpenLine. Raises LedgerUnavailable where it cannot
         be written.
         """
-        if self._unwritten:
-            self._rewrite()
-        if self._closed or self._unwritten:
-            raise LedgerUnavailable
+        now_s = self.check()
         line = framed(payload)
-        now_s = self._clock.monotonic_s()
-        if now_s - self._synced_at_s > self._sync_interval_s + SYNC_LATE_MAX_S:
-            self._set_fault("late", "the disk hangs")
-            raise LedgerUnavailable
         trace = _Trace(now_s, has_record=True)
         try:
             self._append(request_id, trace, line, again=False)
         except OSError as error:
             raise LedgerUnavailable from error
         self._pending[request_id] = trace
+
+    def check(self) -> float:
+        """Whether a request may be taken that will only be closed, as it is answered at once: raises
+        LedgerUnavailable where what it leaves could not be written. Returns now, of the monotonic clock.
+        """
+        if self._unwritten:
+            self._rewrite()
+        if self._closed or self._unwritten:
+            raise LedgerUnavailable
+        now_s = self._clock.monotonic_s()
+        if now_s - self._synced_at_s > self._sync_interval_s + SYNC_LATE_MAX_S:
+            self._set_fault("late", "the disk hangs")
+            raise LedgerUnavailable
+        return now_s
 
     def attempt(self, request_id: str, attempt: Attempt, error: str | None = None) -> bytes:
         """Before a further call, after one that ended in ``error`` and is known to be unbilled. Returns the line's

@@ -17,6 +17,7 @@ from app.accounting.alone import Alone
 from app.admin.app import create_control_plane
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
+from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
@@ -25,6 +26,7 @@ from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
 from app.main.books import Books
+from app.main.cache import open_cache
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
@@ -119,7 +121,8 @@ async def open_gateway(
         stack.push_async_callback(refusals.close)
 
         peers = Peers(configuration.server.trusted_proxies)
-        authenticator = await _open_people(stack, database, clock, peers, accounts, states)
+        cache = await open_cache(stack, environment, configuration, database, metrics, log, states)
+        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache)
 
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
@@ -142,6 +145,7 @@ async def open_gateway(
             journal=journal,
             desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains()),
             sweep=sweep,
+            cache=cache,
         )
         switch = Switch(parts, upstreams, off)
         stack.push_async_callback(switch.close)
@@ -167,10 +171,20 @@ async def open_gateway(
 
 
 async def _open_people(
-    stack: AsyncExitStack, database: Database, clock: Clock, peers: Peers, accounts: Shared | Alone, states: States
+    stack: AsyncExitStack,
+    database: Database,
+    clock: Clock,
+    peers: Peers,
+    accounts: Shared | Alone,
+    states: States,
+    cache: ResponseCache,
 ) -> Authenticator:
     authenticator = Authenticator(
-        database, clock, on_state=states.reporter("ledger_reads"), is_trusted_proxy=peers.is_trusted
+        database,
+        clock,
+        on_state=states.reporter("ledger_reads"),
+        on_cache_clears=cache.clears.take,
+        is_trusted_proxy=peers.is_trusted,
     )
     await authenticator.start()
     stack.push_async_callback(authenticator.close)

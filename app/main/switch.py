@@ -75,6 +75,7 @@ class Switch:
                 raise
             self._before[self.pipeline] = self._parts.pools
             self._parts, self.pipeline, self.off = parts, pipeline, off
+            parts.cache.resize(configuration.cache.memory_bytes_max)
             if self._app is not None:
                 self._app.swap(pipeline, configuration.server)
             if self._retiring is None or self._retiring.done():

@@ -21,7 +21,7 @@ from app.core.errors import (
 from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.peek import Peek
-from app.core.records import Attempt, Bound, BudgetWindow, Opening
+from app.core.records import Attempt, Bound, BudgetWindow, CacheResult, Opening
 from app.ledger.lines import OpenLine, encode_payload, with_decision
 from app.limits.headers import refusal_error
 from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, MoneyWindow, Outcome, Refusal
@@ -31,6 +31,10 @@ from app.metering.estimates import Ask, Estimates, certain_tokens
 from app.metering.pricing import PriceBook
 from app.store.posting import RANK_EXACT
 from app.telemetry.metrics import Metrics
+
+NO_ATTEMPT = 0
+"""The number of an attempt that was not made: the answer was there."""
+NO_COST = Bound(cost_lower_nanousd=0, cost_upper_nanousd=0)
 
 LIMITS_TOLD_MAX = 20
 """A decision has to fit into 2 KiB."""
@@ -49,7 +53,10 @@ class Admitted(msgspec.Struct):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """What is asked of the limits: who, what, how large, and where it may go (``route`` first)."""
+    """What is asked of the limits: who, what, how large, and where it may go (``route`` first).
+
+    ``cache`` is what the cache did, and ``cache_reason`` why.
+    """
 
     exchange: Exchange
     principal: Principal
@@ -58,11 +65,30 @@ class Question(msgspec.Struct, frozen=True):
     route: Route
     bounds: Mapping[Route, Bound]
     tags: dict[str, str]
+    cache: CacheResult
+    cache_reason: str
+
+
+class SavedQuestion(msgspec.Struct, frozen=True):
+    """The same for a request that needs no call: ``upstream`` and ``model`` are where its answer is from, and
+    ``tokens`` what it is taken to use, where policy counts that.
+    """
+
+    exchange: Exchange
+    principal: Principal
+    ask: Peek
+    upstream: str
+    model: str
+    tokens: int
+    tags: dict[str, str]
+    cache: CacheResult
+    cache_reason: str
 
 
 class Admission:
     """The gate. ``blocks_unpriced``: models without a price are refused; ``keeps_unlimited``: what nothing
-    limits is held in the hot state as well, for the sake of its record.
+    limits is held in the hot state as well, for the sake of its record; ``counts_saved_tokens``: what the cache
+    answers counts for limits of tokens, too.
     """
 
     def __init__(
@@ -76,6 +102,7 @@ class Admission:
         *,
         blocks_unpriced: bool,
         keeps_unlimited: bool,
+        counts_saved_tokens: bool,
     ) -> None:
         self._accounts = accounts
         self._policy = policy
@@ -85,6 +112,7 @@ class Admission:
         self._metrics = metrics
         self._blocks_unpriced = blocks_unpriced
         self._keeps_unlimited = keeps_unlimited
+        self._saved_kinds = frozenset(("requests", "concurrency", *(("tokens",) if counts_saved_tokens else ())))
 
     def __repr__(self) -> str:
         return f"Admission({self._accounts!r}, {self._policy!r})"
@@ -116,7 +144,7 @@ class Admission:
             if upstream_limits:
                 upstream_grant = await self._reserve_upstream(question, upstream_limits, tokens)
             try:
-                grant, opening = await self._reserve(question, limits, tokens, money)
+                grant, opening = await self._reserve(_opening(question), limits, tokens, money)
             except BaseException:
                 if upstream_grant is not None:
                     self._accounts.void(upstream_grant.claim)
@@ -124,13 +152,25 @@ class Admission:
         except GatewayError as error:
             error.explanation = {"upstream": route.upstream, **error.explanation}
             raise
-        payload = grant.claim.opening
-        decision = _decision(grant, upstream_grant, money)
-        if decision:
-            # Whoever replays the journal of a process that died can say it, too.
-            opening = msgspec.structs.replace(opening, decision=decision)
-            payload = with_decision(payload, decision)
-        return Admitted(opening, payload, grant, upstream_grant)
+        decision = _decision(question.cache_reason, grant, upstream_grant, money)
+        # Whoever replays the journal of a process that died can say it, too.
+        opening = msgspec.structs.replace(opening, decision=decision)
+        return Admitted(opening, with_decision(grant.claim.opening, decision), grant, upstream_grant)
+
+    async def admit_saved(self, question: SavedQuestion) -> Admitted:
+        """A request that is answered from the cache, or by a call that is in flight. Raises RateLimited,
+        LimitsUnavailable; a request larger than a limit of tokens is InsufficientQuota.
+        """
+        exchange, principal = question.exchange, question.principal
+        bound = self._policy.bind(principal, question.ask.model, question.tags)
+        limits = tuple(limit for limit in bound if limit.kind in self._saved_kinds)
+        opening = _saved_opening(question)
+        if limits:
+            grant, opening = await self._reserve(opening, limits, question.tokens, (0, 0))
+        else:
+            grant = Grant(Claim(exchange.request_id, principal.team_id, ()), exchange.received_ms, is_held=False)
+        opening = msgspec.structs.replace(opening, decision=_decision(question.cache_reason, grant, None, (0, 0)))
+        return Admitted(opening, b"", grant, None)
 
     def may_follow(self, first: Route, routes: tuple[Route, ...]) -> tuple[Route, ...]:
         """The routes that may be tried after ``first``: not those of other upstreams that have limits of their
@@ -207,15 +247,13 @@ class Admission:
         claim = Claim(question.exchange.request_id, f"{UPSTREAM_TAG}{question.route.upstream}", limits, tokens)
         decided = await self._accounts.admit(claim, lambda _at_ms: claim)
         if isinstance(decided, Refusal):
-            raise self._refused(question, claim, decided)
+            raise self._refused(question.exchange.received_ms, claim, decided)
         self._observe(decided)
         return decided
 
     async def _reserve(
-        self, question: Question, limits: tuple[Limit, ...], tokens: int, money: tuple[int, int]
+        self, bare: Opening, limits: tuple[Limit, ...], tokens: int, money: tuple[int, int]
     ) -> tuple[Grant, Opening]:
-        exchange = question.exchange
-        bare = _opening(question)
         opening = bare
 
         def claim_at(at_ms: int) -> Claim:
@@ -225,8 +263,8 @@ class Admission:
             if windows:
                 opening = msgspec.structs.replace(bare, budgets=tuple(window.budget for window in windows))
             return Claim(
-                request_id=exchange.request_id,
-                tag=question.principal.team_id,
+                request_id=bare.request_id,
+                tag=bare.team_id,
                 limits=limits,
                 tokens=tokens,
                 bound_nanousd=money[0],
@@ -236,12 +274,12 @@ class Admission:
                 opening=encode_payload(OpenLine(opening)),
             )
 
-        claim = claim_at(exchange.received_ms)
+        claim = claim_at(bare.admitted_at_ms)
         if not limits and not self._keeps_unlimited:
-            return Grant(claim, exchange.received_ms, is_held=False), opening
+            return Grant(claim, bare.admitted_at_ms, is_held=False), opening
         decided = await self._accounts.admit(claim, claim_at)
         if isinstance(decided, Refusal):
-            raise self._refused(question, claim, decided)
+            raise self._refused(bare.admitted_at_ms, claim, decided)
         self._observe(decided)
         return decided, opening
 
@@ -251,13 +289,13 @@ class Admission:
 
     # -- refusals -------------------------------------------------------------------------------
 
-    def _refused(self, question: Question, claim: Claim, refusal: Refusal) -> GatewayError:
+    def _refused(self, received_ms: int, claim: Claim, refusal: Refusal) -> GatewayError:
         limit = refusal.limit
         name = "budget_held" if refusal.is_held else limit.name
         self._metrics.limited.labels(limit.scope, name).inc()
         # Those who wait for the same holds should not come back at the same moment.
         jitter_ms = random.randint(-1000, 3000) if refusal.is_held else 0  # noqa: S311 - jitter, not a secret
-        error = refusal_error(refusal, question.exchange.received_ms, jitter_ms)
+        error = refusal_error(refusal, received_ms, jitter_ms)
         error.explanation = {
             "limit": name,
             "scope": limit.scope,
@@ -300,13 +338,35 @@ def _opening(question: Question) -> Opening:
         attempt=Attempt(1, route.upstream, route.model, question.bounds[route]),
         end_user=ask.end_user,
         tags=question.tags,
+        cache=question.cache,
     )
 
 
-def _decision(grant: Grant, upstream_grant: Grant | None, money: tuple[int, int]) -> dict[str, object]:
-    """What was checked, for whoever asks why: the limits, and what each had left afterwards."""
+def _saved_opening(question: SavedQuestion) -> Opening:
+    exchange, principal, ask = question.exchange, question.principal, question.ask
+    return Opening(
+        request_id=exchange.request_id,
+        admitted_at_ms=exchange.received_ms,
+        quarter_ms=quarter_of(exchange.received_ms),
+        team_id=principal.team_id,
+        key_id=principal.key_id,
+        secret_id=principal.secret_id,
+        endpoint=exchange.endpoint.family,
+        stream=ask.stream,
+        model_requested=ask.model,
+        attempt=Attempt(NO_ATTEMPT, question.upstream, question.model, NO_COST),
+        end_user=ask.end_user,
+        tags=question.tags,
+        cache=question.cache,
+    )
+
+
+def _decision(
+    cache_reason: str, grant: Grant, upstream_grant: Grant | None, money: tuple[int, int]
+) -> dict[str, object]:
+    """What was checked, for whoever asks why: the cache, the limits, and what each had left afterwards."""
     standings = [*grant.standings, *(upstream_grant.standings if upstream_grant is not None else ())]
-    decision: dict[str, object] = {}
+    decision: dict[str, object] = {"cache": cache_reason}
     if standings:
         decision["limits"] = [
             [standing.limit.scope, standing.limit.name, standing.limit.maximum, standing.remaining]

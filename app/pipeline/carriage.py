@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
-from app.auth.running import Running
+from app.auth.running import Revocable, Running
 from app.catalog import Route
 from app.catalog.catalog import choose
 from app.core.errors import (
@@ -45,7 +45,8 @@ EVENT_STREAM = "text/event-stream"
 class Cargo(msgspec.Struct):
     """What is sent: the body as it came, until it was sent, and where in it the model's name stands.
 
-    ``bounds`` has the bound of an attempt by route, since routes differ in price.
+    ``bounds`` has the bound of an attempt by route, since routes differ in price. ``cache_headers`` say what the
+    cache had to do with it. ``revocable`` is who is cut off with the key, where that is not the call itself.
     """
 
     body: bytes
@@ -55,6 +56,8 @@ class Cargo(msgspec.Struct):
     routes: tuple[Route, ...]
     bounds: Mapping[Route, Bound]
     limit_headers: Headers
+    cache_headers: Headers
+    revocable: Revocable | None = None
 
     def forget_body(self, exchange: Exchange) -> None:
         """It was sent, or never will be."""
@@ -97,7 +100,8 @@ class Carrier:
             flight.settle("disconnected", void=True)
             return
         secret_id = flight.meter.opening.secret_id
-        if not self._running.enter(secret_id, relay):
+        revocable = cargo.revocable or relay
+        if not self._running.enter(secret_id, revocable):
             # Revoked while the body was read.
             cargo.forget_body(exchange)
             _fail(flight, relay, exchange, cargo, relay.error_of("key_revoked"))
@@ -117,11 +121,10 @@ class Carrier:
             cut = CutByShutdown() if relay.was_sent else Draining()
             flight.meter.status = None if flight.client_gone else cut.status
             flight.settle("interrupted", void=not relay.was_sent, error_code="gateway_shutdown")
-            if not flight.client_gone:
-                exchange.connection.respond(*render(cut, exchange.request_id))
+            exchange.connection.respond(*render(cut, exchange.request_id))
             raise
         finally:
-            self._running.leave(secret_id, relay)
+            self._running.leave(secret_id, revocable)
 
     # -- the call -----------------------------------------------------------------------------
 
@@ -234,6 +237,7 @@ def _headers(exchange: Exchange, cargo: Cargo, answer: Answer, pool: UpstreamPoo
         headers.append((b"x-request-id", request_id))
     headers.append((b"x-headgate-upstream", pool.name.encode()))
     headers.extend(cargo.limit_headers)
+    headers.extend(cargo.cache_headers)
     return headers
 
 
@@ -262,8 +266,7 @@ async def _hand_error(
         headers.append((b"x-should-retry", b"false"))
     flight.first_byte()
     flight.settle("failed", void=unbilled, error_code=flight.meter.reading.error_code or f"upstream_{answer.status}")
-    if not relay.client_gone:
-        exchange.connection.respond(answer.status, headers, body)
+    exchange.connection.respond(answer.status, headers, body)
 
 
 async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: Answer, headers: Headers) -> None:
@@ -283,8 +286,7 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
     cost = flight.record.entries[-1].cost_nanousd if flight.record is not None else None
     if cost is not None:
         headers.append((b"x-headgate-cost-usd", usd_text(cost).encode()))
-    if not relay.client_gone:
-        exchange.connection.respond(answer.status, headers, body)
+    exchange.connection.respond(answer.status, headers, body)
 
 
 def _is_unbilled(status: int) -> bool:
@@ -299,8 +301,7 @@ def _is_json(content_type: str) -> bool:
 def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | Cause | None) -> None:
     """After a cut without a terminal event the client must not see a clean end."""
     if cut is None or flight.record is not None:
-        if not relay.client_gone:
-            exchange.connection.finish()
+        exchange.connection.finish()
         return
     # By whom: the upstream failed, or the gateway interrupted it.
     record = flight.settle("interrupted" if cut in {"gateway_shutdown", "key_revoked"} else "failed", error_code=cut)
@@ -313,11 +314,12 @@ def _fail(flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, error:
     flight.meter.status = None if flight.client_gone else error.status
     flight.first_byte()
     if isinstance(error, InvalidAPIKey):
+        if flight.on_own_failure is not None:
+            flight.on_own_failure()
         flight.settle("interrupted", void=not relay.was_sent, error_code="key_revoked")
     else:
         flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
-    if flight.client_gone:
-        return
     error.headers.append((b"x-headgate-upstream", flight.meter.attempt.upstream.encode()))
     error.headers.extend(cargo.limit_headers)
+    error.headers.extend(cargo.cache_headers)
     exchange.connection.respond(*render(error, exchange.request_id))

@@ -8,23 +8,20 @@ the record to the ledger and tells metrics and log. Neither waits for anything.
 from __future__ import annotations
 
 import re
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 import msgspec
 
-from app.accounting.accounts import Accounts
 from app.accounting.holdings import Progress
-from app.core.clock import Clock
 from app.core.exchange import Exchange
 from app.core.identity import Principal
-from app.core.money import usd_text
 from app.core.records import Attempt, Outcome, OwnedObject, Record
-from app.core.usage import Usage
 from app.limits.limiter import Outcome as Settlement
 from app.metering.meter import Meter
 from app.pipeline.admission import Admitted
-from app.telemetry.logs import LogWriter
-from app.telemetry.metrics import Metrics
+from app.pipeline.desk import Desk
+from app.pipeline.report import report
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
 
@@ -32,58 +29,7 @@ FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
 """An answer's id where it is the first member, as it is with every server seen so far."""
 
 
-class Books(Protocol):
-    """Where requests are written down. Synchronous, and never lost: see the ledger."""
-
-    def attempt(self, request_id: str, attempt: Attempt) -> bytes:
-        """A further attempt follows one that was void: into the journal; what stands there."""
-
-    def seen(self, owned: OwnedObject) -> None:
-        """A request created an object upstream; its owner is known before the client knows the id."""
-
-    def close(self, record: Record) -> bytes:
-        """The request has ended: into the journal; what stands there."""
-
-    def submit(self, record: Record) -> None:
-        """Nothing about it changes any more: into the ledger."""
-
-
-class Drains:
-    """How many streams without a client each key has running upstream."""
-
-    PER_KEY_MAX = 20
-
-    def __init__(self) -> None:
-        self._running: dict[str, int] = {}
-
-    def __repr__(self) -> str:
-        return f"Drains(running={sum(self._running.values())})"
-
-    def begin(self, key_id: str) -> bool:
-        """Whether one more may run; each begun one must be ended."""
-        running = self._running.get(key_id, 0)
-        if running >= self.PER_KEY_MAX:
-            return False
-        self._running[key_id] = running + 1
-        return True
-
-    def end(self, key_id: str) -> None:
-        running = self._running.get(key_id, 0) - 1
-        if running > 0:
-            self._running[key_id] = running
-        else:
-            self._running.pop(key_id, None)
-
-
-class Desk(msgspec.Struct, frozen=True):
-    """The parts that every flight reports to."""
-
-    clock: Clock
-    books: Books
-    accounts: Accounts
-    metrics: Metrics
-    log: LogWriter
-    drains: Drains
+OnSettled: TypeAlias = Callable[[Record, Outcome], None]
 
 
 class Flight:
@@ -99,11 +45,14 @@ class Flight:
         "_owns",
         "_principal",
         "answered_s",
+        "asker_gone",
         "cancel_on_disconnect",
         "client_gone",
         "drain_tokens_max",
         "first_byte_s",
         "meter",
+        "on_own_failure",
+        "on_settled",
         "record",
         "sent_s",
     )
@@ -123,10 +72,16 @@ class Flight:
         """``owns``: the response is stored upstream and belongs to the team from now on.
 
         ``drain_tokens_max``: how much output a stream may still produce once its client has left.
+
+        Where others wait for the answer, ``on_settled`` is told of the record and of how the answer itself ended,
+        and ``on_own_failure`` that the call fails for a reason that is not theirs.
         """
         self.meter = meter
         self.record: Record | None = None
         self.client_gone = False
+        self.asker_gone = False
+        self.on_settled: OnSettled | None = None
+        self.on_own_failure: Callable[[], None] | None = None
         self.cancel_on_disconnect = cancel_on_disconnect
         self.drain_tokens_max = drain_tokens_max
         self.sent_s: float | None = None
@@ -244,6 +199,11 @@ class Flight:
             self._drain_bytes_end = self.meter.reading.output_bytes + 4 * self.drain_tokens_max
         return False
 
+    def asker_left(self) -> None:
+        """Its own client has gone; others still wait for the answer."""
+        self.asker_gone = True
+        self._desk.metrics.disconnects.labels("shared").inc()
+
     # -- the end ------------------------------------------------------------------------------
 
     def settle(self, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
@@ -251,7 +211,8 @@ class Flight:
         if self.record is not None:
             return self.record
         desk = self._desk
-        if self.client_gone and outcome != "interrupted":
+        of_answer = outcome
+        if (self.client_gone or self.asker_gone) and outcome != "interrupted":
             outcome = "disconnected"
         payload = b""
         try:
@@ -261,6 +222,8 @@ class Flight:
         finally:
             # Whatever goes wrong here, a lease that is kept for ever would lock its key out.
             self._give_back(payload)
+        if self.on_settled is not None:
+            self.on_settled(record, of_answer)
         return record
 
     def _give_back(self, payload: bytes) -> None:
@@ -297,7 +260,7 @@ class Flight:
             self._desk.drains.end(self._principal.key_id)
         record = self.settle("interrupted", void=not was_sent, error_code="internal_error")
         self._desk.books.submit(record)
-        self._tell(record)
+        report(self._desk, self._principal, record, self._exchange.started_s, self)
 
     def _own(self, response_id: str) -> None:
         self._owns = False
@@ -311,62 +274,3 @@ class Flight:
                 created_at_ms=self._desk.clock.now_ms(),
             )
         )
-
-    def _tell(self, record: Record) -> None:
-        desk, principal = self._desk, self._principal
-        ended_s = desk.clock.monotonic_s()
-        cost, usage, estimated = _sums(record)
-        if record.status is not None and 200 <= record.status < 300:
-            desk.metrics.served(record.model)
-        told = desk.metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
-        told.requests += 1
-        if cost is None:
-            told.unpriced += 1
-        else:
-            told.cost_nanousd += cost
-        told.input_tokens += usage.input_tokens
-        told.cached_tokens += usage.cached_tokens
-        told.output_tokens += usage.output_tokens
-        told.reasoning_tokens += usage.reasoning_tokens
-        if record.suspect:
-            desk.metrics.suspect.labels(record.upstream).inc()
-        started_s = self._exchange.started_s
-        times = told.times
-        times.duration.observe(ended_s - started_s)
-        if self.sent_s is not None:
-            times.upstream.observe(ended_s - self.sent_s)
-            if self.first_byte_s is not None:
-                times.first_byte.observe(self.first_byte_s - started_s)
-                if self.answered_s is not None:
-                    own_s = self.sent_s - started_s
-                    if not record.stream:
-                        own_s += self.first_byte_s - self.answered_s
-                    times.overhead.observe(own_s)
-        desk.log.info(
-            "request",
-            request_id=record.request_id,
-            team=principal.team_name,
-            key_id=record.key_id,
-            secret_id=record.secret_id,
-            endpoint=record.endpoint,
-            model=record.model,
-            upstream=record.upstream,
-            status=record.status,
-            outcome=record.outcome,
-            error_code=record.error_code,
-            stream=record.stream,
-            attempts=record.attempts,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cost_usd=None if cost is None else usd_text(cost),
-            estimated=estimated,
-            duration_ms=round((ended_s - started_s) * 1000, 1),
-        )
-
-
-def _sums(record: Record) -> tuple[int | None, Usage, bool]:
-    """Cost (None: unpriced), usage and whether any of it is an estimate, over all attempts."""
-    last = record.entries[-1]
-    estimated = last.kind == "estimate"
-    # Every attempt but the last is void, so the last one's figures are the sums.
-    return last.cost_nanousd, last.usage, estimated

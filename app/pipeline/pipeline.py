@@ -9,6 +9,8 @@ import msgspec
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.auth.references import refuse_stored_objects
+from app.cache.cache import ResponseCache
+from app.cache.telling import bypass_headers
 from app.catalog import Catalog, Route
 from app.catalog.catalog import choose
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
@@ -28,6 +30,7 @@ from app.core.identity import Principal
 from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
 from app.core.patterns import matches_any
 from app.core.peek import Peek, peek
+from app.core.records import CacheResult, Record
 from app.core.tags import tags_of
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
@@ -39,14 +42,20 @@ from app.metering.meter import Meter
 from app.metering.pricing import PriceBook
 from app.pipeline.admission import Admission, Admitted, Question
 from app.pipeline.carriage import Cargo, Carrier
-from app.pipeline.flight import Desk, Flight
+from app.pipeline.desk import Desk
+from app.pipeline.flight import Flight
 from app.pipeline.models import ModelList
+from app.pipeline.plan import Plan
+from app.pipeline.riders import Shared
+from app.pipeline.saving import Saving
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
+
+REFUSED_HEADERS = bypass_headers("refused")
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -63,6 +72,7 @@ class Parts(msgspec.Struct, frozen=True):
     journal: Journal
     desk: Desk
     sweep: Sweep
+    cache: ResponseCache
 
 
 class Load:
@@ -77,19 +87,6 @@ class Load:
 
     def __repr__(self) -> str:
         return f"Load(in_flight={self.in_flight})"
-
-
-class Plan(msgspec.Struct):
-    """What a request asks for, and the routes that may serve it."""
-
-    ask: Peek
-    body: bytes
-    routes: tuple[Route, ...]
-
-    def take_body(self) -> bytes:
-        """The body, kept here no longer: a stream must not hold it for as long as it runs."""
-        body, self.body = self.body, b""
-        return body
 
 
 class Pipeline:
@@ -110,6 +107,18 @@ class Pipeline:
             parts.desk.metrics,
             blocks_unpriced=parts.configuration.on_unpriced == "block",
             keeps_unlimited=parts.configuration.durability == "shared",
+            counts_saved_tokens=parts.configuration.cache.count_tokens,
+        )
+        self._saving = Saving(
+            parts.cache,
+            parts.configuration,
+            parts.catalog,
+            parts.pools,
+            self._admission,
+            parts.desk,
+            parts.journal,
+            parts.authenticator.running,
+            self._fly,
         )
         self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log, self._admission.may_retry)
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
@@ -145,12 +154,13 @@ class Pipeline:
             if not exchange.endpoint.metered:
                 await self._list_models(exchange, principal)
                 return
-            await self._fly(exchange, principal, await self._plan(exchange, principal))
-        except Unavailable:
-            # Of those there would be too many, and they are not about the request.
-            raise
+            plan = await self._plan(exchange, principal)
+            await self._saving.answer(exchange, principal, plan)
         except GatewayError as error:
-            self._note(exchange, principal, error)
+            error.headers += REFUSED_HEADERS
+            # Of those that are not about the request there would be too many.
+            if not isinstance(error, Unavailable):
+                self._note(exchange, principal, error)
             raise
         finally:
             self._load.in_flight -= 1
@@ -178,7 +188,8 @@ class Pipeline:
         ask = peek(exchange.endpoint.family, document)
         try:
             refuse_stored_objects(exchange.endpoint.family, document)
-            return Plan(ask, document.body, await self._resolve(exchange, principal, ask))
+            routes = await self._resolve(exchange, principal, ask)
+            return Plan(ask, document.body, routes, self._saving.inquire(exchange, principal, ask, document, routes))
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
             raise
@@ -202,8 +213,10 @@ class Pipeline:
                 )
         return routes
 
-    async def _fly(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
-        """From the reservation on, every way out leads through ``land``."""
+    async def _fly(self, exchange: Exchange, principal: Principal, plan: Plan, shared: Shared | None) -> Record | None:
+        """From the reservation on, every way out leads through ``land``. ``shared``: others wait for the answer,
+        or it is kept. Returns what it left on the bill.
+        """
         parts = self._parts
         ask, routes = plan.ask, plan.routes
         route = choose(routes) or routes[0]
@@ -211,7 +224,9 @@ class Pipeline:
         try:
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
-            admitted = await self._admission.admit(Question(exchange, principal, ask, size, route, bounds, tags))
+            did: CacheResult = "bypass" if shared is None else "miss"
+            question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
+            admitted = await self._admission.admit(question)
         except GatewayError as error:
             error.explanation = {"model": quoted(ask.model), **error.explanation}
             raise
@@ -219,7 +234,16 @@ class Pipeline:
             flight = self._open(exchange, principal, ask, size, admitted)
             limit_headers = ratelimit_headers(admitted.grant.standings)
             others = self._admission.may_follow(route, routes)
-            cargo = Cargo(plan.take_body(), ask.model, ask.model_span, ask.stream, others, bounds, limit_headers)
+            cargo = Cargo(
+                plan.take_body(),
+                ask.model,
+                ask.model_span,
+                ask.stream,
+                others,
+                bounds,
+                limit_headers,
+                plan.cache_headers,
+            )
             parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:
             self._admission.give_back(admitted)
@@ -227,18 +251,21 @@ class Pipeline:
         if ask.stream:
             parts.desk.accounts.watch(exchange.request_id, flight.progress)
         relay = Relay(
-            exchange.connection,
+            exchange.connection if shared is None else shared.answer,
             flight,
             sweep=parts.sweep,
             collection=self._load.collection,
             policy=parts.configuration.stream,
             slow_client_s=parts.configuration.server.slow_client_s,
         )
+        if shared is not None:
+            cargo.revocable = shared.board(flight, relay)
         try:
             await self._carrier.carry(flight, relay, exchange, cargo, route)
         finally:
             relay.close()
             flight.land(was_sent=relay.was_sent)
+        return flight.record
 
     def _open(self, exchange: Exchange, principal: Principal, ask: Peek, size: Ask, admitted: Admitted) -> Flight:
         """The tally of an admitted request, and the one who will close it."""

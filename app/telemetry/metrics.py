@@ -38,7 +38,8 @@ class Metrics:
         self._models: set[str] = set()
         self._gauges: dict[str, OverWorkers] = {}
         self._shared: SharedMetrics | None = None
-        self.registry.register(RequestCollector(self._sums, self._times))
+        self.cache_results = {"hit": 0, "joined": 0, "miss": 0, "bypass": 0}
+        self.registry.register(RequestCollector(self._sums, self._times, self.cache_results))
         self._add_events()
 
     def _add_events(self) -> None:
@@ -77,6 +78,18 @@ class Metrics:
             "headgate_configuration_reloads_total",
             "Changed configurations, by whether they are in force now.",
             ("result",),
+            registry=registry,
+        )
+        self.shadow_hits = Counter(
+            "headgate_cache_shadow_hits_total",
+            "Requests that the cache would have answered in mode shadow, by the mode that it would take.",
+            ("mode",),
+            registry=registry,
+        )
+        self.shadow_saved_usd = Counter(
+            "headgate_cache_shadow_saved_usd_total",
+            "What those would not have cost, in US dollars.",
+            ("mode",),
             registry=registry,
         )
         self.degraded = Gauge(

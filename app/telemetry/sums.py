@@ -72,6 +72,7 @@ class RequestSums:
         "output_tokens",
         "reasoning_tokens",
         "requests",
+        "saved_nanousd",
         "times",
         "unpriced",
     )
@@ -81,6 +82,7 @@ class RequestSums:
         self.requests = 0
         self.unpriced = 0
         self.cost_nanousd = 0
+        self.saved_nanousd = 0
         self.input_tokens = 0
         self.cached_tokens = 0
         self.output_tokens = 0
@@ -98,14 +100,24 @@ HISTOGRAMS = (
 class RequestCollector(Collector):
     """Shows the sums as metrics."""
 
-    def __init__(self, series: Mapping[SeriesKey, RequestSums], times: Mapping[tuple[str, str], Times]) -> None:
+    def __init__(
+        self,
+        series: Mapping[SeriesKey, RequestSums],
+        times: Mapping[tuple[str, str], Times],
+        cache_results: Mapping[str, int],
+    ) -> None:
         self._series = series
         self._times = times
+        self._cache_results = cache_results
 
     def collect(self) -> Iterable[Metric]:
         # Copies, since the event loop may add a series while the page is rendered in a thread.
         series = list(self._series.items())
         yield from self._counters(series)
+        cache = CounterMetricFamily("headgate_cache", "Admitted requests, by what the cache did.", labels=("result",))
+        for result, count in self._cache_results.items():
+            cache.add_metric((result,), count)
+        yield cache
         for attribute, name, text in HISTOGRAMS:
             family = HistogramMetricFamily(name, text, labels=TIME_LABELS)
             for labels, times in list(self._times.items()):
@@ -121,16 +133,20 @@ class RequestCollector(Collector):
             "headgate_tokens", "Tokens, by type; input includes cached.", labels=(*MONEY_LABELS, "type")
         )
         cost = CounterMetricFamily("headgate_cost_usd", "Cost in US dollars.", labels=MONEY_LABELS)
+        saved = CounterMetricFamily(
+            "headgate_saved_usd", "What answers from the cache, and joined calls, did not cost.", labels=MONEY_LABELS
+        )
         unpriced = CounterMetricFamily(
             "headgate_unpriced_requests", "Requests whose model had no price.", labels=MONEY_LABELS
         )
         money: dict[tuple[str, ...], list[int]] = {}
         for key, sums in series:
             requests.add_metric(key, sums.requests)
-            added = money.setdefault(key[:4], [0] * 6)
+            added = money.setdefault(key[:4], [0] * 7)
             for index, value in enumerate(
                 (
                     sums.cost_nanousd,
+                    sums.saved_nanousd,
                     sums.unpriced,
                     sums.input_tokens,
                     sums.cached_tokens,
@@ -139,9 +155,10 @@ class RequestCollector(Collector):
                 )
             ):
                 added[index] += value
-        for labels, (cost_nanousd, without_price, *counts) in money.items():
+        for labels, (cost_nanousd, saved_nanousd, without_price, *counts) in money.items():
             cost.add_metric(labels, cost_nanousd / NANO_PER_USD)
+            saved.add_metric(labels, saved_nanousd / NANO_PER_USD)
             unpriced.add_metric(labels, without_price)
             for kind, count in zip(("input", "cached", "output", "reasoning"), counts, strict=True):
                 tokens.add_metric((*labels, kind), count)
-        yield from (requests, tokens, cost, unpriced)
+        yield from (requests, tokens, cost, saved, unpriced)

@@ -19,11 +19,11 @@ from app.core.errors import (
     UpstreamUnreachable,
 )
 from app.core.exchange import Connection, Endpoint, Family
+from app.core.sse import EventReader, EventSplitter
 from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
-from app.core.sse import EventReader, EventSplitter
 from app.upstream.watch import Sweep, Watched
 
 HELD_BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -244,7 +244,7 @@ class Relay:
         """
         kept: list[bytes] | None = [first] if self._collect(len(first)) else None
         self._witness.saw_beginning(first)
-        self._start(status, headers)
+        self.connection.start(status, headers)
         last = first
         while True:
             chunk, cut = await self._next(answer)
@@ -258,7 +258,7 @@ class Relay:
                 if size > COLLECTED_BYTES_MAX or not self._collect(size):
                     self._collect(0)
                     kept = None
-            self._write(last)
+            self.connection.write(last)
             last = chunk
             if self.connection.write_paused:
                 await self._drained()
@@ -267,7 +267,7 @@ class Relay:
         else:
             self._witness.saw_json(b"".join(kept))
         self._witness.saw_last()
-        self._write(last)
+        self.connection.write(last)
         return None
 
     async def stream(self, answer: Answer, status: int, headers: Headers) -> Cut | None:
@@ -278,7 +278,7 @@ class Relay:
             self._drain_deadline_s = self._loop.time() + self._policy.drain_s_max
         passage = self._passage = Passage(self._family)
         splitter, reader, trail = passage.splitter, passage.reader, passage.trail
-        self._start(status, headers)
+        self.connection.start(status, headers)
         while True:
             chunk, cut = await self._next(answer, SILENCE_S if splitter.held else None)
             if cut is not None or chunk == b"":
@@ -306,7 +306,7 @@ class Relay:
             return "upstream_disconnected"
         self._witness.saw_last()
         if rest:
-            self._write(rest)
+            self.connection.write(rest)
         return None
 
     def _show(self, reader: EventReader, trail: Trail | None, released: bytes) -> None:
@@ -319,7 +319,7 @@ class Relay:
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
-        self._write(released)
+        self.connection.write(released)
 
     def _collect(self, size: int) -> bool:
         """Hold ``size`` bytes in all; False, and nothing is held, where there is no room for them."""
@@ -329,14 +329,6 @@ class Relay:
             self._collection.change(-size)
             self._collected = 0
         return fits
-
-    def _start(self, status: int, headers: Headers) -> None:
-        if not self.client_gone:
-            self.connection.start(status, headers)
-
-    def _write(self, data: bytes) -> None:
-        if not self.client_gone:
-            self.connection.write(data)
 
     async def _drained(self) -> None:
         """Wait for a slow client. The upstream is not read meanwhile: it is slowed down too, and not to blame."""

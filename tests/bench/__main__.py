@@ -96,13 +96,16 @@ class Bench:
         self.stack.callback(process.terminate)
         return psutil.Process(process.pid)
 
-    def gateway(self) -> tuple[psutil.Process, int, str]:
+    def gateway(self, *, with_redis: bool = True) -> tuple[psutil.Process, int, str]:
         port = free_port()
         config = self.folder / "headgate.yaml"
         config.write_text(CONFIG.format(upstream=self.upstream))
-        redis = self.stack.enter_context(ValkeyServer())
-        os.sched_setaffinity(redis.pid, self.other_cores)
-        data = self.folder / "data"
+        environment = {}
+        if with_redis:
+            redis = self.stack.enter_context(ValkeyServer())
+            os.sched_setaffinity(redis.pid, self.other_cores)
+            environment["HEADGATE_REDIS_URL"] = redis.url
+        data = self.folder / ("data" if with_redis else "data-memory")
         process = self.start(
             [
                 sys.executable,
@@ -117,7 +120,7 @@ class Bench:
                 str(data),
             ],
             self.server_cores,
-            HEADGATE_REDIS_URL=redis.url,
+            **environment,
         )
         for _ in range(200):
             if (data / "first-run.json").exists():
@@ -190,15 +193,31 @@ def measure(bench: Bench, server: psutil.Process, port: int, key: str) -> dict[s
     return figures
 
 
+def measure_cache(bench: Bench, server: psutil.Process, port: int, key: str, store: str) -> dict[str, float]:
+    """A hit beside a miss, which is looked for, called and kept."""
+    figures: dict[str, float] = {}
+    for cached in ("miss", "hit"):
+        bench.load(port, key, connections=64, requests=2000, size=850, cached=cached)
+        cost, _ = bench.cpu_us(server, port, key, connections=64, requests=12_000, size=850, cached=cached)
+        figures[f"cache in {store}: CPU per {cached}, µs"] = cost
+    return figures
+
+
 def main() -> None:
     with ExitStack() as stack:
         bench = Bench(stack)
-        gateway = measure(bench, *bench.gateway())
+        redis = bench.gateway()
+        gateway = measure(bench, *redis)
+        gateway |= measure_cache(bench, *redis, "Redis")
+        gateway |= measure_cache(bench, *bench.gateway(with_redis=False), "memory")
         other = bench.nginx()
         nginx = measure(bench, *other) if other is not None else None
     print(f"{'':34}{'headgate':>10}{'nginx':>10}{'times':>8}")
     for name, value in gateway.items():
-        beside = f"{nginx[name]:10.1f}{value / nginx[name]:8.1f}" if nginx else f"{'not here':>10}"
+        if nginx is None:
+            beside = f"{'not here':>10}"
+        else:
+            beside = f"{nginx[name]:10.1f}{value / nginx[name]:8.1f}" if name in nginx else ""
         print(f"{name:34}{value:10.1f}{beside}")
 
 

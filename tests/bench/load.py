@@ -62,10 +62,18 @@ class Client(asyncio.Protocol):
             self.done.set_result(None)
 
 
+NUMBER = b"########"
+"""Where each request of ``cached: miss`` differs from every other."""
+
+
 def request(plan: dict) -> bytes:
-    content = plan["text"] + "x" * max(0, plan.get("size", 0) - len(plan["text"]))
+    """``cached``: ``pass`` (nothing may be kept), ``miss`` (each is asked once), ``hit`` (the same each time)."""
+    cached = plan.get("cached", "pass")
+    text = plan["text"] + (NUMBER.decode() if cached == "miss" else "")
+    content = text + "x" * max(0, plan.get("size", 0) - len(text))
+    temperature = 1 if cached == "pass" else 0
     body = json.dumps(
-        {"model": "gpt-4.1", "input": content, "temperature": 0, "store": False, "stream": plan["stream"]},
+        {"model": "gpt-4.1", "input": content, "temperature": temperature, "store": False, "stream": plan["stream"]},
         separators=(",", ":"),
     ).encode()
     return (
@@ -91,6 +99,7 @@ async def run(plan: dict) -> dict:
         await asyncio.sleep(plan["hold_s"])
         return {}
     left = plan["requests"]
+    first = time.time_ns() // 10_000_000 % 90_000_000
     times: list[float] = []
 
     async def work(client):
@@ -98,7 +107,7 @@ async def run(plan: dict) -> dict:
         while left > 0:
             left -= 1
             start = time.perf_counter()
-            await client.ask(raw)
+            await client.ask(raw.replace(NUMBER, b"%08d" % (first + left)))
             times.append(time.perf_counter() - start)
 
     began = time.perf_counter()

@@ -75,6 +75,14 @@ async def test_the_simulator_is_started_once_for_whoever_asks_first(tmp_path):
     assert not (tmp_path / "simulator.sock").exists()
 
 
+class FakeCache:
+    def __init__(self):
+        self.bytes_max = None
+
+    def resize(self, memory_bytes_max):
+        self.bytes_max = memory_bytes_max
+
+
 class Parts(msgspec.Struct, frozen=True):
     """Those parts that a configuration makes."""
 
@@ -82,6 +90,7 @@ class Parts(msgspec.Struct, frozen=True):
     pools: Any
     catalog: Any = None
     prices: Any = None
+    cache: Any = msgspec.field(default_factory=FakeCache)
 
 
 class FakePipeline:
@@ -121,6 +130,7 @@ async def test_all_of_it_is_swapped_at_once_and_what_is_not_configured_is_handed
     assert switch.app.swaps == [(switch.pipeline, changed.server)]
     assert switch.configuration is changed and set(switch.pools) == {"a", "c"}
     assert switch.pipeline.parts.catalog is not None and switch.pipeline.parts.prices is not None
+    assert switch.pipeline.parts.cache.bytes_max == changed.cache.memory_bytes_max
 
 
 async def test_a_pool_is_closed_when_the_last_request_that_may_use_it_has_ended(switch, closed):

@@ -8,10 +8,10 @@ import pytest
 from openai.types.responses import ResponseErrorEvent, ResponseFailedEvent, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from app.core.sse import HOLD_BYTES_MAX, Event, EventReader, EventSplitter
 from app.settings import StreamSettings
 from app.upstream.endings import KEPT_BYTES_MAX, MESSAGES, Trail, chat_ending, response_ending
 from app.upstream.relay import Collection, Passage, Relay
-from app.core.sse import HOLD_BYTES_MAX, Event, EventReader, EventSplitter
 from app.upstream.watch import Sweep
 
 AT_MS = 1_790_000_000_123

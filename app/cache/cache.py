@@ -1,0 +1,213 @@
+"""The cache of one process: a store, the calls in flight, and what was cleared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+
+from app.cache.clears import Clears
+from app.cache.entry import JSON_FORM, STREAM_FORM, Address, CacheStore, Entry, Look
+from app.cache.forms import final_response, is_complete
+from app.cache.inquiry import IDEMPOTENCY_FORM, Inquiry
+from app.cache.leases import LOOK_EVERY_S, WAIT_S_MAX, Leases
+from app.cache.memory import MemoryStore
+from app.cache.sharing import Held, SharedAnswer
+from app.cache.synthesis import stream_of
+from app.core.clock import Clock
+from app.core.errors import Headers
+from app.core.exchange import Family
+from app.core.ids import random_base62
+from app.core.records import Outcome, Record
+
+TOKEN_CHARS = 16
+HELD_BYTES_MAX = 128 * 1024 * 1024
+JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
+STREAM_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+class Lead(msgspec.Struct, eq=False):
+    """The call is this request's to make: others who ask the same wait for its answer.
+
+    ``change`` is the last change of the ledger that is known when it begins. ``record`` is what the call left on
+    the bill, once it is settled, and ``outcome`` how the answer ended. ``entry`` is what was found instead of a
+    call, for those who waited meanwhile.
+    """
+
+    inquiry: Inquiry
+    shared: SharedAnswer
+    token: str
+    change: int
+    record: Record | None = None
+    outcome: Outcome = "failed"
+    entry: Entry | None = None
+
+
+class ResponseCache:
+    """``secret`` (32 bytes) is of the deployment: digests are keyed with it.
+
+    ``is_local``: the store answers at once, and nobody else uses it.
+    """
+
+    def __init__(self, store: CacheStore, secret: bytes, clock: Clock, *, is_local: bool) -> None:
+        self.store = store
+        self.secret = secret
+        self.is_local = is_local
+        self.clears = Clears()
+        self._clock = clock
+        self._held = Held(HELD_BYTES_MAX)
+        self._leads: dict[Address, Lead] = {}
+        self._leases = Leases(store)
+        self._process = random_base62(TOKEN_CHARS)
+        self._numbers = 0
+
+    def __repr__(self) -> str:
+        return f"ResponseCache({self.store!r}, in_flight={len(self._leads)})"
+
+    def start(self) -> None:
+        self._leases.start()
+
+    def resize(self, memory_bytes_max: int) -> None:
+        """What is kept in memory may take so much from now on; a store elsewhere has bounds of its own."""
+        if isinstance(self.store, MemoryStore):
+            self.store.resize(memory_bytes_max)
+
+    async def close(self) -> None:
+        await self._leases.close()
+        await self.store.close()
+
+    # -- what is kept ---------------------------------------------------------------------------
+
+    async def look(self, inquiry: Inquiry, token: str = "") -> Look:
+        """What is kept for the request and may be told to it, in its form; with ``token`` else who is at work on it."""
+        address = inquiry.address
+        if address is None:
+            return Look()
+        if not inquiry.looks:
+            return Look()
+        found = await self.store.look(address, also=inquiry.also, token=token)
+        if found.entry is None:
+            return found
+        if found.form == address.form:
+            return found if self.may_tell(found.entry, inquiry) else Look()
+        made = self._as_stream(found.entry) if self.may_tell(found.entry, inquiry) else None
+        if made is not None:
+            return Look(entry=made, form=address.form)
+        # There is only the other form, of which no stream can be made.
+        return await self.store.look(address, token=token)
+
+    def may_tell(self, entry: Entry, inquiry: Inquiry) -> bool:
+        """Whether the entry is an answer to the request by now."""
+        age_s = (self._clock.now_ms() - entry.made_at_ms) / 1000
+        if age_s > inquiry.ttl_s or (inquiry.age_s_max is not None and age_s > inquiry.age_s_max):
+            return False
+        # What an Idempotency-Key stands for was promised: clearing the cache does not have it done twice.
+        return bool(inquiry.request_digest) or not self.clears.takes(entry)
+
+    def age_s(self, entry: Entry) -> int:
+        return max(0, self._clock.now_ms() - entry.made_at_ms) // 1000
+
+    def ttl_left_s(self, entry: Entry) -> int:
+        return max(0, entry.expires_at_ms - self._clock.now_ms()) // 1000
+
+    def keep(self, lead: Lead, family: Family, entry: Entry) -> bool:
+        """Keep the whole answer of a call, if it may be; False where it may not. What an Idempotency-Key stands for
+        may be any answer, so long as it is whole.
+        """
+        address = lead.inquiry.address
+        if address is None:
+            return False
+        derived = None
+        if address.form != IDEMPOTENCY_FORM:
+            form = STREAM_FORM if lead.shared.is_stream else JSON_FORM
+            if not is_complete(family, form, entry.status, entry.headers, entry.body):
+                return False
+        if lead.shared.is_stream and family == "responses" and address.form != IDEMPOTENCY_FORM:
+            body = final_response(entry.body)
+            if body is not None:
+                headers = _retyped(entry.headers, JSON_HEADERS)
+                derived = (
+                    Address(address.digest, JSON_FORM),
+                    msgspec.structs.replace(entry, body=body, headers=headers),
+                )
+        held = self._leases.remove(address, lead.token)
+        self.store.keep(address, entry, token=lead.token if held else "", derived=derived)
+        return True
+
+    def _as_stream(self, entry: Entry) -> Entry | None:
+        body = stream_of(entry.body)
+        if body is None:
+            return None
+        return msgspec.structs.replace(entry, body=body, headers=_retyped(entry.headers, STREAM_HEADERS))
+
+    # -- calls in flight ------------------------------------------------------------------------
+
+    def lead_of(self, inquiry: Inquiry) -> Lead | None:
+        """The call in flight that the request may join."""
+        if not inquiry.joins or inquiry.address is None:
+            return None
+        lead = self._leads.get(inquiry.address)
+        return lead if lead is not None and lead.shared.is_open else None
+
+    @asynccontextmanager
+    async def leading(self, inquiry: Inquiry, shared: SharedAnswer) -> AsyncIterator[Lead]:
+        """The request is the one to call, until the end of the block, whatever comes of it."""
+        self._numbers += 1
+        lead = Lead(inquiry, shared, f"{self._process}.{self._numbers}", self.clears.change)
+        address = inquiry.address
+        if address is not None and inquiry.joins:
+            self._leads[address] = lead
+        try:
+            yield lead
+        finally:
+            shared.close()
+            if address is not None:
+                if self._leads.get(address) is lead:
+                    del self._leads[address]
+                if self._leases.remove(address, lead.token):
+                    self.store.release(address, lead.token)
+
+    def new_answer(self, bytes_max: int, slow_client_s: float, common_of: Callable[[Headers], Headers]) -> SharedAnswer:
+        """A place for an answer of up to ``bytes_max`` bytes that is kept while it is in flight."""
+        shared = SharedAnswer(bytes_max=bytes_max, held=self._held, slow_client_s=slow_client_s)
+        shared.common_of = common_of
+        return shared
+
+    async def wait_for_others(self, lead: Lead) -> Look:
+        """What is kept; else nothing, once the call is this process's to make: it has the lease, no other replica
+        answers in time, or the store is away. Ends early where nobody is left who waits.
+        """
+        inquiry = lead.inquiry
+        token = "" if self.is_local or not inquiry.looks else lead.token
+        deadline_s = self._clock.monotonic_s() + WAIT_S_MAX
+        while True:
+            look = await self.look(inquiry, token)
+            if look.holder == token and token and inquiry.address is not None:
+                self._leases.add(inquiry.address, token)
+            if not look.holder or look.holder == token or lead.shared.disconnected:
+                return look
+            if self._clock.monotonic_s() >= deadline_s:
+                return Look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    async def claim(self, lead: Lead) -> Look:
+        """For an Idempotency-Key: what it stands for already, or who is at work on it. The lease names the request
+        as well, so that another request with the key is told apart while the first one runs.
+        """
+        inquiry = lead.inquiry
+        lead.token = f"{lead.token}:{inquiry.request_digest.hex()}"
+        look = await self.look(inquiry, lead.token)
+        if look.holder == lead.token and inquiry.address is not None:
+            self._leases.add(inquiry.address, lead.token)
+        return look
+
+
+def _retyped(headers: Headers, replacement: Headers) -> Headers:
+    return [header for header in headers if header[0] != b"content-type"] + replacement
+
+
+def is_of_request(token: str, inquiry: Inquiry) -> bool:
+    """Whether the lease of an Idempotency-Key was taken for this very request."""
+    return token.rpartition(":")[2] == inquiry.request_digest.hex()

@@ -1,0 +1,51 @@
+"""What was cleared: entries that were begun before it are not answers any more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from app.cache.entry import Entry
+from app.core.patterns import compile_pattern
+from app.store.cache import CacheClear
+
+
+class Clears:
+    """The clearings that the ledger tells of, and the number of its last change that is known here.
+
+    An entry bears the number that was known when its call began: a clearing with a higher one takes it away,
+    also if it was kept after the clearing.
+    """
+
+    def __init__(self) -> None:
+        self.change = 0
+        self._all = 0
+        self._narrow: dict[tuple[str, str], tuple[int, re.Pattern[str] | None]] = {}
+
+    def __repr__(self) -> str:
+        return f"Clears(change={self.change}, narrow={len(self._narrow)})"
+
+    def take(self, clears: Sequence[CacheClear], change: int) -> None:
+        """``clears`` are new; all up to the number ``change`` are known now."""
+        for clear in clears:
+            if not clear.team_id and not clear.model:
+                self._all = max(self._all, clear.change)
+            else:
+                pattern = compile_pattern(clear.model) if clear.model else None
+                self._narrow[clear.team_id, clear.model] = (clear.change, pattern)
+        for key in [key for key, (number, _) in self._narrow.items() if number <= self._all]:
+            del self._narrow[key]
+        self.change = max(self.change, change)
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry is not to be used any more."""
+        if entry.change < self._all:
+            return True
+        for (team_id, _), (number, pattern) in self._narrow.items():
+            if (
+                entry.change < number
+                and team_id in {"", entry.team_id}
+                and (pattern is None or any(pattern.fullmatch(name) for name in (entry.model_requested, entry.model)))
+            ):
+                return True
+        return False

@@ -1,0 +1,19 @@
+-- Keeps an answer, perhaps in two forms, and gives the lease on it back.
+--
+-- KEYS[1]  the answer's key                     hg:cache:{5f0c…}:json
+-- KEYS[2]  the lease                            hg:cache:{5f0c…}:json:lease
+-- KEYS[3]  the key of the other form, if any    hg:cache:{5f0c…}:stream
+-- ARGV[1]  the token that may have the lease, '' if none has   01936a2e-…
+-- ARGV[2]  the value of KEYS[1]
+-- ARGV[3]  how long it is kept, ms              3600000
+-- ARGV[4]  the value of KEYS[3], with ARGV[5] its ms: kept only where there is none
+--
+-- Answers OK, or the error with which the server refused the first value; the second is not tried then.
+-- There are no flags in front of this script: with them a full server would refuse all of it, and the lease would
+-- stay. So it refuses the SET alone.
+assert((#KEYS == 2 and #ARGV == 3) or (#KEYS == 3 and #ARGV == 5), 'keep takes 2 keys and 3 arguments, or 3 and 5')
+
+local kept = redis.pcall('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+if #KEYS == 3 and not kept.err then redis.pcall('SET', KEYS[3], ARGV[4], 'PX', ARGV[5], 'NX') end
+if ARGV[1] ~= '' and redis.pcall('GET', KEYS[2]) == ARGV[1] then redis.pcall('DEL', KEYS[2]) end
+return kept

@@ -1,0 +1,33 @@
+"""What a request asks for, once its body was read."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.cache.inquiry import Inquiry
+from app.cache.telling import bypass_headers, miss_headers
+from app.catalog import Route
+from app.core.errors import Headers
+from app.core.peek import Peek
+
+
+class Plan(msgspec.Struct):
+    """What a request asks for, the routes that may serve it, and what the cache has to do with it."""
+
+    ask: Peek
+    body: bytes
+    routes: tuple[Route, ...]
+    inquiry: Inquiry
+
+    def take_body(self) -> bytes:
+        """The body, kept here no longer: a stream must not hold it for as long as it runs."""
+        body, self.body = self.body, b""
+        return body
+
+    @property
+    def cache_headers(self) -> Headers:
+        """What a client is told of the cache where a call is made for it."""
+        inquiry = self.inquiry
+        if inquiry.address is None or inquiry.shadow:
+            return bypass_headers(inquiry.reason)
+        return miss_headers(inquiry.reason)

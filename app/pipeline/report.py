@@ -1,0 +1,75 @@
+"""What metrics and log are told of a request that has ended."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from app.core.identity import Principal
+from app.core.money import usd_text
+from app.core.records import Record
+from app.pipeline.desk import Desk
+
+
+class Moments(Protocol):
+    """When things happened, in seconds of the monotonic clock; None for what did not happen."""
+
+    sent_s: float | None
+    answered_s: float | None
+    first_byte_s: float | None
+
+
+def report(desk: Desk, principal: Principal, record: Record, started_s: float, moments: Moments | None) -> None:
+    """Tell them. ``moments``: those of the call; None where nothing was sent for the request."""
+    ended_s = desk.clock.monotonic_s()
+    metrics = desk.metrics
+    # Every attempt but the last is void, so the last one's figures are the sums.
+    last = record.entries[-1]
+    usage, cost = last.usage, last.cost_nanousd
+    if record.status is not None and 200 <= record.status < 300:
+        metrics.served(record.model)
+    told = metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
+    told.requests += 1
+    if cost is None:
+        told.unpriced += 1
+    else:
+        told.cost_nanousd += cost
+    told.saved_nanousd += record.saved_nanousd
+    told.input_tokens += usage.input_tokens
+    told.cached_tokens += usage.cached_tokens
+    told.output_tokens += usage.output_tokens
+    told.reasoning_tokens += usage.reasoning_tokens
+    metrics.cache_results[record.cache] += 1
+    if record.suspect:
+        metrics.suspect.labels(record.upstream).inc()
+    times = told.times
+    times.duration.observe(ended_s - started_s)
+    if moments is not None and moments.sent_s is not None:
+        times.upstream.observe(ended_s - moments.sent_s)
+        if moments.first_byte_s is not None:
+            times.first_byte.observe(moments.first_byte_s - started_s)
+            if moments.answered_s is not None:
+                own_s = moments.sent_s - started_s
+                if not record.stream:
+                    own_s += moments.first_byte_s - moments.answered_s
+                times.overhead.observe(own_s)
+    desk.log.info(
+        "request",
+        request_id=record.request_id,
+        team=principal.team_name,
+        key_id=record.key_id,
+        secret_id=record.secret_id,
+        endpoint=record.endpoint,
+        model=record.model,
+        upstream=record.upstream,
+        status=record.status,
+        outcome=record.outcome,
+        error_code=record.error_code,
+        stream=record.stream,
+        attempts=record.attempts,
+        cache=record.cache,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost_usd=None if cost is None else usd_text(cost),
+        estimated=last.kind == "estimate",
+        duration_ms=round((ended_s - started_s) * 1000, 1),
+    )
