@@ -120,11 +120,12 @@ class ResponseCache:
         if address is None:
             return False
         derived = None
-        if address.form != IDEMPOTENCY_FORM:
-            form = STREAM_FORM if lead.shared.is_stream else JSON_FORM
-            if not is_complete(family, form, entry.status, entry.headers, entry.body):
-                return False
-        if lead.shared.is_stream and family == "responses" and address.form != IDEMPOTENCY_FORM:
+        is_shared = address.form != IDEMPOTENCY_FORM
+        streamed = is_event_stream(entry.headers)
+        form = STREAM_FORM if streamed else JSON_FORM
+        if is_shared and not is_complete(family, form, entry.status, entry.headers, entry.body):
+            return False
+        if is_shared and streamed and family == "responses":
             body = final_response(entry.body)
             if body is not None:
                 headers = _retyped(entry.headers, JSON_HEADERS)
@@ -202,6 +203,11 @@ class ResponseCache:
         if look.holder == lead.token and inquiry.address is not None:
             self._leases.add(inquiry.address, lead.token)
         return look
+
+
+def is_event_stream(headers: Headers) -> bool:
+    """Whether an answer with ``headers`` is an event stream."""
+    return any(name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers)
 
 
 def _retyped(headers: Headers, replacement: Headers) -> Headers:

@@ -73,5 +73,5 @@ async def _in_redis(
     stack.push_async_callback(client.close)
     store = RedisStore(client, clock, secret)
     store.start()
-    metrics.watch("headgate_cache_corrupt", "Entries that did not match their checksum.", lambda: store.corrupt)
+    metrics.watch("headgate_cache_corrupt_entries", "Entries that did not match their checksum.", lambda: store.corrupt)
     return store

@@ -46,6 +46,7 @@ from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
 from app.pipeline.models import ModelList
 from app.pipeline.plan import Plan
+from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
 from app.pipeline.saving import Saving
 from app.settings import Configuration
@@ -109,6 +110,7 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
             counts_saved_tokens=parts.configuration.cache.count_tokens,
         )
+        self._recall = Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values())))
         self._saving = Saving(
             parts.cache,
             parts.configuration,
@@ -184,15 +186,21 @@ class Pipeline:
 
     async def _plan(self, exchange: Exchange, principal: Principal) -> Plan:
         """What is to be sent, and where: the body read, proven and understood."""
-        document = await _parse(await exchange.read_body())
+        body = await exchange.read_body()
+        key, known = self._recall.find(exchange, principal, body)
+        if known is not None:
+            return known
+        document = await _parse(body)
         ask = peek(exchange.endpoint.family, document)
         try:
             refuse_stored_objects(exchange.endpoint.family, document)
             routes = await self._resolve(exchange, principal, ask)
-            return Plan(ask, document.body, routes, self._saving.inquire(exchange, principal, ask, document, routes))
+            plan = Plan(ask, body, routes, self._saving.inquire(exchange, principal, ask, document, routes))
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
             raise
+        self._recall.keep(key, plan)
+        return plan
 
     async def _resolve(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
         """Where the model is served, for this principal; a stored response pins the upstream that has it."""

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import msgspec
 
 from app.auth.running import Running
-from app.cache.cache import Lead, ResponseCache, is_of_request
+from app.cache.cache import Lead, ResponseCache, is_event_stream, is_of_request
 from app.cache.entry import Entry as Kept
 from app.cache.forms import pieces
 from app.cache.inquiry import Asked, Inquiry, inquire
@@ -152,12 +152,14 @@ class Saving:
         lead = cache.lead_of(inquiry)
         if lead is not None:
             return await self._join(exchange, principal, plan, lead)
-        if cache.is_local:
-            # Nothing is waited for from here to where others can see that the call is being made.
-            look = await cache.look(inquiry)
-            if look.entry is not None:
-                await self._repeat(exchange, principal, plan, look.entry)
-                return True
+        kept = (await cache.look(inquiry)).entry
+        if kept is not None:
+            await self._repeat(exchange, principal, plan, kept)
+            return True
+        lead = cache.lead_of(inquiry)
+        if lead is not None:
+            # It has begun while the store was asked.
+            return await self._join(exchange, principal, plan, lead)
         async with cache.leading(inquiry, self._new_answer(exchange)) as lead:
             shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
             if not cache.is_local:
@@ -204,6 +206,7 @@ class Saving:
         desk, connection = self._desk, exchange.connection
         try:
             self._journal.check()
+            plan.take_body()
             exchange.forget_body()
             first_byte_at_ms = desk.clock.now_ms()
             outcome: Outcome = "disconnected" if connection.disconnected else "completed"
@@ -215,7 +218,7 @@ class Saving:
             own = own_headers(kept.headers, exchange.request_id, ratelimit_headers(admitted.grant.standings))
             own.append((b"x-headgate-upstream", kept.upstream.encode()))
             own += hit_headers(self._cache.ttl_left_s(kept), self._cache.age_s(kept), detail)
-            if is_stream(kept.headers):
+            if is_event_stream(kept.headers):
                 await self._replay(connection, kept, own)
             else:
                 own.append((b"x-headgate-cost-usd", b"0"))
@@ -343,11 +346,6 @@ class Saving:
         metrics = self._desk.metrics
         metrics.shadow_hits.labels(mode).inc()
         metrics.shadow_saved_usd.labels(mode).inc((found.cost_nanousd or 0) / NANO_PER_USD)
-
-
-def is_stream(headers: Headers) -> bool:
-    """Whether an answer with ``headers`` is an event stream."""
-    return any(name == b"content-type" and value.startswith(b"text/event-stream") for name, value in headers)
 
 
 def _give_up(exchange: Exchange, error: GatewayError) -> None:

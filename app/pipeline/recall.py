@@ -1,0 +1,61 @@
+"""Plans of requests that may be answered from the cache, by the bytes that asked: who asks the same again sends the
+same bytes. To read, prove and digest a body of 1 KB takes 20 µs, to find it here 1.
+
+A plan depends on nothing but the configuration (whose this is), the principal (one that changed is another one) and
+what stands in the key.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TypeAlias
+
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.pipeline.plan import Plan
+
+BODY_BYTES_MAX = 64 * 1024
+BODIES_BYTES_MAX = 16 * 1024 * 1024
+OVERHEAD_BYTES = 2048
+"""What a plan takes beside the body, at most, with its request's members."""
+
+_READ = frozenset((b"x-headgate-cache", b"cache-control", b"idempotency-key", b"openai-beta"))
+
+Key: TypeAlias = tuple[Principal, str, bytes, bytes, tuple[tuple[bytes, bytes], ...]]
+
+
+class Recall:
+    """The plans of one configuration; those that were asked for longest ago go first. ``forwarded``: the headers
+    that any upstream is sent beside the usual ones.
+    """
+
+    def __init__(self, forwarded: frozenset[bytes]) -> None:
+        self._read = _READ | forwarded
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._bytes = 0
+
+    def __repr__(self) -> str:
+        return f"Recall(plans={len(self._plans)}, bytes={self._bytes})"
+
+    def find(self, exchange: Exchange, principal: Principal, body: bytes) -> tuple[Key, Plan | None]:
+        """The key of a request, and its plan where it is known."""
+        read = self._read
+        headers = tuple([header for header in exchange.headers if header[0] in read])
+        key = (principal, exchange.endpoint.path, exchange.query, body, headers)
+        found = self._plans.get(key)
+        if found is None:
+            return key, None
+        self._plans.move_to_end(key)
+        return key, Plan(found.ask, body, found.routes, found.inquiry)
+
+    def keep(self, key: Key, plan: Plan) -> None:
+        """Only what the cache can answer is worth it, and only what no request is alone with."""
+        body = plan.body
+        if plan.inquiry.address is None or plan.inquiry.request_digest or len(body) > BODY_BYTES_MAX:
+            return
+        if key not in self._plans:
+            self._bytes += len(body) + OVERHEAD_BYTES
+        self._plans[key] = Plan(plan.ask, body, plan.routes, plan.inquiry)
+        while self._bytes > BODIES_BYTES_MAX:
+            (*_, gone, _), _ = self._plans.popitem(last=False)
+            self._bytes -= len(gone) + OVERHEAD_BYTES
