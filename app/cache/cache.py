@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 
@@ -24,6 +24,7 @@ from app.core.records import Outcome, Record
 
 TOKEN_CHARS = 16
 HELD_BYTES_MAX = 128 * 1024 * 1024
+NOTHING = Look()
 JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 STREAM_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
@@ -31,15 +32,16 @@ STREAM_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"
 class Lead(msgspec.Struct, eq=False):
     """The call is this request's to make: others who ask the same wait for its answer.
 
-    ``change`` is the last change of the ledger that is known when it begins. ``record`` is what the call left on
-    the bill, once it is settled, and ``outcome`` how the answer ended. ``entry`` is what was found instead of a
-    call, for those who waited meanwhile.
+    ``token`` is by which it asked for the lease, ``holder`` by which it was given. ``change`` is the last change of
+    the ledger that is known when it begins. ``record`` is what the call left on the bill, once it is settled, and
+    ``outcome`` how the answer ended. ``entry`` is what was found instead of a call, for those who waited meanwhile.
     """
 
     inquiry: Inquiry
     shared: SharedAnswer
     token: str
     change: int
+    holder: str = ""
     record: Record | None = None
     outcome: Outcome = "failed"
     entry: Entry | None = None
@@ -84,14 +86,14 @@ class ResponseCache:
         """What is kept for the request and may be told to it, in its form; with ``token`` else who is at work on it."""
         address = inquiry.address
         if address is None:
-            return Look()
+            return NOTHING
         if not inquiry.looks:
-            return Look()
+            return NOTHING
         found = await self.store.look(address, also=inquiry.also, token=token)
         if found.entry is None:
             return found
         if found.form == address.form:
-            return found if self.may_tell(found.entry, inquiry) else Look()
+            return found if self.may_tell(found.entry, inquiry) else NOTHING
         made = self._as_stream(found.entry) if self.may_tell(found.entry, inquiry) else None
         if made is not None:
             return Look(entry=made, form=address.form)
@@ -152,14 +154,26 @@ class ResponseCache:
         lead = self._leads.get(inquiry.address)
         return lead if lead is not None and lead.shared.is_open else None
 
-    @asynccontextmanager
-    async def leading(self, inquiry: Inquiry, shared: SharedAnswer) -> AsyncIterator[Lead]:
-        """The request is the one to call, until the end of the block, whatever comes of it."""
+    def new_token(self, inquiry: Inquiry) -> str:
+        """By which a request takes a lease as it looks; empty where nobody else could have it. For an Idempotency-Key
+        it names the request as well, so that another one with the key is told apart while the first one runs.
+        """
+        if not inquiry.looks or (self.is_local and not inquiry.request_digest):
+            return ""
         self._numbers += 1
-        lead = Lead(inquiry, shared, f"{self._process}.{self._numbers}", self.clears.change)
+        return f"{self._process}.{self._numbers}:{inquiry.request_digest.hex()}"
+
+    @contextmanager
+    def leading(self, inquiry: Inquiry, shared: SharedAnswer, token: str = "", look: Look = NOTHING) -> Iterator[Lead]:
+        """The request is the one to call, until the end of the block, whatever comes of it. ``look`` is what it found
+        with ``token`` just now.
+        """
+        lead = Lead(inquiry, shared, token, self.clears.change, holder=look.holder)
         address = inquiry.address
         if address is not None and inquiry.joins:
             self._leads[address] = lead
+            shared.on_shut = lambda: self._let_go(address, token)
+        self._take(lead, look)
         try:
             yield lead
         finally:
@@ -167,8 +181,22 @@ class ResponseCache:
             if address is not None:
                 if self._leads.get(address) is lead:
                     del self._leads[address]
-                if self._leases.remove(address, lead.token):
-                    self.store.release(address, lead.token)
+                self._let_go(address, token)
+
+    def _let_go(self, address: Address, token: str) -> None:
+        """Other replicas need not wait any longer."""
+        if self._leases.remove(address, token):
+            self.store.release(address, token)
+
+    def give_back(self, inquiry: Inquiry, token: str, look: Look) -> None:
+        """The lease that was taken with a look is not needed: the call is being made."""
+        if token and look.holder == token and inquiry.address is not None:
+            self.store.release(inquiry.address, token)
+
+    def _take(self, lead: Lead, look: Look) -> None:
+        lead.holder = look.holder
+        if lead.token and look.holder == lead.token and lead.inquiry.address is not None:
+            self._leases.add(lead.inquiry.address, lead.token)
 
     def new_answer(self, bytes_max: int, slow_client_s: float, common_of: Callable[[Headers], Headers]) -> SharedAnswer:
         """A place for an answer of up to ``bytes_max`` bytes that is kept while it is in flight."""
@@ -176,33 +204,20 @@ class ResponseCache:
         shared.common_of = common_of
         return shared
 
-    async def wait_for_others(self, lead: Lead) -> Look:
-        """What is kept; else nothing, once the call is this process's to make: it has the lease, no other replica
-        answers in time, or the store is away. Ends early where nobody is left who waits.
+    async def wait_for_others(self, lead: Lead) -> Entry | None:
+        """While another replica makes the call: what it kept; None once the call is this one's to make, as it has the
+        lease, the other one takes too long, or the store is away. Ends early where nobody waits any more.
         """
-        inquiry = lead.inquiry
-        token = "" if self.is_local or not inquiry.looks else lead.token
         deadline_s = self._clock.monotonic_s() + WAIT_S_MAX
-        while True:
-            look = await self.look(inquiry, token)
-            if look.holder == token and token and inquiry.address is not None:
-                self._leases.add(inquiry.address, token)
-            if not look.holder or look.holder == token or lead.shared.disconnected:
-                return look
+        while lead.holder not in {"", lead.token} and not lead.shared.disconnected:
             if self._clock.monotonic_s() >= deadline_s:
-                return Look()
+                return None
             await asyncio.sleep(LOOK_EVERY_S)
-
-    async def claim(self, lead: Lead) -> Look:
-        """For an Idempotency-Key: what it stands for already, or who is at work on it. The lease names the request
-        as well, so that another request with the key is told apart while the first one runs.
-        """
-        inquiry = lead.inquiry
-        lead.token = f"{lead.token}:{inquiry.request_digest.hex()}"
-        look = await self.look(inquiry, lead.token)
-        if look.holder == lead.token and inquiry.address is not None:
-            self._leases.add(inquiry.address, lead.token)
-        return look
+            look = await self.look(lead.inquiry, lead.token)
+            if look.entry is not None:
+                return look.entry
+            self._take(lead, look)
+        return None
 
 
 def is_event_stream(headers: Headers) -> bool:

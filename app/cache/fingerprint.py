@@ -159,7 +159,7 @@ def digest_of(
 
     Keyed, so that nobody who reads the store can find out whether a guessed prompt was asked.
     """
-    seen = sorted((name, value) for name, value in headers if name == b"openai-beta" or name in forwarded)
+    seen = sorted((one for one in headers if one[0] == b"openai-beta" or one[0] in forwarded), key=lambda one: one[0])
     parts = (scope, endpoint.method, endpoint.path, query, seen, list(routes), canonical(endpoint.family, body))
     return hashlib.blake2b(_parts_encoder.encode(parts), digest_size=DIGEST_BYTES, key=secret, person=_PERSON).digest()
 

@@ -180,7 +180,8 @@ class SharedAnswer:
 
     ``status``, ``headers`` (of ``first_headers``, the caller's, those that all have alike: ``common_of`` tells)
     and ``body`` are what came; ``over`` says how it ended.
-    ``is_open``: whether somebody may still join. ``on_whole`` is called with it when all of it has come, before
+    ``is_open``: whether somebody may still join; ``on_shut`` is called when nobody may any more, though the call goes
+    on. ``on_whole`` is called with it when all of it has come, before
     anybody has the last of it.
     """
 
@@ -196,6 +197,7 @@ class SharedAnswer:
         self.first_headers: Headers = []
         self.common_of: Callable[[Headers], Headers] = list
         self.on_whole: Callable[[SharedAnswer], None] = _ignore
+        self.on_shut: Callable[[], None] = _nothing
         self._bytes_max = bytes_max
         self._held = held
         self._size = 0
@@ -240,6 +242,7 @@ class SharedAnswer:
         if self._listeners or self.disconnected:
             return
         self.disconnected = True
+        self.on_shut()
         if self._callback is not None and self.over is None:
             callback, self._callback = self._callback, None
             callback()
@@ -269,6 +272,7 @@ class SharedAnswer:
         self._held.held -= self._size
         self._size = 0
         self.on_whole = _ignore
+        self.on_shut = _nothing
 
     # -- the connection of the call -------------------------------------------------------------
 
@@ -358,6 +362,7 @@ class SharedAnswer:
         self._held.held += len(data)
         if not self._overflowed and (self._size > self._bytes_max or self._held.held > self._held.bytes_max):
             self._overflowed = True
+            self.on_shut()
 
     def _end(self, over: End) -> None:
         self.over = over

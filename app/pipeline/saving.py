@@ -152,18 +152,19 @@ class Saving:
         lead = cache.lead_of(inquiry)
         if lead is not None:
             return await self._join(exchange, principal, plan, lead)
-        kept = (await cache.look(inquiry)).entry
-        if kept is not None:
-            await self._repeat(exchange, principal, plan, kept)
+        token = cache.new_token(inquiry)
+        look = await cache.look(inquiry, token)
+        if look.entry is not None:
+            await self._repeat(exchange, principal, plan, look.entry)
             return True
         lead = cache.lead_of(inquiry)
         if lead is not None:
             # It has begun while the store was asked.
+            cache.give_back(inquiry, token, look)
             return await self._join(exchange, principal, plan, lead)
-        async with cache.leading(inquiry, self._new_answer(exchange)) as lead:
+        with cache.leading(inquiry, self._new_answer(exchange), token, look) as lead:
             shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
-            if not cache.is_local:
-                lead.entry = (await cache.wait_for_others(lead)).entry
+            lead.entry = await cache.wait_for_others(lead)
             if shared.listener.ended.done():
                 # Its client left while it waited. Those who joined ask again.
                 raise ClientGone
@@ -317,19 +318,18 @@ class Saving:
     async def _once(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """A request with an Idempotency-Key: carried out once, and its answer repeated to whoever asks again."""
         cache, inquiry = self._cache, plan.inquiry
-        async with cache.leading(inquiry, self._new_answer(exchange)) as lead:
-            look = await cache.claim(lead)
-            if look.entry is not None:
-                if look.entry.request_digest != inquiry.request_digest:
-                    raise IdempotencyKeyReused
-                lead.entry = look.entry
-            elif look.holder not in {"", lead.token}:
-                raise IdempotencyKeyInUse if is_of_request(look.holder, inquiry) else IdempotencyKeyReused
-            else:
-                shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
-                await self._call(exchange, principal, plan, shared)
-                return
-        await self._repeat(exchange, principal, plan, lead.entry, "idempotency key")
+        token = cache.new_token(inquiry)
+        look = await cache.look(inquiry, token)
+        if look.entry is not None:
+            if look.entry.request_digest != inquiry.request_digest:
+                raise IdempotencyKeyReused
+            await self._repeat(exchange, principal, plan, look.entry, "idempotency key")
+            return
+        if look.holder not in {"", token}:
+            raise IdempotencyKeyInUse if is_of_request(look.holder, inquiry) else IdempotencyKeyReused
+        with cache.leading(inquiry, self._new_answer(exchange), token, look) as lead:
+            shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
+            await self._call(exchange, principal, plan, shared)
 
     async def _measure(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """Mode ``shadow``: the call is made, and what it would have saved is counted afterwards."""
