@@ -222,7 +222,10 @@ class ResponseCache:
 
 def is_event_stream(headers: Headers) -> bool:
     """Whether an answer with ``headers`` is an event stream."""
-    return any(name == b"content-type" and value.lower().startswith(b"text/event-stream") for name, value in headers)
+    for name, value in headers:
+        if name == b"content-type":
+            return value.lower().startswith(b"text/event-stream")
+    return False
 
 
 def _retyped(headers: Headers, replacement: Headers) -> Headers:

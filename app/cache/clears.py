@@ -32,7 +32,8 @@ class Clears:
                 self._all = max(self._all, clear.change)
             else:
                 pattern = compile_pattern(clear.model) if clear.model else None
-                self._narrow[clear.team_id, clear.model] = (clear.change, pattern)
+                known, _ = self._narrow.get((clear.team_id, clear.model), (0, None))
+                self._narrow[clear.team_id, clear.model] = (max(known, clear.change), pattern)
         for key in [key for key, (number, _) in self._narrow.items() if number <= self._all]:
             del self._narrow[key]
         self.change = max(self.change, change)

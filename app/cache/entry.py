@@ -77,7 +77,8 @@ class CacheStore(Protocol):
 
     async def look(self, address: Address, *, also: str = "", token: str = "") -> Look:
         """The entry at ``address``, else the one with the same digest and the form ``also`` (if given). Where there
-        is none and ``token`` is given: the lease on ``address``, which is ``token``'s if nobody else has it.
+        is none and ``token`` is given: the lease on ``address``, which is ``token``'s, from now on, if nobody else
+        has it.
         """
         ...
 
@@ -85,7 +86,7 @@ class CacheStore(Protocol):
         self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry] | None = None
     ) -> None:
         """Keep ``entry``, visible to every later ``look`` of this process, and give the lease back if ``token`` has
-        it. ``derived`` is the same answer in the other form, kept only where there is none.
+        it. ``derived`` is the same answer in the other form (of the same digest), kept only where there is none.
         """
         ...
 

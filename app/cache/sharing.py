@@ -204,7 +204,6 @@ class SharedAnswer:
         self._dropped = 0
         self._overflowed = False
         self._closed = False
-        self._settled = False
         self._listeners: list[Listener] = []
         self._callback: Callable[[], None] | None = None
         self._room = asyncio.Event()
@@ -256,9 +255,7 @@ class SharedAnswer:
 
     def settled(self) -> None:
         """The call's account is closed: so are those of all who listen, before they have the last of it."""
-        self._settled = True
-        for listener in list(self._listeners):
-            listener.settle()
+        self._with_each(Listener.settle)
 
     def close(self) -> None:
         """The call is over, whatever became of it: nobody waits for more."""
@@ -302,6 +299,7 @@ class SharedAnswer:
 
     def start(self, status: int, headers: Headers) -> None:
         self._begin(status, headers, is_stream=True)
+        self._hand_on()
 
     def write(self, data: bytes) -> None:
         if data and self.over is None:
@@ -374,10 +372,20 @@ class SharedAnswer:
             self._hand_on()
 
     def _hand_on(self) -> None:
-        for listener in list(self._listeners):
-            listener.catch_up()
+        self._with_each(Listener.catch_up)
         if self._overflowed:
             self._drop()
+
+    def _with_each(self, action: Callable[[Listener], None]) -> None:
+        for listener in list(self._listeners):
+            try:
+                action(listener)
+            except Exception as error:  # noqa: BLE001 - what goes wrong for one must not break it for the others
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a listener of a shared answer failed", "exception": error}
+                )
+                listener.cut()
+                self.forget(listener)
 
     def _drop(self) -> None:
         """Let go of what everybody has, and of those who have fallen too far behind."""

@@ -30,10 +30,12 @@ def common_headers(headers: Headers, request_id: str) -> Headers:
 def own_headers(headers: Headers, request_id: str, limit_headers: Headers) -> Headers:
     """``headers`` that are common, with a request's own."""
     request = request_id.encode()
-    told = [*headers, (b"x-headgate-request-id", request)]
-    if not any(name == b"x-request-id" for name, _ in headers):
-        told.append((b"x-request-id", request))
-    return told + limit_headers
+    told = [*headers, (b"x-headgate-request-id", request), *limit_headers]
+    for name, _ in headers:
+        if name == b"x-request-id":
+            return told
+    told.append((b"x-request-id", request))
+    return told
 
 
 def hit_headers(ttl_left_s: int, age_s: int, detail: str) -> Headers:

@@ -16,7 +16,7 @@ from app.core.identity import CacheMode, CacheScope, Principal
 
 IDEMPOTENCY_KEY_BYTES_MAX = 255
 _WISHES = frozenset((b"on", b"off", b"refresh"))
-_SECONDS = re.compile(r"[0-9]{1,10}\Z")
+_SECONDS = re.compile(r"[0-9]+\Z")
 _PRINTABLE = re.compile(rb"[!-~](?:[ -~]*[!-~])?\Z")
 
 

@@ -164,11 +164,10 @@ class Admission:
         exchange, principal = question.exchange, question.principal
         bound = self._policy.bind(principal, question.ask.model, question.tags)
         limits = tuple(limit for limit in bound if limit.kind in self._saved_kinds)
-        opening = _saved_opening(question)
-        if limits:
-            grant, opening = await self._reserve(opening, limits, question.tokens, (0, 0))
-        else:
+        if not limits:
             grant = Grant(Claim(exchange.request_id, principal.team_id, ()), exchange.received_ms, is_held=False)
+            return Admitted(_saved_opening(question, {"cache": question.cache_reason}), b"", grant, None)
+        grant, opening = await self._reserve(_saved_opening(question, {}), limits, question.tokens, (0, 0))
         opening = msgspec.structs.replace(opening, decision=_decision(question.cache_reason, grant, None, (0, 0)))
         return Admitted(opening, b"", grant, None)
 
@@ -342,7 +341,7 @@ def _opening(question: Question) -> Opening:
     )
 
 
-def _saved_opening(question: SavedQuestion) -> Opening:
+def _saved_opening(question: SavedQuestion, decision: dict[str, object]) -> Opening:
     exchange, principal, ask = question.exchange, question.principal, question.ask
     return Opening(
         request_id=exchange.request_id,
@@ -358,6 +357,7 @@ def _saved_opening(question: SavedQuestion) -> Opening:
         end_user=ask.end_user,
         tags=question.tags,
         cache=question.cache,
+        decision=decision,
     )
 
 

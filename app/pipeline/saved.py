@@ -62,7 +62,9 @@ def close(desk: Desk, admitted: Admitted, ending: Ending) -> Record:
     record = _record(admitted.opening, ending, desk.clock.now_ms())
     payload = desk.books.close(record)
     claim = admitted.grant.claim
-    tokens = record.entries[0].usage.tokens if any(limit.kind == "tokens" for limit in claim.limits) else 0
+    tokens = 0
+    if claim.limits and any(limit.kind == "tokens" for limit in claim.limits):
+        tokens = record.entries[0].usage.tokens
     desk.accounts.settle(claim, Settlement(RANK_EXACT, 0, tokens, record=payload))
     return record
 

@@ -21,10 +21,10 @@ from tests.fakes.valkey import ValkeyServer
 
 # Far apart, since on a server leases go on ageing while the test runs.
 PAUSES_MS = (500, 1000, 60_000)
-TTLS_MS = (0, 60_000, 120_000)
+TTLS_MS = (0, 0, 60_000, 120_000)
 SIZES = (1, 40, 5_000)
 
-numbers = st.sampled_from((1, 2))
+numbers = st.sampled_from((1, 1, 1, 2))
 forms = st.sampled_from(FORMS)
 tokens = st.sampled_from(("", "a", "b"))
 holders = st.sampled_from(("a", "b"))
@@ -122,6 +122,13 @@ class Steps(RuleBasedStateMachine):
             self.run(self.settled())
             self.run(asyncio.sleep(0.002))
         self.model.keep(where, kept, token, second)
+
+    @rule(number=numbers, form=forms, ttl=st.sampled_from(TTLS_MS), token=holders)
+    def serve(self, number: int, form: str, ttl: int, token: str) -> None:
+        """As a request does that finds nothing, and then as one that comes at the same time."""
+        self.look(number, form, "", token)
+        self.keep(number, form, form, ttl, derived=False, token=token)
+        self.look(number, form, "", "b" if token == "a" else "a")
 
     def entry(self, ttl_ms: int) -> Entry:
         self.made += 1

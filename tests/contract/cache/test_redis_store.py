@@ -298,6 +298,21 @@ async def test_entries_leave_room_for_the_limits(
             await store.close()
 
 
+async def test_what_is_sent_counts_before_the_server_is_asked_again(
+    store: RedisStore, shared_server: ValkeyServer
+) -> None:
+    used = memory(shared_server, "used_memory")
+    shared_server.execute("CONFIG", "SET", "maxmemory", (used + 300_000) * 10 // 8)
+    try:
+        store.start()
+        await eventually(lambda: store._guard._node("").room_bytes < 1_000_000)
+        for number in range(1000):
+            store.keep(address(number), entry(bytes(1000)))
+        assert 100 < 1000 - store.lost < 300
+    finally:
+        shared_server.execute("CONFIG", "SET", "maxmemory", 0)
+
+
 def memory(server: ValkeyServer, name: str) -> int:
     lines = server.execute("INFO", "memory").decode().splitlines()
     return int(next(line for line in lines if line.startswith(f"{name}:")).partition(":")[2])

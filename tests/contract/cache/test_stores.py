@@ -195,6 +195,17 @@ async def test_a_lease_ends_unless_it_is_renewed(driver: Driver) -> None:
     assert await driver.store.look(WHERE, token="b") == Look(holder="b")
 
 
+async def test_renewing_one_lease_renews_no_other(driver: Driver) -> None:
+    await driver.store.look(WHERE, token="a")
+    await driver.store.look(address(2), token="b")
+    driver.advance(1000)
+    driver.store.renew(WHERE, "a")
+    await driver.store.look(WHERE)
+    driver.advance(500)
+    assert await driver.store.look(address(2), token="c") == Look(holder="c")
+    assert await driver.store.look(WHERE, token="c") == Look(holder="a")
+
+
 async def test_nobody_renews_the_lease_of_another(driver: Driver) -> None:
     await driver.store.look(WHERE, token="a")
     driver.advance(1000)
