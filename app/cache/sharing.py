@@ -59,6 +59,7 @@ class Listener:
         "_lagging",
         "_pump",
         "_rider",
+        "_settled",
         "_started",
         "ended",
         "position",
@@ -74,6 +75,7 @@ class Listener:
         self._rider = rider
         self._begun = False
         self._started = False
+        self._settled = False
         self._lagging = False
         self._pump: asyncio.Task[None] | None = None
         connection.on_disconnect(self._left)
@@ -83,13 +85,14 @@ class Listener:
 
     @property
     def is_slow(self) -> bool:
-        """Whether its client has not read what there is."""
-        return self._lagging
+        """Whether its client has not read what there is, or is told nothing yet."""
+        return self._lagging or not self._begun
 
     def begin(self) -> None:
         """It is admitted: from now on it is told what comes, and what has come."""
         self._begun = True
         self.catch_up()
+        self._answer.freed()
 
     def catch_up(self) -> None:
         """Give it what there is, as far as its client takes it now."""
@@ -98,7 +101,8 @@ class Listener:
 
     def settle(self) -> None:
         """What it is told next is the last. Nothing is settled for whom nothing was told: it may have to ask again."""
-        if self._started and not self.ended.done():
+        if self._started and not self._settled and not self.ended.done():
+            self._settled = True
             self._rider.settle()
 
     @property
@@ -136,8 +140,10 @@ class Listener:
                 self.drop("refused")
                 return
             self._started = True
+            if answer.is_settled or not answer.is_stream:
+                # What follows may be all that its client waits for.
+                self.settle()
             if not answer.is_stream:
-                self._rider.settle()
                 self._end("whole")
                 connection.respond(answer.status, headers, answer.parts[0])
                 return
@@ -150,7 +156,7 @@ class Listener:
                 self._pump = asyncio.get_running_loop().create_task(self._wait(), name="slow client")
                 return
         if answer.over == "whole":
-            self._rider.settle()
+            self.settle()
             self._end("whole")
             connection.finish()
 
@@ -193,6 +199,7 @@ class SharedAnswer:
         self.parts: list[bytes] = []
         self.over: End | None = None
         self.response_started = False
+        self.is_settled = False
         self.disconnected = False
         self.first_headers: Headers = []
         self.common_of: Callable[[Headers], Headers] = list
@@ -255,6 +262,7 @@ class SharedAnswer:
 
     def settled(self) -> None:
         """The call's account is closed: so are those of all who listen, before they have the last of it."""
+        self.is_settled = True
         self._with_each(Listener.settle)
 
     def close(self) -> None:
