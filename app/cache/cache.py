@@ -12,13 +12,14 @@ from app.cache.clears import Clears
 from app.cache.entry import JSON_FORM, STREAM_FORM, Address, CacheStore, Entry, Look
 from app.cache.forms import final_response, is_complete
 from app.cache.inquiry import IDEMPOTENCY_FORM, Inquiry
-from app.cache.leases import LOOK_EVERY_S, WAIT_S_MAX, Leases
+from app.cache.leases import LOOK_EVERY_S, STREAM_WAIT_S_MAX, WAIT_S_MAX, Leases
 from app.cache.memory import MemoryStore
 from app.cache.sharing import Held, SharedAnswer
 from app.cache.synthesis import stream_of
 from app.core.clock import Clock
-from app.core.errors import Headers
+from app.core.errors import GatewayError, Headers
 from app.core.exchange import Family
+from app.core.identity import Principal
 from app.core.ids import random_base62
 from app.core.records import Outcome, Record
 
@@ -29,12 +30,19 @@ JSON_HEADERS: Headers = [(b"content-type", b"application/json")]
 STREAM_HEADERS: Headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
 
+def _no_ending() -> bytes | None:
+    """For answers that are no streams, or have not begun."""
+    return None
+
+
 class Lead(msgspec.Struct, eq=False):
     """The call is this request's to make: others who ask the same wait for its answer.
 
     ``token`` is by which it asked for the lease, ``holder`` by which it was given. ``change`` is the last change of
     the ledger that is known when it begins. ``record`` is what the call left on the bill, once it is settled, and
-    ``outcome`` how the answer ended. ``entry`` is what was found instead of a call, for those who waited meanwhile.
+    ``outcome`` how the answer ended. ``entry`` is what was found instead of a call, for those who waited meanwhile;
+    ``refusal`` why it was ``refused``, if it was. ``ending`` is the event that ends the stream here for somebody whose
+    key is revoked, None where none can.
     """
 
     inquiry: Inquiry
@@ -45,6 +53,9 @@ class Lead(msgspec.Struct, eq=False):
     record: Record | None = None
     outcome: Outcome = "failed"
     entry: Entry | None = None
+    refusal: GatewayError | None = None
+    refused: Principal | None = None
+    ending: Callable[[], bytes | None] = _no_ending
 
 
 class ResponseCache:
@@ -61,6 +72,7 @@ class ResponseCache:
         self._clock = clock
         self._held = Held(HELD_BYTES_MAX)
         self._leads: dict[Address, Lead] = {}
+        self._once: dict[Address, str] = {}
         self._leases = Leases(store)
         self._process = random_base62(TOKEN_CHARS)
         self._numbers = 0
@@ -90,15 +102,21 @@ class ResponseCache:
         if not inquiry.looks:
             return NOTHING
         found = await self.store.look(address, also=inquiry.also, token=token)
-        if found.entry is None:
+        entry = found.entry
+        if entry is None:
             return found
-        if found.form == address.form:
-            return found if self.may_tell(found.entry, inquiry) else NOTHING
-        made = self._as_stream(found.entry) if self.may_tell(found.entry, inquiry) else None
-        if made is not None:
-            return Look(entry=made, form=address.form)
-        # There is only the other form, of which no stream can be made.
-        return await self.store.look(address, token=token)
+        if self.may_tell(entry, inquiry):
+            if found.form == address.form:
+                return found
+            made = self._as_stream(entry)
+            if made is not None:
+                if address.form == STREAM_FORM:
+                    # Made once: it is as good as a recorded one, until one is recorded. Not where the form has options,
+                    # as that would not be found by what makes it old.
+                    self.store.keep(address, made)
+                return Look(entry=made, form=address.form)
+        # What is there may not be told any more, or cannot be told in this form.
+        return await self.store.look(address, token=token, lease_only=True) if token else NOTHING
 
     def may_tell(self, entry: Entry, inquiry: Inquiry) -> bool:
         """Whether the entry is an answer to the request by now."""
@@ -121,23 +139,27 @@ class ResponseCache:
         address = lead.inquiry.address
         if address is None:
             return False
-        derived = None
         is_shared = address.form != IDEMPOTENCY_FORM
-        streamed = is_event_stream(entry.headers)
-        form = STREAM_FORM if streamed else JSON_FORM
+        form = STREAM_FORM if is_event_stream(entry.headers) else JSON_FORM
         if is_shared and not is_complete(family, form, entry.status, entry.headers, entry.body):
             return False
-        if is_shared and streamed and family == "responses":
-            body = final_response(entry.body)
-            if body is not None:
-                headers = _retyped(entry.headers, JSON_HEADERS)
-                derived = (
-                    Address(address.digest, JSON_FORM),
-                    msgspec.structs.replace(entry, body=body, headers=headers),
-                )
+        derived = self._other_form(lead.inquiry, family, form, entry) if is_shared else None
         held = self._leases.remove(address, lead.token)
         self.store.keep(address, entry, token=lead.token if held else "", derived=derived)
         return True
+
+    def _other_form(
+        self, inquiry: Inquiry, family: Family, form: str, entry: Entry
+    ) -> tuple[Address, Entry | None] | None:
+        """The same answer told the other way, where that can be done; after a refresh what is there is old."""
+        digest = inquiry.address.digest if inquiry.address is not None else b""
+        body = final_response(entry.body) if form == STREAM_FORM and family == "responses" else None
+        if body is not None:
+            headers = _retyped(entry.headers, JSON_HEADERS)
+            return Address(digest, JSON_FORM), msgspec.structs.replace(entry, body=body, headers=headers)
+        if not inquiry.refreshes:
+            return None
+        return Address(digest, JSON_FORM if form == STREAM_FORM else STREAM_FORM), None
 
     def _as_stream(self, entry: Entry) -> Entry | None:
         body = stream_of(entry.body)
@@ -152,7 +174,14 @@ class ResponseCache:
         if not inquiry.joins or inquiry.address is None:
             return None
         lead = self._leads.get(inquiry.address)
-        return lead if lead is not None and lead.shared.is_open else None
+        if lead is None or not lead.shared.is_open:
+            return None
+        # One that began before the cache was cleared is not an answer to who asks after it.
+        return None if self.clears.take_call(lead.change, inquiry.team_id, inquiry.models) else lead
+
+    def at_work(self, inquiry: Inquiry) -> str:
+        """By which token an Idempotency-Key is being carried out in this process; empty where it is not."""
+        return "" if inquiry.address is None else self._once.get(inquiry.address, "")
 
     def new_token(self, inquiry: Inquiry) -> str:
         """By which a request takes a lease as it looks; empty where nobody else could have it. For an Idempotency-Key
@@ -173,6 +202,8 @@ class ResponseCache:
         if address is not None and inquiry.joins:
             self._leads[address] = lead
             shared.on_shut = lambda: self._let_go(address, token)
+        if address is not None and inquiry.request_digest:
+            self._once[address] = token
         self._take(lead, look)
         try:
             yield lead
@@ -181,6 +212,8 @@ class ResponseCache:
             if address is not None:
                 if self._leads.get(address) is lead:
                     del self._leads[address]
+                if self._once.get(address) == token:
+                    del self._once[address]
                 self._let_go(address, token)
 
     def _let_go(self, address: Address, token: str) -> None:
@@ -204,12 +237,13 @@ class ResponseCache:
         shared.common_of = common_of
         return shared
 
-    async def wait_for_others(self, lead: Lead) -> Entry | None:
+    async def wait_for_others(self, lead: Lead, has_left: Callable[[], bool]) -> Entry | None:
         """While another replica makes the call: what it kept; None once the call is this one's to make, as it has the
-        lease, the other one takes too long, or the store is away. Ends early where nobody waits any more.
+        lease, the other one takes too long, or the store is away. Ends early where its request ``has_left``.
         """
-        deadline_s = self._clock.monotonic_s() + WAIT_S_MAX
-        while lead.holder not in {"", lead.token} and not lead.shared.disconnected:
+        form = JSON_FORM if lead.inquiry.address is None else lead.inquiry.address.form
+        deadline_s = self._clock.monotonic_s() + (WAIT_S_MAX if form == JSON_FORM else STREAM_WAIT_S_MAX)
+        while lead.holder not in {"", lead.token} and not has_left():
             if self._clock.monotonic_s() >= deadline_s:
                 return None
             await asyncio.sleep(LOOK_EVERY_S)

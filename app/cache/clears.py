@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from app.cache.entry import Entry
 from app.core.patterns import compile_pattern
@@ -40,13 +40,17 @@ class Clears:
 
     def takes(self, entry: Entry) -> bool:
         """Whether the entry is not to be used any more."""
-        if entry.change < self._all:
+        return self.take_call(entry.change, entry.team_id, (entry.model_requested, entry.model))
+
+    def take_call(self, change: int, team_id: str, models: Iterable[str]) -> bool:
+        """Whether an answer is not to be used whose call began when ``change`` was the last change known."""
+        if change < self._all:
             return True
-        for (team_id, _), (number, pattern) in self._narrow.items():
+        for (of_team, _), (number, pattern) in self._narrow.items():
             if (
-                entry.change < number
-                and team_id in {"", entry.team_id}
-                and (pattern is None or any(pattern.fullmatch(name) for name in (entry.model_requested, entry.model)))
+                change < number
+                and of_team in {"", team_id}
+                and (pattern is None or any(pattern.fullmatch(name) for name in models))
             ):
                 return True
         return False

@@ -75,23 +75,33 @@ class CacheStore(Protocol):
     their expiry are not found. An entry is found only at the address at which it was kept, as it was kept.
     """
 
-    async def look(self, address: Address, *, also: str = "", token: str = "") -> Look:
+    async def look(self, address: Address, *, also: str = "", token: str = "", lease_only: bool = False) -> Look:
         """The entry at ``address``, else the one with the same digest and the form ``also`` (if given). Where there
         is none and ``token`` is given: the lease on ``address``, which is ``token``'s, from now on, if nobody else
         has it.
+
+        With ``lease_only`` what is kept does not matter, as it may not be told any more: nothing is read, and
+        ``token`` asks for the lease all the same. Without a token that is ``Look()``.
         """
         ...
 
     def keep(
-        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry] | None = None
+        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry | None] | None = None
     ) -> None:
         """Keep ``entry``, visible to every later ``look`` of this process, and give the lease back if ``token`` has
-        it. ``derived`` is the same answer in the other form (of the same digest), kept only where there is none.
+        it.
+
+        ``derived`` is the same answer in the other form, of the same digest. It takes the place of what is there,
+        since what has just come is newer; None for the entry, or one that is too large, takes it away, since the
+        answer that has just come makes an old one wrong. Without ``derived`` the other form stays as it is. Where
+        ``entry`` is refused, what was there may stay, in either form.
         """
         ...
 
     def renew(self, address: Address, token: str) -> None:
-        """The lease is ``token``'s for another while, if it still is."""
+        """The lease is ``token``'s for another while, if it still is or if nobody has it now: whoever is still at
+        work puts back a lease that has lapsed meanwhile. Somebody else's is never taken.
+        """
         ...
 
     def release(self, address: Address, token: str) -> None:

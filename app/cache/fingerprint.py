@@ -46,7 +46,7 @@ _LABELS: dict[Family, tuple[str, ...]] = {
 _STATEFUL = ("previous_response_id", "conversation", "prompt", "context_management", "moderation", "multi_agent")
 _TOOLS_THAT_ACT = ("computer",)
 
-_HINT = re.compile(rb'file_id|file_url|image_url|item_reference|"id"|\\u00')
+_HINT = re.compile(rb'"file_id"|_url"|"item_reference"|"id"')
 _DATA_URL = "data:"
 _BARE = frozenset(("id", "type", "status"))
 
@@ -56,8 +56,16 @@ _exact_decoder = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.e
 _parts_encoder = msgspec.msgpack.Encoder()
 
 
-def nature_of(family: Family, ask: Peek, body: JSONObject) -> tuple[Nature, str]:
-    """Whether answers to this request may be kept, and what stands against it (empty: nothing)."""
+def nature_of(family: Family, ask: Peek, body: JSONObject, *, only_deterministic: bool = False) -> tuple[Nature, str]:
+    """Whether answers to this request may be kept, and what stands against it (empty: nothing).
+
+    ``only_deterministic``: nothing else will be kept, so that what is cheap to tell is told first.
+    """
+    if only_deterministic and family != "embeddings":
+        if keeps_state(family, ask, body):
+            return "repeatable", "store"
+        if not is_zero(body):
+            return "repeatable", "temperature"
     reason = _never(family, ask, body)
     if reason:
         return "never", reason
@@ -82,29 +90,37 @@ def is_zero(body: JSONObject) -> bool:
 
 
 def _never(family: Family, ask: Peek, body: JSONObject) -> str:
-    members = body.members
-    if family != "embeddings":
-        for name in _STATEFUL:
-            if name in members and body.has(name):
-                return name
-        if body.value.get("background") is True:
-            return "background"
-        if body.value.get("generate") is False:
-            return "generate"
-        extent = ask.extent
-        if extent.tools or _acts(body):
-            return "hosted tool"
-        if extent.audio_output:
-            return "audio"
-        if extent.open_ended:
-            return extent.open_ended
-    if not body.canonical or _HINT.search(body.body) is not None:
-        read = ("input", "instructions") if family == "responses" else ("messages",) if family == "chat" else ()
-        for name in read:
-            reason = _refers_outside(body.value.get(name))
-            if reason:
-                return reason
-    return ""
+    if family == "embeddings":
+        return ""
+    return _depends(ask, body) or _points(family, body)
+
+
+def _depends(ask: Peek, body: JSONObject) -> str:
+    """What in the request has state, acts, or is not a thing to be asked twice."""
+    for name in _STATEFUL:
+        if name in body.members and body.has(name):
+            return name
+    if body.value.get("background") is True:
+        return "background"
+    if body.value.get("generate") is False:
+        return "generate"
+    if not ask.stream and body.has("stream_options"):
+        # Providers refuse that, and what they refuse is not answered.
+        return "stream_options"
+    extent = ask.extent
+    if extent.tools or _acts(body):
+        return "hosted tool"
+    return "audio" if extent.audio_output else extent.open_ended or ""
+
+
+def _points(family: Family, body: JSONObject) -> str:
+    """What in the input is not in it."""
+    # In the form in which msgspec writes it no letter is spelled as an escape.
+    if _HINT.search(body.body if body.canonical else _sorted_encoder.encode(body.value)) is None:
+        return ""
+    read = ("input", "instructions") if family == "responses" else ("messages",)
+    reasons = (_refers_outside(body.value.get(name)) for name in read)
+    return next((reason for reason in reasons if reason), "")
 
 
 def _acts(body: JSONObject) -> bool:
@@ -135,12 +151,15 @@ def _refers_outside(value: Any) -> str:
 def _points_outside(part: dict[str, Any]) -> str:
     if part.get("type") == "item_reference":
         return "item_reference"
-    for name in ("file_id", "file_url"):
-        if part.get(name) is not None:
-            return name
-    image = part.get("image_url")
-    url = image.get("url") if isinstance(image, dict) else image
-    return "image_url" if isinstance(url, str) and url[: len(_DATA_URL)].lower() != _DATA_URL else ""
+    if part.get("file_id") is not None:
+        return "file_id"
+    for name, member in part.items():
+        # image_url, file_url; and those of servers that are not OpenAI: audio_url, video_url.
+        if name.endswith("_url"):
+            url = member.get("url") if isinstance(member, dict) else member
+            if isinstance(url, str) and url[: len(_DATA_URL)].lower() != _DATA_URL:
+                return name
+    return ""
 
 
 def digest_of(
@@ -159,9 +178,14 @@ def digest_of(
 
     Keyed, so that nobody who reads the store can find out whether a guessed prompt was asked.
     """
-    seen = sorted((one for one in headers if one[0] == b"openai-beta" or one[0] in forwarded), key=lambda one: one[0])
+    seen = told_headers(headers, forwarded)
     parts = (scope, endpoint.method, endpoint.path, query, seen, list(routes), canonical(endpoint.family, body))
     return hashlib.blake2b(_parts_encoder.encode(parts), digest_size=DIGEST_BYTES, key=secret, person=_PERSON).digest()
+
+
+def told_headers(headers: Headers, forwarded: Iterable[bytes]) -> Headers:
+    """Those by which an upstream may answer otherwise; of one name, in their order."""
+    return sorted((one for one in headers if one[0] == b"openai-beta" or one[0] in forwarded), key=lambda one: one[0])
 
 
 def canonical(family: Family, body: JSONObject) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from app.cache.entry import JSON_FORM, Address
-from app.cache.fingerprint import DIGEST_BYTES, Nature, digest_of, keeps_state, nature_of, stream_form
+from app.cache.fingerprint import DIGEST_BYTES, Nature, digest_of, keeps_state, nature_of, stream_form, told_headers
 from app.cache.wishes import NO_WISH, Policy, Wish, wish_of
 from app.core.codec import JSONObject
 from app.core.errors import Headers
@@ -24,9 +24,10 @@ _parts_encoder = msgspec.msgpack.Encoder()
 class Inquiry(msgspec.Struct, frozen=True):
     """``address`` is None where the cache is passed by, and ``reason`` says why.
 
-    ``looks``: what is kept may be the answer. ``keeps``: the answer may be kept. ``joins``: a call in flight for
-    the same address may be joined. ``shadow``: nothing of that is done, only measured. ``also`` is the other
-    form that would do. ``request_digest`` is set where the address is that of an Idempotency-Key.
+    ``refreshes``: what was kept so far is old. ``looks``: what is kept may be the answer. ``keeps``: the answer may be
+    kept. ``joins``: a call in flight for the same address may be joined. ``shadow``: nothing of that is done, only
+    measured. ``also`` is the other form that would do. ``team_id`` and ``models`` (as asked for, and as routed) are
+    what clearings name. ``request_digest`` is set where the address is that of an Idempotency-Key.
     """
 
     reason: str
@@ -37,10 +38,13 @@ class Inquiry(msgspec.Struct, frozen=True):
     keeps: bool = False
     joins: bool = False
     shadow: bool = False
+    refreshes: bool = False
     age_s_max: float | None = None
     only_if_cached: bool = False
     ttl_s: float = 0.0
     request_digest: bytes = b""
+    team_id: str = ""
+    models: tuple[str, ...] = ()
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -60,7 +64,7 @@ class Asked(msgspec.Struct, frozen=True):
 def inquire(asked: Asked, policy: Policy, secret: bytes, *, idempotency_ttl_s: float) -> Inquiry:
     """Raises InvalidRequest for wishes that cannot be understood."""
     wish = wish_of(asked.headers)
-    if wish.idempotency_key:
+    if wish.idempotency_key and not wish.no_store:
         return _idempotent(asked, wish.idempotency_key, secret, idempotency_ttl_s)
     mode = policy.mode_for(asked.principal)
     if wish.on and mode == "deterministic":
@@ -72,7 +76,8 @@ def inquire(asked: Asked, policy: Policy, secret: bytes, *, idempotency_ttl_s: f
     if is_plain and "temperature" not in asked.body.value:
         # Most requests: told apart by one look.
         return Inquiry("temperature")
-    nature, reason = nature_of(asked.endpoint.family, asked.ask, asked.body)
+    family = asked.endpoint.family
+    nature, reason = nature_of(family, asked.ask, asked.body, only_deterministic=mode == "deterministic")
     if nature == "never" or (nature == "repeatable" and mode == "deterministic"):
         return Inquiry(reason, nature, only_if_cached=wish.only_if_cached)
     if policy.scope == "global" and keeps_state(asked.endpoint.family, asked.ask, asked.body):
@@ -106,9 +111,12 @@ def _kept(asked: Asked, policy: Policy, mode: CacheMode, wish: Wish, nature: Nat
         keeps=True,
         joins=looks and not shadow,
         shadow=shadow,
+        refreshes=wish.refresh,
         age_s_max=wish.age_s_max,
-        only_if_cached=wish.only_if_cached and not shadow,
+        only_if_cached=wish.only_if_cached,
         ttl_s=policy.ttl_s,
+        team_id=asked.principal.team_id,
+        models=(asked.ask.model, *(model for _, _, model in routes)),
     )
 
 
@@ -121,7 +129,8 @@ def _scope(policy: Policy, principal: Principal) -> str:
 def _idempotent(asked: Asked, idempotency_key: str, secret: bytes, ttl_s: float) -> Inquiry:
     """A key stands for one execution of one request of one gateway key: neither shared nor joined."""
     parts = (asked.principal.key_id, asked.endpoint.path, idempotency_key)
-    request = (asked.query, asked.body.body)
+    _, forwarded = asked.sources()
+    request = (asked.query, asked.body.body, told_headers(asked.headers, forwarded))
     return Inquiry(
         reason="idempotency key",
         address=Address(_digest(secret, parts), IDEMPOTENCY_FORM),

@@ -13,8 +13,11 @@ from app.cache.entry import Address, CacheStore
 
 RENEW_EVERY_S = 0.4
 LOOK_EVERY_S = 0.1
-WAIT_S_MAX = 30.0
-"""A replica that waits for another one for so long makes the call itself."""
+WAIT_S_MAX = 600.0
+STREAM_WAIT_S_MAX = 30.0
+"""A replica that waits for another one for so long makes the call itself; sooner where its client waits for the first
+byte of a stream.
+"""
 
 
 class Leases:

@@ -51,35 +51,37 @@ class MemoryStore:
         """What they take, as ``size_of`` estimates it."""
         return self._bytes
 
-    async def look(self, address: Address, *, also: str = "", token: str = "") -> Look:
+    async def look(self, address: Address, *, also: str = "", token: str = "", lease_only: bool = False) -> Look:
         now_ms = self._clock.now_ms()
-        entry = self._find(address, now_ms)
-        if entry is not None:
-            return Look(entry, address.form)
-        if also:
-            entry = self._find(Address(address.digest, also), now_ms)
+        if not lease_only:
+            entry = self._find(address, now_ms)
             if entry is not None:
-                return Look(entry, also)
+                return Look(entry, address.form)
+            if also:
+                entry = self._find(Address(address.digest, also), now_ms)
+                if entry is not None:
+                    return Look(entry, also)
         self._sweep(now_ms)
         return Look(holder=self._lease(address, token)) if token else Look()
 
     def keep(
-        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry] | None = None
+        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry | None] | None = None
     ) -> None:
         now_ms = self._clock.now_ms()
         self._sweep(now_ms)
         self._put(address, entry, now_ms)
         if derived is not None:
             other, told_otherwise = derived
-            if self._find(other, now_ms) is None:
+            if told_otherwise is None:
+                self._drop(other)
+            else:
                 self._put(other, told_otherwise, now_ms)
         self._evict()
         if token:
             self.release(address, token)
 
     def renew(self, address: Address, token: str) -> None:
-        if self._holder(address, self._clock.monotonic_s()) == token:
-            self._lease(address, token)
+        self._lease(address, token)
 
     def release(self, address: Address, token: str) -> None:
         lease = self._leases.get(address)

@@ -85,11 +85,13 @@ class RedisStore:
         """Begin to watch how full the server is."""
         self._guard.start()
 
-    async def look(self, address: Address, *, also: str = "", token: str = "") -> Look:
+    async def look(self, address: Address, *, also: str = "", token: str = "", lease_only: bool = False) -> Look:
         """One round trip, and another one for each value that turns out to be no entry: at most two of them."""
-        places = [address, Address(address.digest, also)] if also else [address]
+        places: list[Address] = []
+        if not lease_only:
+            places = [address, Address(address.digest, also)] if also else [address]
         keys = [_key(place) for place in places]
-        lease = _lease(keys[0])
+        lease = _lease(_key(address))
         try:
             if self._keeping:
                 await self._kept(keys)
@@ -111,7 +113,7 @@ class RedisStore:
         return Look()
 
     def keep(
-        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry] | None = None
+        self, address: Address, entry: Entry, *, token: str = "", derived: tuple[Address, Entry | None] | None = None
     ) -> None:
         key = _key(address)
         if not self._may_keep(key, entry):
@@ -122,16 +124,19 @@ class RedisStore:
         keys = [key, _lease(key)]
         values = [pack(entry, address, self._secret)]
         args: list[Argument] = [token, values[0], self._ttl_ms(entry)]
-        if derived is not None and len(derived[1].body) <= BODY_BYTES_MAX:
+        if derived is not None:
             other, told_otherwise = derived
             keys.append(_key(other))
-            values.append(pack(told_otherwise, other, self._secret))
-            args += [values[1], self._ttl_ms(told_otherwise)]
+            if told_otherwise is not None and len(told_otherwise.body) <= BODY_BYTES_MAX:
+                values.append(pack(told_otherwise, other, self._secret))
+                args += [values[1], self._ttl_ms(told_otherwise)]
         size = sum(len(value) + _KEY_OVERHEAD_BYTES for value in values)
         self._guard.took(key, size)
         self._send(KEEP, keys, args, _Values(size, (key, *keys[2:])))
 
     def renew(self, address: Address, token: str) -> None:
+        # Sent again (the server forgot the script, the slot moved), it may be overtaken by its release: a lease that
+        # nobody has is then there for as long as one lasts.
         self._send(RENEW, [_lease(_key(address))], [token, LEASE_MS])
 
     def release(self, address: Address, token: str) -> None:

@@ -12,25 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
-from app.core.errors import GatewayError, Headers
+from app.cache.listening import Listener, Rider
+from app.core.errors import Headers
 from app.core.exchange import Connection
 
 End = Literal["whole", "cut"]
-
-
-class Rider(Protocol):
-    """Who listens: what is its own in an answer, and its account."""
-
-    def headers_for(self, shared: Headers, *, stream: bool) -> Headers:
-        """The head of its answer, of the headers that all have alike."""
-
-    def settle(self) -> None:
-        """What comes next is the last; its account is closed before that."""
-
-    def left(self) -> None:
-        """Its client has gone."""
 
 
 class Held:
@@ -44,141 +32,6 @@ class Held:
 
     def __repr__(self) -> str:
         return f"Held(held={self.held}, bytes_max={self.bytes_max})"
-
-
-class Listener:
-    """One client of a shared answer. ``ended`` is a future of how it ended: ``whole``, ``cut``, ``left``,
-    ``refused`` (``refusal`` says why) or ``abandoned``: nothing was sent, and it may ask again. Nothing is sent
-    before ``begin``.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_begun",
-        "_connection",
-        "_lagging",
-        "_pump",
-        "_rider",
-        "_settled",
-        "_started",
-        "ended",
-        "position",
-        "refusal",
-    )
-
-    def __init__(self, answer: SharedAnswer, connection: Connection, rider: Rider) -> None:
-        self.position = 0
-        self.refusal: GatewayError | None = None
-        self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._answer = answer
-        self._connection = connection
-        self._rider = rider
-        self._begun = False
-        self._started = False
-        self._settled = False
-        self._lagging = False
-        self._pump: asyncio.Task[None] | None = None
-        connection.on_disconnect(self._left)
-
-    def __repr__(self) -> str:
-        return f"Listener(position={self.position}, lagging={self._lagging}, ended={self.ended.done()})"
-
-    @property
-    def is_slow(self) -> bool:
-        """Whether its client has not read what there is, or is told nothing yet."""
-        return self._lagging or not self._begun
-
-    def begin(self) -> None:
-        """It is admitted: from now on it is told what comes, and what has come."""
-        self._begun = True
-        self.catch_up()
-        self._answer.freed()
-
-    def catch_up(self) -> None:
-        """Give it what there is, as far as its client takes it now."""
-        if self._begun and not self._lagging and not self.ended.done() and self._answer.response_started:
-            self._advance()
-
-    def settle(self) -> None:
-        """What it is told next is the last. Nothing is settled for whom nothing was told: it may have to ask again."""
-        if self._started and not self._settled and not self.ended.done():
-            self._settled = True
-            self._rider.settle()
-
-    @property
-    def has_started(self) -> bool:
-        """Whether its client has been told anything."""
-        return self._started
-
-    def abandon(self) -> None:
-        """The call that it waited for is not made."""
-        self._end("abandoned")
-
-    def drop(self, how: str) -> None:
-        """It listens no longer; what its client is told is for others to say."""
-        self._end(how)
-        self._answer.forget(self)
-
-    def cut(self) -> None:
-        """End it here, so that it does not look whole."""
-        if self.ended.done():
-            return
-        if self._started:
-            self._end("cut")
-            self._connection.abort()
-        else:
-            self._end("abandoned")
-
-    def _advance(self) -> None:
-        """Write until all is written, or its client is slow."""
-        answer, connection = self._answer, self._connection
-        if not self._started:
-            try:
-                headers = self._rider.headers_for(answer.headers, stream=answer.is_stream)
-            except GatewayError as error:
-                self.refusal = error
-                self.drop("refused")
-                return
-            self._started = True
-            if answer.is_settled or not answer.is_stream:
-                # What follows may be all that its client waits for.
-                self.settle()
-            if not answer.is_stream:
-                self._end("whole")
-                connection.respond(answer.status, headers, answer.parts[0])
-                return
-            connection.start(answer.status, headers)
-        while self.position < answer.end:
-            connection.write(answer.part(self.position))
-            self.position += 1
-            if connection.write_paused:
-                self._lagging = True
-                self._pump = asyncio.get_running_loop().create_task(self._wait(), name="slow client")
-                return
-        if answer.over == "whole":
-            self.settle()
-            self._end("whole")
-            connection.finish()
-
-    async def _wait(self) -> None:
-        drained = await self._connection.drained(self._answer.slow_client_s)
-        self._lagging = False
-        if not drained and not self.ended.done():
-            self._left()
-            self._connection.abort()
-        self.catch_up()
-        self._answer.freed()
-
-    def _left(self) -> None:
-        if not self.ended.done():
-            self._rider.left()
-            self.ended.set_result("left")
-            self._answer.forget(self)
-
-    def _end(self, how: str) -> None:
-        if not self.ended.done():
-            self.ended.set_result(how)
-            self._connection.on_disconnect(_nothing)
 
 
 class SharedAnswer:
@@ -210,6 +63,7 @@ class SharedAnswer:
         self._size = 0
         self._dropped = 0
         self._overflowed = False
+        self._finished = False
         self._closed = False
         self._listeners: list[Listener] = []
         self._callback: Callable[[], None] | None = None
@@ -245,6 +99,7 @@ class SharedAnswer:
         if listener in self._listeners:
             self._listeners.remove(listener)
         self._room.set()
+        self._give_back()
         if self._listeners or self.disconnected:
             return
         self.disconnected = True
@@ -252,6 +107,10 @@ class SharedAnswer:
         if self._callback is not None and self.over is None:
             callback, self._callback = self._callback, None
             callback()
+
+    def shut(self) -> None:
+        """Nobody may join it any more."""
+        self._closed = True
 
     def abandon_others(self, but: Listener | None) -> None:
         """The call fails for a reason that is only its maker's: whoever else waits, asks again."""
@@ -274,10 +133,16 @@ class SharedAnswer:
                 for listener in list(self._listeners):
                     listener.cut()
             self.abandon_others(None)
-        self._held.held -= self._size
-        self._size = 0
         self.on_whole = _ignore
         self.on_shut = _nothing
+        self._finished = True
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What is held counts until the last slow client has all of it."""
+        if self._finished and all(listener.ended.done() for listener in self._listeners):
+            self._held.held -= self._size
+            self._size = 0
 
     # -- the connection of the call -------------------------------------------------------------
 
@@ -301,6 +166,8 @@ class SharedAnswer:
 
     def respond(self, status: int, headers: Headers, body: bytes) -> None:
         """A whole answer that is no stream."""
+        if self.over is not None:
+            return
         self._begin(status, headers, is_stream=False)
         self._add(body)
         self._end("whole")
@@ -354,6 +221,7 @@ class SharedAnswer:
         """A client that was slow has caught up."""
         self._room.set()
         self._drop()
+        self._give_back()
 
     def _begin(self, status: int, headers: Headers, *, is_stream: bool) -> None:
         self.status = status

@@ -40,6 +40,7 @@ class Wish(msgspec.Struct, frozen=True):
 
     on: bool = False
     off: bool = False
+    no_store: bool = False
     refresh: bool = False
     only_if_cached: bool = False
     age_s_max: float | None = None
@@ -73,6 +74,7 @@ def wish_of(headers: Headers) -> Wish:
     return Wish(
         on=word == b"on",
         off=word == b"off" or "no-store" in directives,
+        no_store="no-store" in directives,
         refresh=word == b"refresh" or "no-cache" in directives,
         only_if_cached="only-if-cached" in directives,
         age_s_max=_age_s_max(directives),

@@ -46,6 +46,7 @@ that makes it. Texts of a client's own are cut at 200 characters.
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import ClassVar
 
@@ -330,6 +331,21 @@ class LimitsUnavailable(Unavailable):
     code = "limits_unavailable"
     default_message = "The store of limits does not answer; nothing was sent."
     retry_after_range_ms = (2000, 3000)
+
+
+def copied(error: GatewayError) -> GatewayError:
+    """The same answer for another request: each adds headers and explanations of its own."""
+    other = copy.copy(error)
+    other.headers = list(error.headers)
+    other.explanation = dict(error.explanation)
+    return other
+
+
+def binds_key(error: GatewayError) -> bool:
+    """Whether whoever asks the same with the same key gets the same refusal. What a tag limits may not bind another."""
+    if isinstance(error, LimitsUnavailable | UnpricedModel):
+        return True
+    return isinstance(error, RateLimited | InsufficientQuota) and error.explanation.get("scope") not in {None, "tag"}
 
 
 def quoted(text: str) -> str:

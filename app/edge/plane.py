@@ -22,6 +22,12 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 
+PASSED_BY: Headers = [
+    (b"x-headgate-cache", b"bypass"),
+    (b"cache-status", b'headgate; fwd=bypass; detail="refused"'),
+]
+"""On every answer it is said what the cache did."""
+
 CREDENTIAL_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
@@ -89,10 +95,13 @@ class Gateway:
         request_id = new_request_id(received_ms)
         scope["headgate.connection"].request_id = request_id
         body = BodyReader(receive, self._bodies, self._settings.body_bytes_max)
+        exchange: Exchange | None = None
         try:
-            await self._pipeline.serve(self._exchange(scope, connection, request_id, received_ms, body))
+            exchange = self._exchange(scope, connection, request_id, received_ms, body)
+            await self._pipeline.serve(exchange)
         except GatewayError as error:
-            self._refuse(connection, error, request_id)
+            # One that has waited for another's call may go by another id by now.
+            self._refuse(connection, error, request_id if exchange is None else exchange.request_id)
         except ClientGone:
             self._metrics.disconnects.labels("request").inc()
         finally:
@@ -131,6 +140,8 @@ class Gateway:
 
     def _refuse(self, connection: Connection, error: GatewayError, request_id: str) -> None:
         self.refused(error, request_id)
+        if not any(name == b"x-headgate-cache" for name, _ in error.headers):
+            error.headers += PASSED_BY
         if connection.response_started:
             # After the first byte an error is never rendered into the answer as if it were one.
             connection.abort()

@@ -12,13 +12,13 @@ from app.cache.redis import RedisStore
 from app.core.clock import SystemClock
 from app.main.states import States
 from app.settings import Configuration, ConfigurationError, Environment
+from app.store.cache import CACHE_SECRET_FACT
 from app.store.database import Database
 from app.store.meta import fact_or
 from app.store.redis import connect
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 
-SECRET_FACT = "cache_secret"  # noqa: S105 - its name
 SECRET_BYTES = 32
 
 
@@ -34,7 +34,7 @@ async def open_cache(
     """A connection of its own where it is in Redis: large values must not hold up the limits."""
     clock = SystemClock()
     async with database.transaction() as connection:
-        secret = bytes.fromhex(await fact_or(connection, SECRET_FACT, secrets.token_hex(SECRET_BYTES)))
+        secret = bytes.fromhex(await fact_or(connection, CACHE_SECRET_FACT, secrets.token_hex(SECRET_BYTES)))
     url = environment.cache_redis
     if url is None:
         store: CacheStore = _in_memory(clock, configuration, metrics)

@@ -71,7 +71,8 @@ class Question(msgspec.Struct, frozen=True):
 
 class SavedQuestion(msgspec.Struct, frozen=True):
     """The same for a request that needs no call: ``upstream`` and ``model`` are where its answer is from, and
-    ``tokens`` what it is taken to use, where policy counts that.
+    ``tokens`` what it is taken to use, where policy counts that; ``size`` says how large it is where that is not known
+    yet.
     """
 
     exchange: Exchange
@@ -80,6 +81,7 @@ class SavedQuestion(msgspec.Struct, frozen=True):
     upstream: str
     model: str
     tokens: int
+    size: Ask | None
     tags: dict[str, str]
     cache: CacheResult
     cache_reason: str
@@ -112,6 +114,7 @@ class Admission:
         self._metrics = metrics
         self._blocks_unpriced = blocks_unpriced
         self._keeps_unlimited = keeps_unlimited
+        self._counts_saved_tokens = counts_saved_tokens
         self._saved_kinds = frozenset(("requests", "concurrency", *(("tokens",) if counts_saved_tokens else ())))
 
     def __repr__(self) -> str:
@@ -164,10 +167,13 @@ class Admission:
         exchange, principal = question.exchange, question.principal
         bound = self._policy.bind(principal, question.ask.model, question.tags)
         limits = tuple(limit for limit in bound if limit.kind in self._saved_kinds)
+        tokens = question.tokens
+        if question.size is not None and self._counts_saved_tokens:
+            tokens = self._estimates.reserved_tokens(principal.key_id, question.model, question.size)
         if not limits:
             grant = Grant(Claim(exchange.request_id, principal.team_id, ()), exchange.received_ms, is_held=False)
             return Admitted(_saved_opening(question, {"cache": question.cache_reason}), b"", grant, None)
-        grant, opening = await self._reserve(_saved_opening(question, {}), limits, question.tokens, (0, 0))
+        grant, opening = await self._reserve(_saved_opening(question, {}), limits, tokens, (0, 0))
         opening = msgspec.structs.replace(opening, decision=_decision(question.cache_reason, grant, None, (0, 0)))
         return Admitted(opening, b"", grant, None)
 

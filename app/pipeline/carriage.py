@@ -119,6 +119,7 @@ class Carrier:
                 _end_of_stream(flight, relay, exchange, "gateway_shutdown")
                 raise
             cut = CutByShutdown() if relay.was_sent else Draining()
+            cut.headers += cargo.cache_headers
             flight.meter.status = None if flight.client_gone else cut.status
             flight.settle("interrupted", void=not relay.was_sent, error_code="gateway_shutdown")
             exchange.connection.respond(*render(cut, exchange.request_id))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import msgspec
 
@@ -44,6 +45,7 @@ from app.pipeline.admission import Admission, Admitted, Question
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
+from app.pipeline.inquiring import Inquirer
 from app.pipeline.models import ModelList
 from app.pipeline.plan import Plan
 from app.pipeline.recall import Recall
@@ -56,7 +58,7 @@ from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
 
-REFUSED_HEADERS = bypass_headers("refused")
+LISTED_HEADERS = bypass_headers("endpoint")
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -110,12 +112,11 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
             counts_saved_tokens=parts.configuration.cache.count_tokens,
         )
+        self._inquirer = Inquirer(parts.cache.secret, parts.configuration.cache, parts.catalog, parts.pools)
         self._recall = Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values())))
         self._saving = Saving(
             parts.cache,
             parts.configuration,
-            parts.catalog,
-            parts.pools,
             self._admission,
             parts.desk,
             parts.journal,
@@ -159,7 +160,6 @@ class Pipeline:
             plan = await self._plan(exchange, principal)
             await self._saving.answer(exchange, principal, plan)
         except GatewayError as error:
-            error.headers += REFUSED_HEADERS
             # Of those that are not about the request there would be too many.
             if not isinstance(error, Unavailable):
                 self._note(exchange, principal, error)
@@ -195,7 +195,9 @@ class Pipeline:
         try:
             refuse_stored_objects(exchange.endpoint.family, document)
             routes = await self._resolve(exchange, principal, ask)
-            plan = Plan(ask, body, routes, self._saving.inquire(exchange, principal, ask, document, routes))
+            inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
+            inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
+            plan = Plan(ask, body, routes, inquiry)
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
             raise
@@ -307,6 +309,7 @@ class Pipeline:
                 (b"content-type", b"application/json"),
                 (b"x-headgate-request-id", request_id),
                 (b"x-request-id", request_id),
+                *LISTED_HEADERS,
             ],
             body,
         )

@@ -17,9 +17,12 @@ from app.pipeline.plan import Plan
 BODY_BYTES_MAX = 64 * 1024
 BODIES_BYTES_MAX = 16 * 1024 * 1024
 OVERHEAD_BYTES = 2048
-"""What a plan takes beside the body, at most, with its request's members."""
+"""What a plan takes beside the body, at most, with query and headers."""
 
 _READ = frozenset((b"x-headgate-cache", b"cache-control", b"idempotency-key", b"openai-beta"))
+
+REST_BYTES_MAX = 512
+"""Of query and headers that are read; counted in the overhead."""
 
 Key: TypeAlias = tuple[Principal, str, bytes, bytes, tuple[tuple[bytes, bytes], ...]]
 
@@ -37,10 +40,14 @@ class Recall:
     def __repr__(self) -> str:
         return f"Recall(plans={len(self._plans)}, bytes={self._bytes})"
 
-    def find(self, exchange: Exchange, principal: Principal, body: bytes) -> tuple[Key, Plan | None]:
-        """The key of a request, and its plan where it is known."""
+    def find(self, exchange: Exchange, principal: Principal, body: bytes) -> tuple[Key | None, Plan | None]:
+        """The key of a request (None: it is too large to be kept), and its plan where it is known."""
+        if len(body) > BODY_BYTES_MAX:
+            return None, None
         read = self._read
         headers = tuple([header for header in exchange.headers if header[0] in read])
+        if len(exchange.query) + sum([len(value) for _, value in headers]) > REST_BYTES_MAX:
+            return None, None
         key = (principal, exchange.endpoint.path, exchange.query, body, headers)
         found = self._plans.get(key)
         if found is None:
@@ -48,10 +55,10 @@ class Recall:
         self._plans.move_to_end(key)
         return key, Plan(found.ask, body, found.routes, found.inquiry)
 
-    def keep(self, key: Key, plan: Plan) -> None:
+    def keep(self, key: Key | None, plan: Plan) -> None:
         """Only what the cache can answer is worth it, and only what no request is alone with."""
         body = plan.body
-        if plan.inquiry.address is None or plan.inquiry.request_digest or len(body) > BODY_BYTES_MAX:
+        if key is None or plan.inquiry.address is None or plan.inquiry.request_digest:
             return
         if key not in self._plans:
             self._bytes += len(body) + OVERHEAD_BYTES

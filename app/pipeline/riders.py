@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from app.auth.running import Revocable
 from app.cache.cache import Lead
-from app.cache.sharing import Listener
-from app.cache.telling import JOINED_HEADERS, own_headers
+from app.cache.listening import Listener
+from app.cache.telling import JOINED_HEADERS, miss_headers, own_headers
 from app.core.errors import Headers, InternalError, InvalidAPIKey, render
 from app.core.exchange import Connection, Exchange
 from app.core.identity import Principal
@@ -18,6 +18,7 @@ from app.limits.headers import ratelimit_headers
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
+from app.pipeline.plan import Plan
 from app.pipeline.saved import SETTLED, Ending, close, kept_of, land
 from app.upstream.relay import Relay
 
@@ -25,8 +26,11 @@ from app.upstream.relay import Relay
 class Shared:
     """A call whose answer is kept, or that others may join, as its own request sees it. A rider itself."""
 
-    def __init__(self, lead: Lead, exchange: Exchange, on_whole: Callable[[Shared], None]) -> None:
+    def __init__(
+        self, lead: Lead, exchange: Exchange, now_ms: Callable[[], int], on_whole: Callable[[Shared], None]
+    ) -> None:
         self.lead = lead
+        self._now_ms = now_ms
         self.answer = lead.shared
         self._exchange = exchange
         self._connection = exchange.connection
@@ -43,6 +47,10 @@ class Shared:
         self._flight = flight
         flight.on_settled = self._settled
         flight.on_own_failure = lambda: self.answer.abandon_others(self.listener)
+        self.lead.ending = lambda: relay.ending("key_revoked", self._now_ms())
+        if self.listener.ended.done() and self.answer.listeners:
+            # Its client left while it was admitted.
+            flight.asker_left()
         # Whoever writes to the client now writes to all of them.
         self._exchange.connection = self.answer
         return _Revocation(self, relay, self._connection, self._exchange.request_id)
@@ -76,22 +84,25 @@ class _Revocation:
 
     def revoke(self) -> None:
         answer, listener = self._shared.answer, self._shared.listener
-        if answer.listeners < 2 or listener.ended.done():
+        has_left = listener.ended.done()
+        if answer.listeners <= (0 if has_left else 1):
+            # Nobody else is there, and nobody may come in time to be cut off with it.
+            answer.shut()
             self._relay.revoke()
-            return
-        self._shared.left()
-        if listener.has_started:
-            listener.cut()
-        else:
-            listener.abandon()
-            self._connection.respond(*render(InvalidAPIKey(should_retry=False), self._request_id))
-        answer.forget(listener)
+        elif not has_left:
+            self._shared.left()
+            listener.revoke(self._shared.lead.ending())
+            if not listener.has_started:
+                error = InvalidAPIKey(should_retry=False, headers=miss_headers(""))
+                self._connection.respond(*render(error, self._request_id))
 
 
 class Rider:
     """A request that joined the call of another: its own head, its own account."""
 
-    def __init__(self, desk: Desk, journal: Journal, exchange: Exchange, principal: Principal, lead: Lead) -> None:
+    def __init__(
+        self, desk: Desk, journal: Journal, exchange: Exchange, principal: Principal, plan: Plan, lead: Lead
+    ) -> None:
         self.admitted: Admitted | None = None
         self.record: Record | None = None
         self._desk = desk
@@ -99,6 +110,7 @@ class Rider:
         self._exchange = exchange
         self._principal = principal
         self._lead = lead
+        self._plan = plan
         self._first_byte_at_ms: int | None = None
 
     def __repr__(self) -> str:
@@ -112,6 +124,9 @@ class Rider:
         opening = admitted.opening
         self._journal.open(opening.request_id, encode_payload(OpenLine(opening)))
         self._first_byte_at_ms = self._desk.clock.now_ms()
+        # It will not have to make the call itself.
+        self._plan.take_body()
+        self._exchange.forget_body()
         limit_headers = ratelimit_headers(admitted.grant.standings)
         headers = own_headers(shared, opening.request_id, limit_headers) + JOINED_HEADERS
         if not stream and self._lead.shared.status < 400:
@@ -148,10 +163,21 @@ class Rider:
 
 
 class RiderRevocation:
-    """Its key is revoked: it is cut off, and nobody else."""
+    """The key of one who waits is revoked: it is cut off, and nobody else."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, lead: Lead) -> None:
         self._listener = listener
+        self._lead = lead
 
     def revoke(self) -> None:
-        self._listener.drop("revoked")
+        self._listener.revoke(self._lead.ending())
+
+
+class ReplayRevocation:
+    """The key is revoked while a kept answer is told to it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def revoke(self) -> None:
+        self._connection.abort()

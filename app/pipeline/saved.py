@@ -57,6 +57,13 @@ def kept_of(record: Record, *, change: int, ttl_s: float, request_digest: bytes 
     )
 
 
+def as_hit(admitted: Admitted, reason: str) -> Admitted:
+    """Of a request that waited for a call, and finds its answer kept."""
+    opening = admitted.opening
+    decision = {**opening.decision, "cache": reason}
+    return msgspec.structs.replace(admitted, opening=msgspec.structs.replace(opening, cache="hit", decision=decision))
+
+
 def close(desk: Desk, admitted: Admitted, ending: Ending) -> Record:
     """The record, in the journal; what was reserved is given back."""
     record = _record(admitted.opening, ending, desk.clock.now_ms())

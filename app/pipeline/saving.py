@@ -7,7 +7,7 @@ what was saved, and call nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
 import msgspec
@@ -16,40 +16,40 @@ from app.auth.running import Running
 from app.cache.cache import Lead, ResponseCache, is_event_stream, is_of_request
 from app.cache.entry import Entry as Kept
 from app.cache.forms import pieces
-from app.cache.inquiry import Asked, Inquiry, inquire
+from app.cache.inquiry import Inquiry
+from app.cache.redis import BODY_BYTES_MAX
 from app.cache.sharing import SharedAnswer
-from app.cache.telling import common_headers, hit_headers, own_headers
-from app.cache.wishes import Policy
-from app.catalog import Catalog, Route
-from app.core.codec import JSONObject
+from app.cache.telling import JOINED_HEADERS, common_headers, hit_headers, own_headers
 from app.core.errors import (
     Draining,
     GatewayError,
     Headers,
     IdempotencyKeyInUse,
     IdempotencyKeyReused,
+    InternalError,
     InvalidAPIKey,
     NotCached,
+    binds_key,
+    copied,
     render,
 )
 from app.core.exchange import ClientGone, Connection, Exchange
 from app.core.identity import Principal
+from app.core.ids import new_request_id
 from app.core.money import NANO_PER_USD
-from app.core.peek import Peek
 from app.core.records import CacheResult, Outcome, Record
 from app.core.tags import tags_of
 from app.ledger.journal import Journal
 from app.limits.headers import ratelimit_headers
+from app.metering.bounds import ask_of
 from app.pipeline.admission import Admission, Admitted, SavedQuestion
 from app.pipeline.desk import Desk
 from app.pipeline.plan import Plan
-from app.pipeline.riders import Rider, RiderRevocation, Shared
-from app.pipeline.saved import SETTLED, Ending, close, kept_of, land
+from app.pipeline.riders import ReplayRevocation, Rider, RiderRevocation, Shared
+from app.pipeline.saved import SETTLED, Ending, as_hit, close, kept_of, land
 from app.settings import Configuration
 from app.upstream.headers import find
-from app.upstream.pool import UpstreamPool
 
-POLICIES_MAX = 4096
 REPLAYED_AT_ONCE_BYTES = 64 * 1024
 OK = 200
 
@@ -63,8 +63,6 @@ class Saving:
         self,
         cache: ResponseCache,
         configuration: Configuration,
-        catalog: Catalog,
-        pools: Mapping[str, UpstreamPool],
         admission: Admission,
         desk: Desk,
         journal: Journal,
@@ -74,63 +72,23 @@ class Saving:
         self._cache = cache
         self._settings = configuration.cache
         self._slow_client_s = configuration.server.slow_client_s
-        self._catalog = catalog
-        self._pools = pools
         self._admission = admission
         self._desk = desk
         self._journal = journal
         self._running = running
         self._fly = fly
-        self._policies: dict[str, Policy] = {}
 
     def __repr__(self) -> str:
         return f"Saving({self._cache!r}, mode={self._settings.mode!r})"
-
-    def inquire(
-        self, exchange: Exchange, principal: Principal, ask: Peek, body: JSONObject, routes: tuple[Route, ...]
-    ) -> Inquiry:
-        """What may be done for the request. Raises InvalidRequest."""
-        asked = Asked(
-            endpoint=exchange.endpoint,
-            query=exchange.query,
-            headers=exchange.headers,
-            principal=principal,
-            ask=ask,
-            body=body,
-            sources=lambda: self._sources(routes),
-        )
-        return inquire(
-            asked, self._policy_of(ask.model), self._cache.secret, idempotency_ttl_s=self._settings.idempotency_ttl_s
-        )
-
-    def _policy_of(self, model: str) -> Policy:
-        policy = self._policies.get(model)
-        if policy is None:
-            if len(self._policies) >= POLICIES_MAX:
-                # Names are clients' text: start afresh rather than grow.
-                self._policies.clear()
-            own = self._catalog.cache_of(model)
-            policy = self._policies[model] = Policy(
-                mode=None if own is None else own.mode,
-                default=self._settings.mode,
-                scope=(own and own.scope) or self._settings.scope,
-                ttl_s=(own and own.ttl_s) or self._settings.ttl_s,
-            )
-        return policy
-
-    def _sources(self, routes: tuple[Route, ...]) -> tuple[list[tuple[str, str, str]], frozenset[bytes]]:
-        pools = [self._pools[route.upstream] for route in routes]
-        places = [(route.upstream, pool.base_url, route.model) for route, pool in zip(routes, pools, strict=True)]
-        return places, frozenset().union(*(pool.forwarded for pool in pools))
 
     # -- the request ----------------------------------------------------------------------------
 
     async def answer(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """Answer the request, one way or another. What is refused is raised as GatewayError."""
         inquiry = plan.inquiry
+        if inquiry.only_if_cached and (inquiry.address is None or inquiry.shadow):
+            raise NotCached
         if inquiry.address is None:
-            if inquiry.only_if_cached:
-                raise NotCached
             await self._fly(exchange, principal, plan, None)
         elif inquiry.shadow:
             await self._measure(exchange, principal, plan)
@@ -140,50 +98,92 @@ class Saving:
             look = await self._cache.look(inquiry)
             if look.entry is None:
                 raise NotCached
-            await self._repeat(exchange, principal, plan, look.entry)
+            seat = Seat()
+            try:
+                await self._repeat(exchange, principal, plan, look.entry, seat)
+            finally:
+                self._leave(seat)
         else:
-            while not await self._try(exchange, principal, plan):
-                # Whoever was to make the call will not: another one is to.
-                pass
+            seat = Seat()
+            try:
+                while not await self._try(exchange, principal, plan, seat):
+                    # Whoever was to make the call will not: another one is to.
+                    pass
+            finally:
+                self._leave(seat)
 
-    async def _try(self, exchange: Exchange, principal: Principal, plan: Plan) -> bool:
+    async def _try(self, exchange: Exchange, principal: Principal, plan: Plan, seat: Seat) -> bool:
         """Whether the request was answered; else it is to be tried again."""
         cache, inquiry = self._cache, plan.inquiry
         lead = cache.lead_of(inquiry)
         if lead is not None:
-            return await self._join(exchange, principal, plan, lead)
+            return await self._join(exchange, principal, plan, lead, seat)
         token = cache.new_token(inquiry)
         look = await cache.look(inquiry, token)
         if look.entry is not None:
-            await self._repeat(exchange, principal, plan, look.entry)
+            await self._repeat(exchange, principal, plan, look.entry, seat)
             return True
         lead = cache.lead_of(inquiry)
         if lead is not None:
             # It has begun while the store was asked.
             cache.give_back(inquiry, token, look)
-            return await self._join(exchange, principal, plan, lead)
-        with cache.leading(inquiry, self._new_answer(exchange), token, look) as lead:
-            shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
-            lead.entry = await cache.wait_for_others(lead)
-            if shared.listener.ended.done():
-                # Its client left while it waited. Those who joined ask again.
-                raise ClientGone
+            return await self._join(exchange, principal, plan, lead, seat)
+        with cache.leading(inquiry, self._new_answer(exchange, seat), token, look) as lead:
+            shared = self._shared(lead, exchange, plan)
+            lead.entry = await self._wait(shared, principal)
             if lead.entry is None:
                 await self._call(exchange, principal, plan, shared)
                 return True
-        await self._repeat(exchange, principal, plan, lead.entry)
+        await self._repeat(exchange, principal, plan, lead.entry, seat)
         return True
 
+    async def _wait(self, shared: Shared, principal: Principal) -> Kept | None:
+        """For another replica that makes the call. Raises ClientGone, InvalidAPIKey where that comes first."""
+        lead, ended = shared.lead, shared.listener.ended
+        if lead.holder not in {"", lead.token}:
+            revocation = RiderRevocation(shared.listener, lead)
+            if not self._running.enter(principal.secret_id, revocation):
+                raise InvalidAPIKey(should_retry=False)
+            try:
+                lead.entry = await self._cache.wait_for_others(lead, ended.done)
+            finally:
+                self._running.leave(principal.secret_id, revocation)
+        if ended.done():
+            # Those who joined ask again.
+            raise InvalidAPIKey(should_retry=False) if ended.result() == "revoked" else ClientGone
+        return lead.entry
+
     async def _call(self, exchange: Exchange, principal: Principal, plan: Plan, shared: Shared) -> None:
-        await self._fly(exchange, principal, plan, shared)
+        try:
+            await self._fly(exchange, principal, plan, shared)
+        except GatewayError as error:
+            # What binds this key binds all who wait with it: they need not ask one after the other.
+            shared.lead.refusal, shared.lead.refused = copied(error), principal
+            raise
         # A slow client is still being told what the call brought.
         shared.answer.close()
         await shared.listener.ended
 
-    def _new_answer(self, exchange: Exchange) -> SharedAnswer:
+    def _shared(self, lead: Lead, exchange: Exchange, plan: Plan) -> Shared:
+        now_ms = self._desk.clock.now_ms
+        return Shared(lead, exchange, now_ms, lambda shared: self._keep(exchange, plan, shared))
+
+    def _leave(self, seat: Seat) -> None:
+        """What was reserved for a request that waited is not needed: it was refused, or makes the call itself."""
+        admitted, seat.admitted = seat.admitted, None
+        if admitted is not None:
+            self._admission.give_back(admitted)
+
+    def _new_answer(self, exchange: Exchange, seat: Seat, bytes_max: int | None = None) -> SharedAnswer:
+        """A place for the answer of a call that this request makes. Where it has waited for another's, it is another
+        request from now on: what was reserved under its id is given back for good, and nobody has been told the id.
+        """
+        if seat.admitted is not None:
+            self._leave(seat)
+            exchange.request_id = new_request_id(exchange.received_ms)
         request_id = exchange.request_id
         return self._cache.new_answer(
-            self._settings.entry_bytes_max,
+            self._settings.entry_bytes_max if bytes_max is None else bytes_max,
             self._slow_client_s,
             lambda headers: common_headers(headers, request_id),
         )
@@ -201,20 +201,36 @@ class Saving:
 
     # -- what is kept ---------------------------------------------------------------------------
 
-    async def _repeat(self, exchange: Exchange, principal: Principal, plan: Plan, kept: Kept, detail: str = "") -> None:
+    async def _repeat(
+        self, exchange: Exchange, principal: Principal, plan: Plan, kept: Kept, seat: Seat, detail: str = ""
+    ) -> None:
         """Answer with what is kept."""
-        admitted = await self._admit(exchange, principal, plan, "hit", detail or "hit", kept)
-        desk, connection = self._desk, exchange.connection
+        revocation = ReplayRevocation(exchange.connection)
+        if not self._running.enter(principal.secret_id, revocation):
+            # Revoked while the body was read, or while it waited.
+            raise InvalidAPIKey(should_retry=False)
         try:
-            self._journal.check()
-            plan.take_body()
-            exchange.forget_body()
-            first_byte_at_ms = desk.clock.now_ms()
-            outcome: Outcome = "disconnected" if connection.disconnected else "completed"
-            record = close(desk, admitted, Ending(outcome, kept.status, None, first_byte_at_ms, kept))
-        except BaseException:
-            self._admission.give_back(admitted)
-            raise
+            if seat.admitted is None:
+                seat.admitted = await self._admit(exchange, principal, plan, "hit", detail or "hit", kept)
+            else:
+                seat.admitted = as_hit(seat.admitted, detail or "hit")
+            await self._tell(exchange, principal, plan, kept, seat, detail)
+        finally:
+            self._running.leave(principal.secret_id, revocation)
+
+    async def _tell(
+        self, exchange: Exchange, principal: Principal, plan: Plan, kept: Kept, seat: Seat, detail: str
+    ) -> None:
+        desk, connection, admitted = self._desk, exchange.connection, seat.admitted
+        if admitted is None:
+            raise InternalError
+        self._journal.check()
+        plan.take_body()
+        exchange.forget_body()
+        first_byte_at_ms = desk.clock.now_ms()
+        outcome: Outcome = "disconnected" if connection.disconnected else "completed"
+        record = close(desk, admitted, Ending(outcome, kept.status, None, first_byte_at_ms, kept))
+        seat.admitted = None
         try:
             own = own_headers(kept.headers, exchange.request_id, ratelimit_headers(admitted.grant.standings))
             own.append((b"x-headgate-upstream", kept.upstream.encode()))
@@ -256,6 +272,7 @@ class Saving:
                 upstream=route.upstream if kept is None else kept.upstream,
                 model=route.model if kept is None else kept.model,
                 tokens=0 if kept is None else kept.usage.tokens,
+                size=ask_of(exchange.endpoint.family, plan.ask, len(plan.body)) if kept is None else None,
                 tags=tags_of(find(exchange.headers, b"x-headgate-tags")),
                 cache=did,
                 cache_reason=reason,
@@ -264,20 +281,20 @@ class Saving:
 
     # -- a call in flight -----------------------------------------------------------------------
 
-    async def _join(self, exchange: Exchange, principal: Principal, plan: Plan, lead: Lead) -> bool:
+    async def _join(self, exchange: Exchange, principal: Principal, plan: Plan, lead: Lead, seat: Seat) -> bool:
         """Whether the call that is in flight answered the request."""
-        rider = Rider(self._desk, self._journal, exchange, principal, lead)
+        rider = Rider(self._desk, self._journal, exchange, principal, plan, lead)
         listener = lead.shared.join(exchange.connection, rider)
+        secret_id = principal.secret_id
+        revocation = RiderRevocation(listener, lead)
         try:
-            rider.admitted = await self._admit(exchange, principal, plan, "joined", "joined", None)
+            if seat.admitted is None:
+                seat.admitted = await self._admit(exchange, principal, plan, "joined", "joined", None)
+            rider.admitted = seat.admitted
             self._journal.check()
         except BaseException:
             listener.drop("refused")
-            if rider.admitted is not None:
-                self._admission.give_back(rider.admitted)
             raise
-        secret_id = principal.secret_id
-        revocation = RiderRevocation(listener)
         if not self._running.enter(secret_id, revocation):
             listener.drop("revoked")
         try:
@@ -287,49 +304,59 @@ class Saving:
             # The end of the shutdown's grace.
             listener.drop("cancelled")
             rider.end("interrupted", "gateway_shutdown")
-            rider.land()
+            self._land(rider, seat)
             _give_up(exchange, Draining())
             raise
         finally:
             self._running.leave(secret_id, revocation)
         if how == "revoked" and listener.has_started:
             rider.end("interrupted", "key_revoked")
-            exchange.connection.abort()
         elif how in {"abandoned", "refused", "revoked"}:
             # Nothing was told, and nothing is written down.
-            self._admission.give_back(rider.admitted)
             if how == "revoked":
                 raise InvalidAPIKey(should_retry=False)
             if listener.refusal is not None:
                 raise listener.refusal
-            return await self._after(exchange, principal, plan, lead)
-        rider.land()
+            return await self._after(exchange, principal, plan, lead, seat)
+        self._land(rider, seat)
         return True
 
-    async def _after(self, exchange: Exchange, principal: Principal, plan: Plan, lead: Lead) -> bool:
-        """The call that was waited for is not made; perhaps because its answer was found."""
-        if lead.entry is None or not self._cache.may_tell(lead.entry, plan.inquiry):
-            return False
-        await self._repeat(exchange, principal, plan, lead.entry)
-        return True
+    def _land(self, rider: Rider, seat: Seat) -> None:
+        """Its account is closed, and with it what was reserved."""
+        seat.admitted = None
+        rider.land()
+
+    async def _after(self, exchange: Exchange, principal: Principal, plan: Plan, lead: Lead, seat: Seat) -> bool:
+        """The call that was waited for is not made: its answer was found, or it was refused."""
+        if lead.entry is not None and self._cache.may_tell(lead.entry, plan.inquiry):
+            await self._repeat(exchange, principal, plan, lead.entry, seat)
+            return True
+        if lead.refusal is not None and lead.refused is principal and binds_key(lead.refusal):
+            raise copied(lead.refusal)
+        return False
 
     # -- other ways -----------------------------------------------------------------------------
 
     async def _once(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """A request with an Idempotency-Key: carried out once, and its answer repeated to whoever asks again."""
-        cache, inquiry = self._cache, plan.inquiry
+        cache, inquiry, seat = self._cache, plan.inquiry, Seat()
+        _refuse_another(cache.at_work(inquiry), inquiry)
         token = cache.new_token(inquiry)
         look = await cache.look(inquiry, token)
         if look.entry is not None:
             if look.entry.request_digest != inquiry.request_digest:
                 raise IdempotencyKeyReused
-            await self._repeat(exchange, principal, plan, look.entry, "idempotency key")
+            try:
+                await self._repeat(exchange, principal, plan, look.entry, seat, "idempotency key")
+            finally:
+                self._leave(seat)
             return
-        if look.holder not in {"", token}:
-            raise IdempotencyKeyInUse if is_of_request(look.holder, inquiry) else IdempotencyKeyReused
-        with cache.leading(inquiry, self._new_answer(exchange), token, look) as lead:
-            shared = Shared(lead, exchange, lambda shared: self._keep(exchange, plan, shared))
-            await self._call(exchange, principal, plan, shared)
+        if look.holder != token:
+            _refuse_another(look.holder, inquiry)
+        # Where the store is away: one in this process may have begun meanwhile.
+        _refuse_another(cache.at_work(inquiry), inquiry)
+        with cache.leading(inquiry, self._new_answer(exchange, seat, BODY_BYTES_MAX), token, look) as lead:
+            await self._call(exchange, principal, plan, self._shared(lead, exchange, plan))
 
     async def _measure(self, exchange: Exchange, principal: Principal, plan: Plan) -> None:
         """Mode ``shadow``: the call is made, and what it would have saved is counted afterwards."""
@@ -348,8 +375,24 @@ class Saving:
         metrics.shadow_saved_usd.labels(mode).inc((found.cost_nanousd or 0) / NANO_PER_USD)
 
 
+class Seat:
+    """What is reserved for a request that waits for another's call."""
+
+    __slots__ = ("admitted",)
+
+    def __init__(self) -> None:
+        self.admitted: Admitted | None = None
+
+
+def _refuse_another(holder: str, inquiry: Inquiry) -> None:
+    """An Idempotency-Key is at work for somebody already."""
+    if holder:
+        raise IdempotencyKeyInUse if is_of_request(holder, inquiry) else IdempotencyKeyReused
+
+
 def _give_up(exchange: Exchange, error: GatewayError) -> None:
     if exchange.connection.response_started:
         exchange.connection.abort()
     else:
+        error.headers += JOINED_HEADERS
         exchange.connection.respond(*render(error, exchange.request_id))

@@ -10,7 +10,7 @@ from app.core.identity import CacheMode, CacheScope
 from app.settings.section import Bytes, Number, Section
 
 TTL_S_MAX = 30 * 86_400
-ENTRY_BYTES_MAX = 64 * 2**20
+ENTRY_BYTES_MAX = 4 * 2**20
 MODES: tuple[CacheMode, ...] = get_args(CacheMode)
 
 

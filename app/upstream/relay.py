@@ -196,6 +196,10 @@ class Relay:
         """The key is not to be served any longer: what runs is given up at once."""
         self._give_up("key_revoked")
 
+    def ending(self, cause: Cause, at_ms: int) -> bytes | None:
+        """The event that would end the stream behind what has passed; None where none can."""
+        return None if self._passage is None else self._passage.ending(cause, at_ms)
+
     def cut_short(self, cause: Cause, at_ms: int) -> None:
         """Ends an answer that has begun and cannot be completed, never so that it looks whole.
 
@@ -203,7 +207,7 @@ class Relay:
         """
         if self.client_gone:
             return
-        event = self._passage.ending(cause, at_ms) if self._passage is not None else None
+        event = self.ending(cause, at_ms)
         if event is None:
             self.connection.abort()
         else:

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.cache.sharing import Held, Listener, SharedAnswer
+from app.cache.listening import Listener
+from app.cache.sharing import Held, SharedAnswer
 from app.core.errors import GatewayError, Headers
 
 HEADERS: Headers = [(b"content-type", b"text/event-stream"), (b"x-mine", b"1")]

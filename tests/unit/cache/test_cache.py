@@ -50,12 +50,15 @@ async def test_a_stream_is_told_as_it_came_and_as_its_last_response(one, options
     assert await one.found(asks(stream=True, stream_options={"a": 1})) == (STREAM, [SSE[1], SSE[0]])
 
 
-async def test_the_response_of_a_stream_stands_in_for_none_that_came(one):
+async def test_what_came_last_is_told_in_both_forms(one):
     other = response(id="resp_2")
     one.keep(asks(), other)
     one.keep(asks(stream=True), STREAM, SSE)
-    assert await one.found(asks()) == (other, JSON)
+    assert (await one.found(asks()))[0] == COMPACT
     assert await one.found(asks(stream=True)) == (STREAM, SSE)
+    one.keep(asks("responses", (b"x-headgate-cache", b"refresh")), other)
+    assert await one.found(asks()) == (other, JSON)
+    assert (await one.found(asks(stream=True)))[0] == stream_of(other), "the stream of before a refresh is old"
     one.keep(asks(), ANSWER)
     assert await one.found(asks()) == (ANSWER, JSON), "a later call takes the place of an earlier one"
 

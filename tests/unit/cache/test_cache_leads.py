@@ -13,7 +13,7 @@ from app.cache import leases as leases_module
 from app.cache.cache import Lead, is_event_stream, is_of_request
 from app.cache.entry import Entry, Look
 from app.cache.inquiry import Inquiry
-from app.cache.leases import WAIT_S_MAX
+from app.cache.leases import STREAM_WAIT_S_MAX, WAIT_S_MAX
 from app.cache.memory import LEASE_S
 from app.store.cache import CacheClear
 from tests.unit.cache.asking import entry
@@ -142,8 +142,12 @@ def pair(one) -> tuple[Replica, Replica]:
     return Replica(one.store, one.clock, is_local=False), Replica(one.store, one.clock, is_local=False)
 
 
+def nobody_is_left(lead: Lead) -> bool:
+    return lead.shared.disconnected
+
+
 async def waited(replica: Replica, lead: Lead) -> asyncio.Task[Entry | None]:
-    task = asyncio.create_task(replica.cache.wait_for_others(lead))
+    task = asyncio.create_task(replica.cache.wait_for_others(lead, lambda: nobody_is_left(lead)))
     await turn()
     return task
 
@@ -156,7 +160,7 @@ async def test_of_two_replicas_one_makes_the_call(pair, end):
     answer = first.answer(5000)
     with first.cache.leading(asks(), answer, token, look) as lead:
         only = seat(answer)
-        assert await first.cache.wait_for_others(lead) is None
+        assert await first.cache.wait_for_others(lead, lambda: False) is None
         token_too, look_too = await leads(second, asks())
         assert look_too == Look(holder=token)
         with second.cache.leading(asks(), second.answer(), token_too, look_too) as other:
@@ -187,26 +191,27 @@ async def test_of_two_replicas_one_makes_the_call(pair, end):
         assert (await second.cache.look(asks(), "third")).holder == "third", "all of them were given back"
 
 
-async def test_a_replica_that_takes_too_long_is_not_waited_for(pair):
+@pytest.mark.parametrize(("told", "wait_s"), [(asks(), WAIT_S_MAX), (asks(stream=True), STREAM_WAIT_S_MAX)])
+async def test_a_replica_that_takes_too_long_is_not_waited_for(pair, told, wait_s):
+    """Sooner where a client waits for the first byte of a stream."""
     first, second = pair
-    token, look = await leads(first, asks())
-    token_too, look_too = await leads(second, asks())
+    token, look = await leads(first, told)
+    token_too, look_too = await leads(second, told)
     assert look_too.holder == token == look.holder
-    with second.cache.leading(asks(), second.answer(), token_too, look_too) as other:
+    with second.cache.leading(told, second.answer(), token_too, look_too) as other:
         seat(other.shared)
         task = await waited(second, other)
-        for _ in range(int(WAIT_S_MAX) - 1):
+        for _ in range(int(wait_s) - 1):
             first.clock.ms += 1000
-            first.store.renew(asks().address, token)
+            first.store.renew(told.address, token)
             await turn()
             assert not task.done()
         first.clock.ms += 1000
         assert await asyncio.wait_for(task, 5) is None
         assert other.holder == token, "it has no lease, and calls"
-        # What it then keeps takes nobody's lease away.
-        second.cache.keep(other, "responses", entry(UNTOLD))
-    assert (await second.cache.look(asks(stream=True), "third")).holder == "third"
-    first.store.release(asks().address, token)
+    # What it was not given it does not give back.
+    assert (await second.cache.look(told, "third")).holder == token
+    first.store.release(told.address, token)
 
 
 async def test_where_nobody_is_left_nothing_is_waited_for(pair):
@@ -228,8 +233,8 @@ class ScriptedStore:
         self.looks = looks
         self.asked: list[tuple[str, ...]] = []
 
-    async def look(self, address: Any, *, also: str = "", token: str = "") -> Look:
-        self.asked.append(("look", also, token))
+    async def look(self, address: Any, *, also: str = "", token: str = "", lease_only: bool = False) -> Look:
+        self.asked.append(("lease" if lease_only else "look", also, token))
         return next(self.looks)
 
     def release(self, address: Any, token: str) -> None:
@@ -261,8 +266,6 @@ HELD = Look(holder="another")
         ([HELD, HELD, AWAY], False),
         ([HELD, HELD, Look()], False),
         ([HELD, Look(entry=entry(ANSWER), form="json")], True),
-        # What is too old is none, and nobody is waited for to make it anew.
-        ([HELD, Look(entry=entry(ANSWER, made_at_ms=0), form="json")], False),
     ],
 )
 async def test_it_is_looked_for_until_there_is_an_answer_or_nobody_at_work(looks, found):
@@ -270,15 +273,23 @@ async def test_it_is_looked_for_until_there_is_an_answer_or_nobody_at_work(looks
     token, look = await leads(replica, asks())
     with replica.cache.leading(asks(), replica.answer(), token, look) as lead:
         seat(lead.shared)
-        kept = await asyncio.wait_for(replica.cache.wait_for_others(lead), 5)
+        kept = await asyncio.wait_for(replica.cache.wait_for_others(lead, lambda: False), 5)
     assert (kept is not None) == found
     assert store.asked == [("look", "", token)] * len(looks), "what was not given is not given back"
 
 
-async def test_the_form_that_would_do_is_looked_for_at_once():
-    replica, store = scripted(Look(entry=entry(UNTOLD), form="json"), HELD)
-    assert await replica.cache.look(asks(stream=True), "token") == HELD
-    assert store.asked == [("look", "json", "token"), ("look", "", "token")]
+@pytest.mark.parametrize(
+    ("told", "kept", "also"),
+    [(asks(stream=True), entry(UNTOLD), "json"), (asks(), entry(ANSWER, made_at_ms=0), "")],
+    ids=["no stream can be made of it", "it is too old"],
+)
+async def test_where_what_is_kept_may_not_be_told_somebody_is_to_make_the_call(told, kept, also):
+    replica, store = scripted(Look(entry=kept, form="json"), HELD)
+    assert await replica.cache.look(told, "token") == HELD
+    assert store.asked == [("look", also, "token"), ("lease", "", "token")]
+    replica, store = scripted(Look(entry=kept, form="json"))
+    assert await replica.cache.look(told) == Look()
+    assert store.asked == [("look", also, "")]
 
 
 @pytest.mark.parametrize(("told", "shut"), [(asks(), True), (once(), False)])
@@ -324,3 +335,40 @@ async def test_a_lease_is_renewed_for_as_long_as_the_call_runs(monkeypatch):
     await replica.cache.close()
     assert store.asked == [("close",)]
     await replica.cache.close()
+
+
+# -- what began before ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("clear", "taken"),
+    [
+        (CacheClear("", "", 10, 0), True),
+        (CacheClear("team_1", "", 10, 0), True),
+        (CacheClear("team_2", "", 10, 0), False),
+        (CacheClear("team_1", "gpt-4*", 10, 0), True),
+        (CacheClear("", "gpt-5", 10, 0), False),
+    ],
+)
+async def test_a_call_that_began_before_a_clearing_is_joined_by_nobody_who_asks_after_it(one, clear, taken):
+    one.cache.clears.take([], 7)
+    with one.cache.leading(asks(), one.answer()) as lead:
+        joined = seat(lead.shared)
+        one.cache.clears.take([clear], 10)
+        assert (one.cache.lead_of(asks()) is None) == taken
+        with one.cache.leading(asks(), one.answer()) as later:
+            assert one.cache.lead_of(asks()) is later
+        lead.shared.respond(200, JSON, ANSWER)
+    assert joined.how == "whole", "who was there already has its answer"
+
+
+async def test_it_is_known_for_which_request_an_idempotency_key_is_at_work(one):
+    other_key, told = once(b"other"), once()
+    token = one.cache.new_token(told)
+    assert one.cache.at_work(told) == ""
+    with one.cache.leading(told, one.answer(), token):
+        # Also where the store is away, so that no lease was given.
+        assert one.cache.at_work(once(input="other")) == token
+        assert is_of_request(token, told)
+        assert (one.cache.at_work(other_key), one.cache.at_work(asks())) == ("", "")
+    assert one.cache.at_work(told) == ""

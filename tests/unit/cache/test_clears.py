@@ -73,6 +73,16 @@ def test_a_pattern_names_whole_models(pattern, asked_for, model, taken):
         assert takes(clears, 9, "team_2", asked_for=asked_for, model=model) == (taken and not team)
 
 
+def test_a_call_is_taken_by_any_model_that_may_serve_it():
+    clears = after(clear(10, "team_1", "gpt-4o"))
+    for models, taken in [(("fast", "gpt-4o"), True), (("gpt-4o", "x"), True), (("fast", "x"), False), ((), False)]:
+        assert clears.take_call(9, "team_1", models) == taken
+        assert not clears.take_call(10, "team_1", models)
+        assert not clears.take_call(9, "team_2", models)
+    assert after(clear(10)).take_call(9, "team_1", ())
+    assert after(clear(10, "team_1")).take_call(9, "team_1", ())
+
+
 def test_the_change_that_is_known_is_the_highest():
     clears = Clears()
     clears.take([], 5)

@@ -288,6 +288,10 @@ NEVER_CHAT = [
     ("audio", whole("chat", audio={"voice": "alloy", "format": "mp3"})),
     ("image_url", of_messages({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}})),
     ("image_url", of_messages({"type": "image_url", "image_url": "https://example.com/a.png"})),
+    # Of servers that are not OpenAI.
+    ("video_url", of_messages({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}})),
+    ("audio_url", of_messages({"type": "audio_url", "audio_url": "https://example.com/a.mp3"})),
+    ("stream_options", whole("chat", stream=False, stream_options={"include_usage": True})),
     ("file_id", of_messages({"type": "file", "file": {"file_id": "file_1"}})),
     ("file_id", whole("chat", messages=[{"role": "tool", "tool_call_id": "c", "content": [{"file_id": "f"}]}])),
 ]
@@ -309,6 +313,8 @@ DETERMINISTIC = [
     ("chat", of_tools({"type": "function", "function": FUNCTION}, family="chat")),
     ("chat", of_messages({"type": "image_url", "image_url": {"url": PICTURE}})),
     ("chat", of_messages({"type": "file", "file": {"file_data": "data:,a", "file_id": None}})),
+    ("chat", of_messages({"type": "video_url", "video_url": {"url": "data:video/mp4;base64,AA=="}})),
+    ("chat", whole("chat", stream=True, stream_options={"include_usage": True})),
     ("chat", of_messages({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}})),
     ("embeddings", whole("embeddings")),
     ("embeddings", whole("embeddings", input=["a", "b"], dimensions=3, store=True, temperature=1, user="a")),
@@ -330,6 +336,19 @@ def test_a_completion_that_reads_what_is_elsewhere_or_acts_is_never_kept(reason,
 @pytest.mark.parametrize(("family", "body"), DETERMINISTIC, ids=range(len(DETERMINISTIC)))
 def test_what_has_all_in_itself_may_be_kept(family, body):
     assert both_ways(family, body) == ("deterministic", "")
+
+
+@pytest.mark.parametrize("family", ["responses", "chat"])
+def test_where_only_the_same_answer_will_do_the_short_way_lets_through_the_same(family):
+    bodies = [body for of_family, body in DETERMINISTIC if of_family == family]
+    bodies += [body for _, body in (NEVER if family == "responses" else NEVER_CHAT)]
+    for body in bodies:
+        for members in ({}, {"temperature": 1}, {"temperature": None}, {"store": True}, {"store": None}):
+            document = parse_object(msgspec.json.encode(body | members))
+            ask = peek(family, document)
+            at_length = nature_of(family, ask, document)[0]
+            short = nature_of(family, ask, document, only_deterministic=True)[0]
+            assert (short == "deterministic") == (at_length == "deterministic"), (body, members)
 
 
 def test_a_background_response_is_refused_and_would_not_be_kept():

@@ -135,9 +135,20 @@ def test_only_if_cached_is_known_where_nothing_may_be_cached(told, body, also):
     assert (found.address, found.only_if_cached) == (None, True)
 
 
-def test_shadow_keeps_nobody_from_a_call():
+def test_shadow_answers_nobody():
     found = inquiry(whole("responses"), policy("shadow"), headers=control(b"only-if-cached"))
-    assert (found.shadow, found.joins, found.only_if_cached) == (True, False, False)
+    assert (found.shadow, found.joins, found.only_if_cached) == (True, False, True)
+
+
+def test_options_of_a_stream_that_is_none_are_for_the_provider_to_refuse():
+    for stream in (False, None):
+        found = inquiry(whole("responses", stream=stream, stream_options={"include_obfuscation": False}))
+        assert (found.address, found.reason) == (None, "stream_options")
+
+
+def test_an_idempotency_key_is_not_kept_where_nothing_may_be():
+    found = inquiry(whole("responses"), headers=[(b"idempotency-key", b"k"), *control(b"no-store")])
+    assert (found.address, found.reason) == (None, "request")
 
 
 @pytest.mark.parametrize("headers", [ours("maybe"), [(b"idempotency-key", b"")], [(b"idempotency-key", b"a\xff")]])
@@ -213,7 +224,6 @@ def test_what_the_provider_stores_is_shared_with_no_other_team(family, mode, hea
     [
         ("responses", {}, JSON_FORM, ""),
         ("responses", {"stream": False}, JSON_FORM, ""),
-        ("responses", {"stream": None, "stream_options": {"include_obfuscation": False}}, JSON_FORM, ""),
         ("responses", {"stream": True}, STREAM_FORM, JSON_FORM),
         ("responses", {"stream": True, "stream_options": None}, STREAM_FORM, JSON_FORM),
         ("responses", {"stream": True, "stream_options": {"include_obfuscation": False}}, None, JSON_FORM),

@@ -324,6 +324,38 @@ async def test_who_is_dropped_is_told_nothing_more():
     assert (second.how, gone, answer.disconnected) == ("cancelled", ["all"], True)
 
 
+@pytest.mark.parametrize("ending", [b"event: error", None])
+async def test_who_is_revoked_ends_here_and_nobody_else(ending):
+    answer = new_answer()
+    revoked, slow, waiting, other = seat(answer), seat(answer, room=0), seat(answer, begun=False), seat(answer)
+    answer.start(200, HEADERS)
+    answer.write(b"one")
+    answer.write(b"two")
+    for one in (revoked, slow, waiting):
+        one.listener.revoke(ending)
+        one.listener.revoke(ending)
+    await turn()
+    answer.finish(b"three")
+    # An event stands only behind all that came before it.
+    assert revoked.told == ([b"one", b"two", ending, "finish"] if ending else [b"one", b"two", "abort"])
+    assert slow.told == [b"one", "abort"]
+    assert waiting.client.told == [], "the caller says why"
+    assert [one.how for one in (revoked, slow, waiting, other)] == ["revoked"] * 3 + ["whole"]
+    assert [one.rider.settled for one in (revoked, slow, waiting, other)] == [0, 0, 0, 1]
+    other.listener.revoke(ending)
+    assert other.told == [b"one", b"two", b"three", "settle", "finish"], "it had everything"
+
+
+async def test_a_call_that_is_shut_goes_on_for_those_who_are_there():
+    answer = new_answer()
+    only = seat(answer)
+    answer.start(200, HEADERS)
+    answer.shut()
+    assert not answer.is_open
+    answer.finish(b"all")
+    assert (only.how, only.client.body, answer.is_kept) == ("whole", b"all", True)
+
+
 # -- what is kept of it ---------------------------------------------------------------------------
 
 

@@ -70,11 +70,11 @@ def test_a_word_that_is_not_known_is_refused(word):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        (["no-store"], Wish(off=True)),
-        (["No-Store"], Wish(off=True)),
+        (["no-store"], Wish(off=True, no_store=True)),
+        (["No-Store"], Wish(off=True, no_store=True)),
         (["no-cache"], Wish(refresh=True)),
         (["NO-CACHE , no-transform"], Wish(refresh=True)),
-        (["no-cache, no-store"], Wish(off=True, refresh=True)),
+        (["no-cache, no-store"], Wish(off=True, no_store=True, refresh=True)),
         (["only-if-cached"], Wish(only_if_cached=True)),
         (["max-age=0"], Wish(age_s_max=0.0)),
         (["max-age=60"], Wish(age_s_max=60.0)),
@@ -82,10 +82,13 @@ def test_a_word_that_is_not_known_is_refused(word):
         (['Max-Age="60"'], Wish(age_s_max=60.0)),
         (["max-age = 60"], Wish(age_s_max=60.0)),
         (["max-age=60, only-if-cached"], Wish(age_s_max=60.0, only_if_cached=True)),
-        (["max-age=60", "no-store", "only-if-cached"], Wish(age_s_max=60.0, off=True, only_if_cached=True)),
+        (
+            ["max-age=60", "no-store", "only-if-cached"],
+            Wish(age_s_max=60.0, off=True, no_store=True, only_if_cached=True),
+        ),
         (["max-age=60,max-age=0"], Wish(age_s_max=60.0)),
         (["max-age=60", "max-age=0"], Wish(age_s_max=60.0)),
-        ([",, ,no-store,,"], Wish(off=True)),
+        ([",, ,no-store,,"], Wish(off=True, no_store=True)),
     ],
 )
 def test_cache_control(values, expected):
@@ -117,7 +120,7 @@ def test_an_age_beyond_all_bounds_is_as_good_as_none(seconds):
 
 
 def test_both_headers_count():
-    assert wish(("x-headgate-cache", "on"), ("cache-control", "no-store")) == Wish(on=True, off=True)
+    assert wish(("x-headgate-cache", "on"), ("cache-control", "no-store")) == Wish(on=True, off=True, no_store=True)
     assert wish(("cache-control", "max-age=9"), ("x-headgate-cache", "refresh")) == Wish(refresh=True, age_s_max=9.0)
 
 

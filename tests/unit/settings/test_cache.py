@@ -27,7 +27,7 @@ def test_every_default_is_written_out_in_the_packaged_file():
 
 
 def test_what_a_file_says_is_so(tmp_path):
-    text = """cache: {mode: all, scope: global, ttl_s: 2592000, memory_bytes_max: 67108864, entry_bytes_max: 67108864,
+    text = """cache: {mode: all, scope: global, ttl_s: 2592000, memory_bytes_max: 67108864, entry_bytes_max: 4194304,
         count_tokens: true, idempotency_ttl_s: 0.5}"""
     read = load(tmp_path, text).cache
     assert read == CacheSettings(
@@ -35,7 +35,7 @@ def test_what_a_file_says_is_so(tmp_path):
         scope="global",
         ttl_s=2_592_000,
         memory_bytes_max=2**26,
-        entry_bytes_max=2**26,
+        entry_bytes_max=2**22,
         count_tokens=True,
         idempotency_ttl_s=0.5,
     )
@@ -85,7 +85,7 @@ def test_a_model_says_only_what_it_has_otherwise(tmp_path):
         ("cache: {ttl_s: .nan}", (":1", "cache.ttl_s", "finite number")),
         ("cache: {ttl_s: no}", (":1", "cache.ttl_s", "expected a number")),
         ("cache: {idempotency_ttl_s: 2592001}", (":1", "cache.idempotency_ttl_s", "2592000")),
-        ("cache: {entry_bytes_max: 67108865}", (":1", "cache.entry_bytes_max", "67108864")),
+        ("cache: {entry_bytes_max: 4194305}", (":1", "cache.entry_bytes_max", "4194304")),
         ("cache: {entry_bytes_max: 1}", (":1", "cache.entry_bytes_max", "1024")),
         ("cache: {memory_bytes_max: 1048575}", (":1", "cache: expected entry_bytes_max (1048576) not to be above")),
         ("cache: {memory_bytes_max: 2048, entry_bytes_max: 2049}", (":1", "memory_bytes_max (2048)")),
