@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 
-from app.cache.entry import JSON_FORM, STREAM_FORM, Look
+from app.cache.entry import JSON_FORM, STREAM_FORM, Entry, Look
 from app.cache.memory import OVERHEAD_BYTES, SWEPT_AT_ONCE, MemoryStore, size_of
 from tests.contract.cache.harness import START_MS, TestClock, address, entry
 
@@ -65,6 +65,25 @@ async def test_one_that_is_larger_than_all_room_is_not_kept_and_costs_nobody_els
     assert await found(store, *range(10)) == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert (store.entries, store.bytes) == (9, 9 * SIZE)
     assert await store.look(address(3), token="b") == Look(holder="b")
+
+
+@pytest.mark.parametrize("derived", [None, entry(bytes(10 * SIZE))], ids=["none", "too large"])
+async def test_a_derived_one_that_is_not_kept_takes_an_earlier_one_away(
+    store: MemoryStore, derived: Entry | None
+) -> None:
+    fill(store, 5)
+    store.keep(address(3, STREAM_FORM), entry(bytes(1000)))
+    store.keep(address(3), entry(bytes(1000)), derived=(address(3, STREAM_FORM), derived))
+    assert await store.look(address(3, STREAM_FORM)) == Look()
+    assert await found(store, *range(5)) == [0, 1, 2, 3, 4]
+    assert (store.entries, store.bytes) == (5, 5 * SIZE)
+
+
+async def test_asking_for_the_lease_only_is_no_use_of_an_entry(store: MemoryStore) -> None:
+    fill(store, 10)
+    assert await store.look(address(0), token="a", lease_only=True) == Look(holder="a")
+    fill(store, 1, first=10)
+    assert await found(store, *range(11)) == [*range(1, 11)]
 
 
 async def test_replacing_one_counts_it_once(store: MemoryStore) -> None:
@@ -161,9 +180,11 @@ async def test_the_count_is_the_sum_of_what_is_there(clock: TestClock, seed: int
             bytes(source.randrange(3000)), expires_at_ms=clock.now_ms() + source.choice((-1, 500, 5000, 90_000))
         )
         if dice < 0.5:
-            store.keep(where, kept, derived=(address(source.randrange(60)), kept) if dice < 0.1 else None)
+            other = address(source.randrange(60))
+            derived = (other, None) if dice < 0.05 else (other, kept)
+            store.keep(where, kept, derived=derived if dice < 0.1 else None)
         elif dice < 0.9:
-            await store.look(where, also=STREAM_FORM)
+            await store.look(where, also=STREAM_FORM, token="a", lease_only=dice < 0.6)
         elif dice < 0.98:
             clock.advance(source.randrange(2000))
         else:

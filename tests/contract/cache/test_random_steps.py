@@ -23,19 +23,21 @@ from tests.fakes.valkey import ValkeyServer
 PAUSES_MS = (500, 1000, 60_000)
 TTLS_MS = (0, 0, 60_000, 120_000)
 SIZES = (1, 40, 5_000)
+DERIVED = ("not asked", "none", "an entry")
 
 numbers = st.sampled_from((1, 1, 1, 2))
 forms = st.sampled_from(FORMS)
 tokens = st.sampled_from(("", "a", "b"))
 holders = st.sampled_from(("a", "b"))
+ttls = st.sampled_from(TTLS_MS)
+rarely = st.sampled_from((False, False, True))
 
 
 class Model:
-    """Entries and leases by address; ``server`` keeps what is past its stamp until its own clock says so."""
+    """Entries and leases by address, also those that are over."""
 
-    def __init__(self, clock: TestClock, *, server: bool) -> None:
+    def __init__(self, clock: TestClock) -> None:
         self.clock = clock
-        self.server = server
         self.entries: dict[Address, Entry] = {}
         self.leases: dict[Address, tuple[str, int]] = {}
 
@@ -47,8 +49,8 @@ class Model:
         token, ends_ms = self.leases.get(where, ("", 0))
         return token if ends_ms > self.clock.now_ms() else ""
 
-    def look(self, where: Address, also: str, token: str) -> Look:
-        for form in (where.form, also):
+    def look(self, where: Address, also: str, token: str, *, lease_only: bool) -> Look:
+        for form in () if lease_only else (where.form, also):
             kept = self.found(Address(where.digest, form))
             if kept is not None:
                 return Look(kept, form)
@@ -59,22 +61,18 @@ class Model:
             self.leases[where] = (token, self.clock.now_ms() + LEASE_MS)
         return Look(holder=holder)
 
-    def keep(self, where: Address, kept: Entry, token: str, derived: tuple[Address, Entry] | None) -> None:
-        self.put(where, kept)
+    def keep(self, where: Address, kept: Entry, token: str, derived: tuple[Address, Entry | None] | None) -> None:
+        self.entries[where] = kept
         if derived is not None:
-            there = derived[0] in self.entries if self.server else self.found(derived[0]) is not None
-            if not there:
-                self.put(*derived)
+            other, told = derived
+            self.entries.pop(other, None)
+            if told is not None:
+                self.entries[other] = told
         if token:
             self.release(where, token)
 
-    def put(self, where: Address, kept: Entry) -> None:
-        self.entries[where] = kept
-        if kept.expires_at_ms <= self.clock.now_ms():
-            del self.entries[where]
-
     def renew(self, where: Address, token: str) -> None:
-        if self.holder(where) == token:
+        if self.holder(where) in {"", token}:
             self.leases[where] = (token, self.clock.now_ms() + LEASE_MS)
 
     def release(self, where: Address, token: str) -> None:
@@ -93,7 +91,7 @@ class Steps(RuleBasedStateMachine):
         self.clock = TestClock()
         self.client: RedisClient | None = None
         self.made = 0
-        self.model = Model(self.clock, server=self.server is not None)
+        self.model = Model(self.clock)
         self.store: MemoryStore | RedisStore = MemoryStore(self.clock, BYTES_MAX)
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -106,29 +104,28 @@ class Steps(RuleBasedStateMachine):
             self.store, self.client = self.run(connected(self.server, self.clock))
         self.driver = Driver(self.store, self.clock, self.server)
 
-    @rule(number=numbers, form=forms, also=st.sampled_from(("", *FORMS)), token=tokens)
-    def look(self, number: int, form: str, also: str, token: str) -> None:
+    @rule(number=numbers, form=forms, also=st.sampled_from(("", *FORMS)), token=tokens, lease_only=rarely)
+    def look(self, number: int, form: str, also: str, token: str, lease_only: bool) -> None:
         where = address(number, form)
-        assert self.run(self.store.look(where, also=also, token=token)) == self.model.look(where, also, token)
+        found = self.run(self.store.look(where, also=also, token=token, lease_only=lease_only))
+        assert found == self.model.look(where, also, token, lease_only=lease_only)
 
-    @rule(number=numbers, form=forms, other=forms, ttl=st.sampled_from(TTLS_MS), derived=st.booleans(), token=tokens)
-    def keep(self, number: int, form: str, other: str, ttl: int, derived: bool, token: str) -> None:
+    @rule(number=numbers, form=forms, ttl=ttls, other=forms, derived=st.sampled_from(DERIVED), told=ttls, token=tokens)
+    def keep(self, number: int, form: str, ttl: int, other: str, derived: str, told: int, token: str) -> None:
         where = address(number, form)
-        second = (address(number, other), self.entry(ttl)) if derived and other != form else None
+        second = None
+        if derived != "not asked" and other != form:
+            second = (address(number, other), self.entry(told) if derived == "an entry" else None)
         kept = self.entry(ttl)
         self.run(self.tell("keep", where, kept, token=token, derived=second))
-        if self.client is not None and ttl == 0:
-            # The server has it for a millisecond, and nothing derived would be kept there.
-            self.run(self.settled())
-            self.run(asyncio.sleep(0.002))
         self.model.keep(where, kept, token, second)
 
-    @rule(number=numbers, form=forms, ttl=st.sampled_from(TTLS_MS), token=holders)
-    def serve(self, number: int, form: str, ttl: int, token: str) -> None:
+    @rule(number=numbers, form=forms, ttl=ttls, token=holders, lease_only=rarely)
+    def serve(self, number: int, form: str, ttl: int, token: str, lease_only: bool) -> None:
         """As a request does that finds nothing, and then as one that comes at the same time."""
-        self.look(number, form, "", token)
-        self.keep(number, form, form, ttl, derived=False, token=token)
-        self.look(number, form, "", "b" if token == "a" else "a")
+        self.look(number, form, "", token, lease_only)
+        self.keep(number, form, ttl, form, "not asked", 0, token)
+        self.look(number, form, "", "b" if token == "a" else "a", lease_only)
 
     def entry(self, ttl_ms: int) -> Entry:
         self.made += 1

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.cache import redis
-from app.cache.entry import JSON_FORM, STREAM_FORM, Address, Look
+from app.cache.entry import JSON_FORM, STREAM_FORM, Address, Entry, Look
 from app.cache.redis import RedisStore
 from app.store.redis import Redis, connect
 from tests.contract.cache.harness import SECRET, TestClock, entry, eventually, key
@@ -47,8 +47,12 @@ async def test_every_step_on_every_node(store: RedisStore, cluster: ValkeyCluste
         assert await store.look(where) == Look(entry(), JSON_FORM)
         assert await store.look(other_form(where)) == Look(told, STREAM_FORM)
         assert await store.look(Address(where.digest, "stream.1"), also=STREAM_FORM) == Look(told, STREAM_FORM)
+        assert await store.look(where, token="a", lease_only=True) == Look(holder="a")
         node = cluster.owner(key(where))
         assert node.execute("EXISTS", key(where), key(other_form(where))) == 2
+        store.keep(where, told, derived=(other_form(where), None))
+        assert await store.look(where) == Look(told, JSON_FORM)
+        assert await store.look(other_form(where)) == Look()
         nodes.add(node.port)
     assert len(nodes) == 3
     assert (store.corrupt, store.lost) == (0, 0)
@@ -130,9 +134,10 @@ async def test_a_node_that_was_started_again_is_watched_as_another(
     assert len(store._guard._nodes) == 3
 
 
-async def test_the_derived_one_has_the_same_digest(store: RedisStore) -> None:
+@pytest.mark.parametrize("derived", [entry(), None])
+async def test_the_derived_one_has_the_same_digest(store: RedisStore, derived: Entry | None) -> None:
     with pytest.raises(ValueError, match="share one hash tag"):
-        store.keep(PLACES[0], entry(), derived=(other_form(PLACES[1]), entry()))
+        store.keep(PLACES[0], entry(), derived=(other_form(PLACES[1]), derived))
 
 
 def used_memory(server: ValkeyServer) -> int:

@@ -75,6 +75,8 @@ async def test_a_killed_server_is_away_at_once_and_empty_afterwards(
         look, took_ms = await timed(store)
         assert (look, took_ms < FAST_MS) == (AWAY, True)
         tell_all(store)
+    assert await store.look(WHERE, token="a", lease_only=True) == AWAY
+    assert await store.look(WHERE, lease_only=True) == Look()
     assert store.lost == 100
     assert not store._unanswered
     server.start()
@@ -146,6 +148,9 @@ async def test_a_server_that_was_emptied_has_nothing(store: RedisStore, server: 
     assert await store.look(address(2), token="b") == Look(holder="b")
     store.renew(address(2), "a")
     store.release(address(2), "a")
+    assert await store.look(address(2), token="a") == Look(holder="b")
+    server.flush()
+    store.renew(address(2), "b")  # still at work, and nobody else has come
     assert await store.look(address(2), token="a") == Look(holder="b")
     await works(store)
     assert store.lost == 0

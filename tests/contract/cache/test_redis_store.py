@@ -78,6 +78,36 @@ async def test_a_lease_ends_by_the_servers_clock(store: RedisStore, shared_serve
     assert await store.look(WHERE, token="b") == Look(holder="b")
 
 
+async def test_a_lease_that_lapsed_is_put_back_for_as_long_as_any(
+    store: RedisStore, shared_server: ValkeyServer
+) -> None:
+    await store.look(WHERE, token="a")
+    shared_server.flush()
+    store.renew(WHERE, "a")
+    assert await store.look(WHERE) == Look()
+    assert shared_server.execute("GET", LEASE) == b"a"
+    assert LEASE_MS - 500 < shared_server.execute("PTTL", LEASE) <= LEASE_MS
+    store.renew(WHERE, "b")
+    assert await store.look(WHERE, token="c", lease_only=True) == Look(holder="a")
+
+
+async def test_the_lease_only_reads_no_value(store: RedisStore, shared_server: ValkeyServer) -> None:
+    shared_server.execute("SET", key(WHERE), "broken")
+    shared_server.execute("CONFIG", "RESETSTAT")
+    assert await store.look(WHERE, also=STREAM_FORM, token="a", lease_only=True) == Look(holder="a")
+    assert await store.look(WHERE, also=STREAM_FORM, lease_only=True) == Look()
+    told = shared_server.execute("INFO", "commandstats").decode()
+    assert "cmdstat_get:calls=1," in told
+    assert "cmdstat_evalsha:calls=1," in told
+    assert store.corrupt == 0
+    waiting = asyncio.create_task(store.look(address(2), token="a", lease_only=True))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await store.look(address(2), token="b") == Look(holder="b")
+
+
 async def test_a_stamp_counts_whatever_the_server_keeps(
     store: RedisStore, shared_server: ValkeyServer, clock: TestClock
 ) -> None:
@@ -182,9 +212,10 @@ async def test_a_store_with_another_secret_finds_nothing(
     await client.close()
 
 
+@pytest.mark.parametrize("mended_by", ["look", "renew"])
 @pytest.mark.parametrize("command", [("LPUSH", "x"), ("SADD", "x"), ("HSET", "x", "y"), ("XADD", "*", "x", "y")])
 async def test_a_key_of_another_type_is_a_miss_and_is_mended(
-    store: RedisStore, shared_server: ValkeyServer, command: tuple[str, ...]
+    store: RedisStore, shared_server: ValkeyServer, command: tuple[str, ...], mended_by: str
 ) -> None:
     name, *words = command
     for place in (key(WHERE), key(OTHER_FORM), LEASE):
@@ -192,12 +223,20 @@ async def test_a_key_of_another_type_is_a_miss_and_is_mended(
     assert await store.look(WHERE, also=STREAM_FORM) == Look()
     assert store.corrupt == 2
     store.release(WHERE, "a")
-    store.renew(WHERE, "a")
-    assert await store.look(WHERE, also=STREAM_FORM, token="a") == Look(holder="a")
+    assert shared_server.execute("TYPE", LEASE) != b"string"
+    if mended_by == "renew":
+        store.renew(WHERE, "a")
+    else:
+        assert await store.look(WHERE, also=STREAM_FORM, token="a") == Look(holder="a")
     assert await store.look(WHERE, also=STREAM_FORM, token="b") == Look(holder="a")
-    store.keep(WHERE, told := entry(), token="a", derived=(OTHER_FORM, entry(b"not where something is")))
+    store.keep(WHERE, told := entry(), token="a", derived=(OTHER_FORM, derived := entry(b"derived")))
     assert await store.look(WHERE, also=STREAM_FORM) == Look(told, JSON_FORM)
+    assert await store.look(OTHER_FORM) == Look(derived, STREAM_FORM)
+    shared_server.execute("DEL", key(OTHER_FORM))
+    shared_server.execute(name, key(OTHER_FORM), *words)
+    store.keep(WHERE, told, derived=(OTHER_FORM, None))
     assert await store.look(OTHER_FORM, token="b") == Look(holder="b")
+    assert shared_server.execute("EXISTS", key(OTHER_FORM)) == 0
     assert store.lost == 0
 
 
@@ -209,11 +248,53 @@ async def test_what_is_too_large_is_not_kept_and_its_lease_is_given_back(store: 
     store.keep(WHERE, entry(bytes(BODY_BYTES_MAX + 1)), token="a")
     assert await store.look(WHERE, token="b") == Look(holder="b")
     assert store.lost == 1
-    store.keep(WHERE, entry(), token="b", derived=(OTHER_FORM, entry(bytes(BODY_BYTES_MAX + 1))))
-    assert (await store.look(WHERE)).entry is not None
-    assert (await store.look(OTHER_FORM)).entry is None
     store.keep(WHERE, large := entry(bytes(BODY_BYTES_MAX)))
     assert await store.look(WHERE) == Look(large, JSON_FORM)
+
+
+async def test_a_derived_one_that_is_too_large_takes_an_earlier_one_away(
+    store: RedisStore, shared_server: ValkeyServer
+) -> None:
+    await kept(store, WHERE, OTHER_FORM)
+    await store.look(WHERE, token="b", lease_only=True)
+    store.keep(WHERE, told := entry(b"2"), token="b", derived=(OTHER_FORM, entry(bytes(BODY_BYTES_MAX + 1))))
+    assert await store.look(OTHER_FORM) == Look()
+    assert await store.look(WHERE) == Look(told, JSON_FORM)
+    assert shared_server.execute("KEYS", "*") == [key(WHERE).encode()]
+    store.keep(WHERE, entry(b"3"), derived=(OTHER_FORM, large := entry(bytes(BODY_BYTES_MAX))))
+    assert await store.look(OTHER_FORM) == Look(large, STREAM_FORM)
+
+
+async def test_a_derived_one_that_the_server_refuses_takes_an_earlier_one_away(
+    store: RedisStore, client: RedisClient
+) -> None:
+    await kept(store, WHERE, OTHER_FORM)
+    values = [pack(entry(b"2"), WHERE, SECRET), HOUR_MS, b"", 0]  # no time to live
+    assert await client.call(redis.KEEP, [key(WHERE), LEASE, key(OTHER_FORM)], ["", *values]) == b"OK"
+    assert await store.look(WHERE) == Look(entry(b"2"), JSON_FORM)
+    assert await store.look(OTHER_FORM) == Look()
+
+
+async def test_the_other_form_is_as_it_was_where_the_answer_is_not_kept(
+    store: RedisStore, shared_server: ValkeyServer
+) -> None:
+    """Refused by the server, or by us: then nothing newer is there."""
+    await kept(store, WHERE, OTHER_FORM)
+    derived = [None, entry(b"2"), entry(bytes(BODY_BYTES_MAX + 1))]
+    for told in derived:
+        store.keep(WHERE, entry(bytes(BODY_BYTES_MAX + 1)), derived=(OTHER_FORM, told))
+        assert await store.look(OTHER_FORM) == Look(entry(), STREAM_FORM)
+    shared_server.execute("CONFIG", "SET", "maxmemory", 1)
+    try:
+        for told in derived:
+            await store.look(WHERE, token="a", lease_only=True)
+            store.keep(WHERE, entry(b"2"), token="a", derived=(OTHER_FORM, told))
+            assert await store.look(OTHER_FORM) == Look(entry(), STREAM_FORM)
+            assert await store.look(WHERE) == Look(entry(), JSON_FORM)
+        assert await store.look(WHERE, token="b", lease_only=True) == Look(holder="b")
+    finally:
+        shared_server.execute("CONFIG", "SET", "maxmemory", 0)
+    assert store.lost == 6
 
 
 async def test_only_so_much_is_on_its_way(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +323,8 @@ async def test_a_full_server_loses_the_entry_and_nothing_else(store: RedisStore,
         store.keep(elsewhere, entry(), token="a", derived=(address(2, STREAM_FORM), entry()))
         assert await store.look(elsewhere, token="b") == Look(holder="b")
         store.release(third, "a")
-        assert await store.look(third, token="b") == Look(holder="b")
+        store.renew(third, "b")  # so is who puts a lapsed one back
+        assert await store.look(third, token="a") == Look(holder="b")
         assert await store.look(address(2, STREAM_FORM)) == Look()
         assert (store.lost, store.corrupt) == (1, 0)
     finally:

@@ -117,10 +117,48 @@ async def test_the_derived_one_is_kept_too(driver: Driver) -> None:
     assert await driver.store.look(OTHER_FORM) == Look()
 
 
-async def test_the_derived_one_does_not_take_the_place_of_another(driver: Driver) -> None:
-    driver.store.keep(OTHER_FORM, told := entry(b"told by the upstream"))
-    driver.store.keep(WHERE, entry(), derived=(OTHER_FORM, entry(b"derived")))
+async def test_the_derived_one_takes_the_place_of_an_earlier_one(driver: Driver) -> None:
+    driver.store.keep(OTHER_FORM, entry(b"told by the upstream", ttl_ms=2 * HOUR_MS))
+    driver.store.keep(WHERE, entry(), derived=(OTHER_FORM, derived := entry(b"derived", ttl_ms=60_000)))
+    assert await driver.store.look(OTHER_FORM) == Look(derived, STREAM_FORM)
+    driver.advance(60_000)
+    assert await driver.store.look(OTHER_FORM) == Look()
+
+
+async def test_where_none_is_derived_an_earlier_one_goes(driver: Driver) -> None:
+    third = address(1, f"{STREAM_FORM}.0f3a")
+    for where in (OTHER_FORM, third, address(2, STREAM_FORM)):
+        driver.store.keep(where, entry(b"told before"))
+    driver.store.keep(WHERE, kept := entry(), derived=(OTHER_FORM, None))
+    assert await driver.store.look(WHERE) == Look(kept, JSON_FORM)
+    assert await driver.store.look(OTHER_FORM) == Look()
+    assert await driver.store.look(OTHER_FORM, also=JSON_FORM) == Look(kept, JSON_FORM)
+    for where in (third, address(2, STREAM_FORM)):
+        assert (await driver.store.look(where)).entry is not None
+    driver.store.keep(WHERE, again := entry(b"again"), derived=(OTHER_FORM, None))  # there is nothing to take away
+    assert await driver.store.look(OTHER_FORM, also=JSON_FORM) == Look(again, JSON_FORM)
+
+
+async def test_a_derived_one_whose_time_is_over_takes_an_earlier_one_away(driver: Driver) -> None:
+    driver.store.keep(OTHER_FORM, entry(b"told before"))
+    driver.store.keep(WHERE, kept := entry(), derived=(OTHER_FORM, entry(b"derived", expires_at_ms=START_MS)))
+    assert await driver.store.look(OTHER_FORM) == Look()
+    assert await driver.store.look(WHERE) == Look(kept, JSON_FORM)
+
+
+async def test_without_a_derived_one_the_other_form_stays(driver: Driver) -> None:
+    driver.store.keep(OTHER_FORM, told := entry(b"told before"))
+    driver.store.keep(WHERE, entry())
     assert await driver.store.look(OTHER_FORM) == Look(told, STREAM_FORM)
+
+
+async def test_the_derived_one_leaves_the_lease_on_its_form_alone(driver: Driver) -> None:
+    await driver.store.look(WHERE, token="a")
+    await driver.store.look(OTHER_FORM, token="a")
+    for derived in (None, entry(b"derived")):
+        driver.store.keep(WHERE, entry(), token="a", derived=(OTHER_FORM, derived))
+        assert await driver.store.look(OTHER_FORM, token="b", lease_only=True) == Look(holder="a")
+    assert await driver.store.look(WHERE, token="b", lease_only=True) == Look(holder="b")
 
 
 async def test_another_takes_the_place_of_the_derived_one(driver: Driver) -> None:
@@ -191,8 +229,32 @@ async def test_a_lease_ends_unless_it_is_renewed(driver: Driver) -> None:
         driver.store.renew(WHERE, "b")
         assert await driver.store.look(WHERE, token="b") == Look(holder="a")
     driver.advance(LEASE_MS)
-    driver.store.renew(WHERE, "a")  # too late
     assert await driver.store.look(WHERE, token="b") == Look(holder="b")
+    driver.store.renew(WHERE, "a")  # too late
+    assert await driver.store.look(WHERE, token="a") == Look(holder="b")
+
+
+async def test_who_is_still_at_work_puts_a_lease_back_that_has_lapsed(driver: Driver) -> None:
+    await driver.store.look(WHERE, token="a")
+    driver.advance(LEASE_MS)
+    driver.store.renew(WHERE, "a")
+    assert await driver.store.look(WHERE, token="b") == Look(holder="a")
+    driver.advance(1000)
+    assert await driver.store.look(WHERE, token="b") == Look(holder="a")
+    driver.advance(500)
+    assert await driver.store.look(WHERE, token="b") == Look(holder="b")
+
+
+async def test_a_lease_that_somebody_else_gave_back_is_there_for_who_is_still_at_work(driver: Driver) -> None:
+    await driver.store.look(WHERE, token="a")
+    driver.advance(LEASE_MS)
+    await driver.store.look(WHERE, token="b")
+    driver.store.renew(WHERE, "a")
+    driver.store.release(WHERE, "b")
+    driver.store.renew(WHERE, "a")
+    assert await driver.store.look(WHERE, token="c") == Look(holder="a")
+    driver.store.release(WHERE, "a")
+    assert await driver.store.look(WHERE, token="c") == Look(holder="c")
 
 
 async def test_renewing_one_lease_renews_no_other(driver: Driver) -> None:
@@ -222,6 +284,41 @@ async def test_a_holder_that_asks_again_has_it_for_another_while(driver: Driver)
     assert await driver.store.look(WHERE, token="b") == Look(holder="a")
     driver.advance(500)
     assert await driver.store.look(WHERE, token="b") == Look(holder="b")
+
+
+# -- the lease only -----------------------------------------------------------------------------
+
+
+async def test_the_lease_is_given_whatever_is_kept(driver: Driver) -> None:
+    driver.store.keep(WHERE, kept := entry())
+    driver.store.keep(OTHER_FORM, entry(b"data: {}\n\n"))
+    assert await driver.store.look(WHERE, also=STREAM_FORM, token="a", lease_only=True) == Look(holder="a")
+    assert await driver.store.look(WHERE, token="b", lease_only=True) == Look(holder="a")
+    assert await driver.store.look(OTHER_FORM, token="b", lease_only=True) == Look(holder="b")
+    assert await driver.store.look(WHERE, token="b") == Look(kept, JSON_FORM)
+    driver.store.keep(WHERE, kept, token="a")
+    assert await driver.store.look(WHERE, token="b", lease_only=True) == Look(holder="b")
+
+
+async def test_the_lease_only_is_the_lease_of_every_look(driver: Driver) -> None:
+    assert await driver.store.look(WHERE, token="a") == Look(holder="a")
+    assert await driver.store.look(WHERE, token="b", lease_only=True) == Look(holder="a")
+    driver.advance(1000)
+    assert await driver.store.look(WHERE, token="a", lease_only=True) == Look(holder="a")
+    driver.advance(1000)
+    assert await driver.store.look(WHERE, token="b") == Look(holder="a")
+    driver.advance(500)
+    assert await driver.store.look(WHERE, token="b", lease_only=True) == Look(holder="b")
+    assert await driver.store.look(WHERE, token="a") == Look(holder="b")
+
+
+async def test_the_lease_only_and_without_a_token_is_nothing(driver: Driver) -> None:
+    assert await driver.store.look(WHERE, lease_only=True) == Look()
+    driver.store.keep(WHERE, kept := entry())
+    assert await driver.store.look(WHERE, also=STREAM_FORM, lease_only=True) == Look()
+    await driver.store.look(WHERE, token="a", lease_only=True)
+    assert await driver.store.look(WHERE, lease_only=True) == Look()
+    assert await driver.store.look(WHERE) == Look(kept, JSON_FORM)
 
 
 async def test_closing_twice_is_no_mistake(driver: Driver) -> None:
