@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import uvloop
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
@@ -29,6 +30,7 @@ from app.simulator.app import Simulator
 from app.simulator.log import Served, ServedLog
 from app.simulator.server import running_simulator
 from app.store.keys import create_key
+from app.store.tables import entries, records
 from app.store.teams import create_team
 from tests.e2e.cache import wire
 from tests.e2e.cache.wire import CHAT, RESPONSES, Told
@@ -169,6 +171,11 @@ class Crowd(People):
 
         return self._change(work)
 
+    def entries_of(self, key_id: str) -> list[dict[str, Any]]:
+        """The entries of a key's records, in the order of its requests."""
+        asked = select(entries).join(records, records.c.request_id == entries.c.request_id)
+        return self._read(asked.where(records.c.key_id == key_id).order_by(entries.c.attempt_id))
+
 
 Play = Callable[[SeenRequest], Any]
 
@@ -275,6 +282,13 @@ class Site:
         soon(are_there)
         assert len(found) == count
         return found
+
+    def bill(self, key: Key, count: int) -> list[dict[str, Any]]:
+        """The same records, each with what its one entry says as well."""
+        found = self.records(key, count)
+        lines = self.people.entries_of(key.id)
+        assert [line["request_id"] for line in lines] == [row["request_id"] for row in found], "an entry each"
+        return [{**line, **row} for line, row in zip(lines, found, strict=True)]
 
     def settled(self) -> None:
         """Wait until all that was answered is in the ledger."""

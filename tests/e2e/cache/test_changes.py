@@ -30,8 +30,6 @@ def check_file(sites: Sequence[Site], key: Key) -> None:
         assert caches(sites, key, text) == ["bypass"] * len(sites)
         assert sites[0].ask(key, text).detail == 'fwd=bypass; detail="off"'
     assert caches(sites, key, text) == ["hit"] * len(sites), "what was kept is there still"
-    with told_in_the_file(sites, "{mode: shadow}"):
-        assert {site.ask(key, text).detail for site in sites} == {'fwd=bypass; detail="shadow"'}
     with told_in_the_file(sites, "{mode: all, scope: global}"):
         lively = f"Say {word()}."
         assert caches(twice, key, lively, temperature=1) == ["miss", *["hit"] * len(sites)]
@@ -44,8 +42,6 @@ def check_file(sites: Sequence[Site], key: Key) -> None:
     with told_in_the_file(sites, "{ttl_s: 1}"):
         assert caches(sites[:1], key, text) == ["miss"], "it is older than answers may be now"
         assert caches(sites, key, text) == ["hit"] * len(sites)
-        time.sleep(1.1)
-        assert caches(sites[:1], key, text) == ["miss"]
 
 
 def test_a_changed_file_is_in_force(site, key):
@@ -136,7 +132,7 @@ def test_both_replicas_follow_a_clearing(pair):
 
 
 def test_an_answer_to_a_call_that_had_begun_before_a_clearing_is_not_kept(site, key):
-    body = body_of(f"[[sim: first_ms=1500 times=1 tag={word()}]] hi")
+    body = body_of(f"[[sim: first_ms=1200 times=1 tag={word()}]] hi")
 
     async def work() -> Told:
         before = site.simulator.log.last_number

@@ -16,6 +16,7 @@ from tests.fakes.people import Key
 CALL_NANOUSD = 11 * INPUT_NANOUSD + 7 * OUTPUT_NANOUSD
 COME_S_MAX = 10.0
 REVOKED_S_MAX = 2.0
+REQUESTS = 5
 FORMS = pytest.mark.parametrize("is_stream", [False, True], ids=["json", "stream"])
 
 
@@ -217,7 +218,7 @@ def test_the_only_key_of_a_call_is_revoked_and_the_call_is_cut(site, key, is_str
     call = Call(site, is_stream=is_stream)
 
     async def work() -> list[Told]:
-        visits = await call.come(key, key)
+        visits = await call.come(*[key] * REQUESTS)
         await asyncio.to_thread(revoke, site, key)
         async with asyncio.timeout(REVOKED_S_MAX):
             return await asyncio.gather(*(visit.rest() for visit in visits))
@@ -225,7 +226,7 @@ def test_the_only_key_of_a_call_is_revoked_and_the_call_is_cut(site, key, is_str
     for told in scene(call, work):
         check_cut(told, is_stream=is_stream)
     # One that joined and was told nothing leaves no record: nothing was done for it.
-    for row in site.records(key, 1 + is_stream):
+    for row in site.records(key, REQUESTS if is_stream else 1):
         assert (row["outcome"], row["error_code"]) == ("interrupted", "key_revoked")
     other = site.key(team_id=key.team_id)
     assert site.ask(other, body=call.body).cache == "miss", "what was cut is not kept"

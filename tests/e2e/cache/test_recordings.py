@@ -103,7 +103,7 @@ def theatre(request, tmp_path_factory, recorded) -> Iterator[Site]:
 
     def play(seen):
         name, how = json.loads(seen.body)["metadata"]["play"].split("/")
-        return chunked(cut(recorded[name].body, how), pause_s=0.0 if how == "bytes" else 0.0005)
+        return chunked(cut(recorded[name].body, how), pause_s=0.0)
 
     with opened_site(tmp_path_factory.mktemp("theatre"), request.param, config=ALL_PLAYED) as site:
         site.serves(EVERY, play)

@@ -86,14 +86,14 @@ class Load:
     async def run(self) -> None:
         await asyncio.gather(self.watch(), *(self.ask(number) for number in range(CLIENTS)))
 
-    def suffer(self, fault: Callable[[ValkeyServer, float], None], each_s: float) -> None:
+    def suffer(self, fault: Callable[[ValkeyServer, float], None], lasts_s: float, around_s: float) -> None:
         """A server ends with the thread that has started it: the clients have the other one."""
         with ThreadPoolExecutor(1) as pool:
             running = pool.submit(asyncio.run, self.run())
             try:
-                time.sleep(each_s / 4)
-                fault(self.stage.valkey, each_s / 2)
-                time.sleep(each_s / 4)
+                time.sleep(around_s)
+                fault(self.stage.valkey, lasts_s)
+                time.sleep(around_s)
             finally:
                 self.over = True
             running.result()
@@ -107,7 +107,7 @@ def killed(valkey: ValkeyServer, lasts_s: float) -> None:
 
 def frozen(valkey: ValkeyServer, lasts_s: float) -> None:
     valkey.freeze()
-    time.sleep(min(lasts_s, 2))
+    time.sleep(lasts_s)
     valkey.resume()
 
 
@@ -138,10 +138,10 @@ def text_of(told: Told) -> str:
     return told.response["output"][0]["content"][0]["text"]
 
 
-def check(stage: Stage, name: str, each_s: float) -> Load:
+def check(stage: Stage, name: str, lasts_s: float, around_s: float) -> Load:
     site = stage.site
     load = Load(stage, site.key(), f"{name}-{word()}")
-    load.suffer(FAULTS[name], each_s)
+    load.suffer(FAULTS[name], lasts_s, around_s)
     assert len(load.told) > 50
     wrong = [(said, one.status, one.body[:200]) for said, one in load.told if one.status != 200 or not one.is_whole]
     assert wrong == []
@@ -168,8 +168,7 @@ def check(stage: Stage, name: str, each_s: float) -> Load:
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_redis_makes_misses_and_nothing_worse(stage, name):
-    # Frozen for two seconds; the others are over sooner.
-    load = check(stage, name, 4.0 if name == "frozen" else 2.4)
+    load = check(stage, name, 2.0 if name == "frozen" else 1.0, 0.4)
     caches = {one.cache for _, one in load.told}
     assert {"miss", "hit"} <= caches <= {"miss", "hit", "joined"}
 
@@ -182,4 +181,4 @@ def test_a_fault_of_redis_is_borne_by_two_replicas(tmp_path, name):
         opened_site(tmp_path / "first", SHARED, HEADGATE_CACHE_REDIS_URL=valkey.url) as first,
         first.twin(tmp_path / "second") as second,
     ):
-        check(Stage(first, valkey, second), name, 8.0)
+        check(Stage(first, valkey, second), name, 2.0 if name == "frozen" else 4.0, 3.0)
