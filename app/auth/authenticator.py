@@ -72,6 +72,7 @@ class Authenticator:
         self._misses: OrderedDict[bytes, float] = OrderedDict()
         self._failures: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lookups = (0, 0)
+        self._looking: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -98,8 +99,8 @@ class Authenticator:
         if credential is not None and len(credential) <= KEY_CHARS_MAX:
             digest = digest_of(credential)
             found = self._live(digest)
-            if found is None and (secret_id := parse(credential)) is not None and self._may_look_up(digest, peer):
-                await self._look_up(secret_id, digest)
+            if found is None and (secret_id := parse(credential)) is not None:
+                await self._look_up_once(secret_id, digest, peer)
                 found = self._live(digest)
             if found is not None:
                 return found
@@ -129,6 +130,17 @@ class Authenticator:
             return False
         self._lookups = (second, count + 1)
         return True
+
+    async def _look_up_once(self, secret_id: str, digest: bytes, peer: str) -> None:
+        """One look-up for all who come with the same new key at once: the first thing that it does may be a burst."""
+        looking = self._looking.get(secret_id)
+        if looking is None:
+            if not self._may_look_up(digest, peer):
+                return
+            looking = self._looking[secret_id] = asyncio.ensure_future(self._look_up(secret_id, digest))
+            looking.add_done_callback(lambda _: self._looking.pop(secret_id, None))
+        # One whose client leaves does not end it for the others.
+        await asyncio.shield(looking)
 
     async def _look_up(self, secret_id: str, digest: bytes) -> None:
         if secret_id in self._secrets:

@@ -86,15 +86,20 @@ class _Revocation:
         answer, listener = self._shared.answer, self._shared.listener
         has_left = listener.ended.done()
         if answer.listeners <= (0 if has_left else 1):
-            # Nobody else is there, and nobody may come in time to be cut off with it.
-            answer.shut()
-            self._relay.revoke()
+            self._cut()
         elif not has_left:
+            # Perhaps the others are about to be cut off as well: then there is nobody left whom the call is for.
+            answer.on_disconnect(self._cut)
             self._shared.left()
             listener.revoke(self._shared.lead.ending())
             if not listener.has_started:
                 error = InvalidAPIKey(should_retry=False, headers=miss_headers(""))
                 self._connection.respond(*render(error, self._request_id))
+
+    def _cut(self) -> None:
+        """Nobody else is there, and nobody may come in time to be cut off with it."""
+        self._shared.answer.shut()
+        self._relay.revoke()
 
 
 class Rider:

@@ -16,7 +16,12 @@ from tests.fakes.people import Key, rule
 USED = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "reasoning_tokens", "usage_raw")
 SAME = (*USED, "response_id", "model_served", "service_tier", "upstream", "model", "status")
 NOTHING = {"cost_nanousd": 0, "price_source": "cache", "kind": "charge", "attempts": 0}
-KINDS = [(RESPONSES, False), (RESPONSES, True), (CHAT, True)]
+KINDS = [
+    ("embedded", RESPONSES, False),
+    ("embedded", CHAT, True),
+    ("shared", RESPONSES, True),
+    ("shared", CHAT, False),
+]
 
 
 def joined(site: Site, key: Key, text: str, count: int = 3, **more: Any) -> list[Told]:
@@ -34,7 +39,7 @@ def totals(site: Site, key: Key, by: str = "team") -> dict[str, Any]:
 # -- what it costs ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("path", "stream"), KINDS)
+@pytest.mark.parametrize(("site", "path", "stream"), KINDS, indirect=["site"])
 def test_a_hit_costs_nothing_and_repeats_the_usage(site, key, path, stream):
     """Reasoning, cached input and all."""
     text = f"[[sim: cached=5 reasoning=4 tokens=9]] Tell me of {word()} and of other things."
@@ -64,7 +69,7 @@ def test_a_hit_costs_nothing_and_repeats_the_usage(site, key, path, stream):
     assert row["output_tokens"] == 2 * call.usage.output_tokens
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("site", "stream"), [("embedded", True), ("shared", False)], indirect=["site"])
 def test_those_who_joined_cost_nothing_and_repeat_the_usage(site, key, stream):
     with site.calls() as calls:
         told = joined(site, key, f"Tell me of {word()}.", stream=stream)

@@ -44,8 +44,8 @@ def check_file(sites: Sequence[Site], key: Key) -> None:
         assert caches(sites, key, text) == ["hit"] * len(sites)
 
 
-def test_a_changed_file_is_in_force(site, key):
-    check_file([site], key)
+def test_a_changed_file_is_in_force(embedded):
+    check_file([embedded], embedded.key())
 
 
 def test_a_changed_file_is_in_force_at_both_replicas(pair):

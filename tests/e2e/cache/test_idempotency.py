@@ -12,8 +12,16 @@ from tests.fakes.people import Key, rule
 
 FREED_S_MAX = 10.0
 FAILURES = ("error=500", "error=429", "error=400", "cut=head", "badjson=1", "cut_after=1", "html=1")
+SHORT = {("embedded", RESPONSES, False), ("embedded", CHAT, True), ("shared", RESPONSES, True), ("shared", CHAT, False)}
 KINDS = [
-    pytest.param(path, stream, id=f"{path.rpartition('/')[2]}-{'stream' if stream else 'json'}")
+    pytest.param(
+        place,
+        path,
+        stream,
+        id=f"{place}-{path.rpartition('/')[2]}-{'stream' if stream else 'json'}",
+        marks=[] if place == "replicas" or (place, path, stream) in SHORT else pytest.mark.long,
+    )
+    for place in ("embedded", "shared", "replicas")
     for path in (RESPONSES, CHAT)
     for stream in (False, True)
 ]
@@ -49,7 +57,7 @@ async def freed(site: Site, key: Key, body: dict, name: str) -> Told:
     return told
 
 
-@pytest.mark.parametrize(("path", "stream"), KINDS)
+@pytest.mark.parametrize(("places", "path", "stream"), KINDS, indirect=["places"])
 def test_it_runs_once_and_is_repeated_byte_for_byte(places, path, stream):
     first, second = places
     key = first.key()

@@ -18,6 +18,16 @@ COME_S_MAX = 10.0
 REVOKED_S_MAX = 2.0
 REQUESTS = 5
 FORMS = pytest.mark.parametrize("is_stream", [False, True], ids=["json", "stream"])
+KINDS = pytest.mark.parametrize(
+    ("site", "is_stream"),
+    [
+        pytest.param("embedded", True, id="embedded-stream"),
+        pytest.param("shared", False, id="shared-json"),
+        pytest.param("embedded", False, id="embedded-json", marks=pytest.mark.long),
+        pytest.param("shared", True, id="shared-stream", marks=pytest.mark.long),
+    ],
+    indirect=["site"],
+)
 
 
 class Call:
@@ -81,7 +91,7 @@ def check_whole(call: Call, told: list[Told]) -> None:
     assert len(call.ids) == 1
 
 
-@FORMS
+@KINDS
 def test_the_one_who_calls_leaves_first(site, key, is_stream):
     call = Call(site, is_stream=is_stream)
     colleague = site.key(team_id=key.team_id)
@@ -107,7 +117,7 @@ def test_the_one_who_calls_leaves_first(site, key, is_stream):
     assert site.in_flight() == 0
 
 
-@FORMS
+@KINDS
 def test_all_leave_but_the_last_one_that_came(site, key, is_stream):
     call = Call(site, is_stream=is_stream)
 
@@ -126,7 +136,7 @@ def test_all_leave_but_the_last_one_that_came(site, key, is_stream):
     assert sum(row["saved_nanousd"] for row in records) == CALL_NANOUSD
 
 
-@FORMS
+@KINDS
 def test_all_leave_and_the_call_is_made_all_the_same(site, key, is_stream):
     """By default it is drained: it is paid for, and the next who asks gets it."""
     call = Call(site, is_stream=is_stream)
@@ -161,7 +171,7 @@ def check_cut(told: Told, *, is_stream: bool) -> None:
     assert told.headers["x-should-retry"] == "false"
 
 
-@FORMS
+@KINDS
 def test_the_key_of_the_one_who_calls_is_revoked_and_those_of_another_key_get_it_all(site, key, is_stream):
     call = Call(site, is_stream=is_stream)
     colleague = site.key(team_id=key.team_id)
@@ -187,7 +197,7 @@ def test_the_key_of_the_one_who_calls_is_revoked_and_those_of_another_key_get_it
     assert (again.cache, again.body) == ("hit", call.whole)
 
 
-@FORMS
+@KINDS
 def test_the_key_of_one_who_joined_is_revoked_and_only_that_one_is_cut_off(site, key, is_stream):
     call = Call(site, is_stream=is_stream)
     colleague, other = (site.key(team_id=key.team_id) for _ in range(2))
@@ -213,7 +223,7 @@ def test_the_key_of_one_who_joined_is_revoked_and_only_that_one_is_cut_off(site,
     site.check_ledger()
 
 
-@FORMS
+@KINDS
 def test_the_only_key_of_a_call_is_revoked_and_the_call_is_cut(site, key, is_stream):
     call = Call(site, is_stream=is_stream)
 

@@ -157,3 +157,27 @@ async def test_a_principal_has_its_keys_mode_of_the_cache(feed):
     one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
     await one._follow()
     assert (await one.authenticate(MINTED.text, "")).cache == "shadow"
+
+
+async def test_a_burst_of_a_new_key_is_looked_up_once(feed, monkeypatch):
+    looked = []
+
+    async def find_secret(_, secret_id):
+        looked.append(secret_id)
+        await asyncio.sleep(0.02)
+        return SECRET
+
+    async def within(_seconds, work):
+        return await work
+
+    monkeypatch.setattr(module, "find_secret", find_secret)
+    feed.within = within
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
+    asked = [asyncio.create_task(one.authenticate(MINTED.text, "10.0.0.1")) for _ in range(300)]
+    await asyncio.sleep(0.01)
+    asked[0].cancel()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(found[0], asyncio.CancelledError)
+    assert {principal.secret_id for principal in found[1:]} == {MINTED.id}
+    assert looked == [MINTED.id]
+    assert not one._failures, "and nobody was wrong"
