@@ -216,6 +216,11 @@ class ResponseCache:
                     del self._once[address]
                 self._let_go(address, token)
 
+    def let_go(self, lead: Lead) -> None:
+        """The answer is not kept: whoever asks next, at whichever replica, makes a call of its own."""
+        if lead.inquiry.address is not None:
+            self._let_go(lead.inquiry.address, lead.token)
+
     def _let_go(self, address: Address, token: str) -> None:
         """Other replicas need not wait any longer."""
         if self._leases.remove(address, token):

@@ -17,6 +17,7 @@ from app.cache.cache import Lead, ResponseCache, is_event_stream, is_of_request
 from app.cache.entry import Entry as Kept
 from app.cache.forms import pieces
 from app.cache.inquiry import Inquiry
+from app.cache.leases import LOOK_EVERY_S
 from app.cache.redis import BODY_BYTES_MAX
 from app.cache.sharing import SharedAnswer
 from app.cache.telling import JOINED_HEADERS, common_headers, hit_headers, own_headers
@@ -189,15 +190,16 @@ class Saving:
         )
 
     def _keep(self, exchange: Exchange, plan: Plan, shared: Shared) -> None:
-        """The whole answer has come, and nobody has the last of it."""
-        record, answer = shared.lead.record, shared.answer
-        if record is None or answer.status != OK or shared.lead.outcome not in SETTLED:
-            return
-        inquiry = plan.inquiry
-        kept = kept_of(record, change=shared.lead.change, ttl_s=inquiry.ttl_s, request_digest=inquiry.request_digest)
-        headers = [header for header in answer.headers if header[0] != b"x-headgate-upstream"]
-        whole = msgspec.structs.replace(kept, status=answer.status, headers=headers, body=answer.body)
-        self._cache.keep(shared.lead, exchange.endpoint.family, whole)
+        """All of an answer has come, and nobody has the last of it: keep it, if it may be."""
+        lead, answer, inquiry = shared.lead, shared.answer, plan.inquiry
+        record = lead.record
+        if record is not None and answer.status == OK and lead.outcome in SETTLED:
+            kept = kept_of(record, change=lead.change, ttl_s=inquiry.ttl_s, request_digest=inquiry.request_digest)
+            headers = [header for header in answer.headers if header[0] != b"x-headgate-upstream"]
+            whole = msgspec.structs.replace(kept, status=answer.status, headers=headers, body=answer.body)
+            if self._cache.keep(lead, exchange.endpoint.family, whole):
+                return
+        self._cache.let_go(lead)
 
     # -- what is kept ---------------------------------------------------------------------------
 
@@ -343,6 +345,10 @@ class Saving:
         _refuse_another(cache.at_work(inquiry), inquiry)
         token = cache.new_token(inquiry)
         look = await cache.look(inquiry, token)
+        if look.holder not in {"", token} and is_of_request(look.holder, inquiry):
+            # Another replica has perhaps just told its client the end, and the store is about to hear of it.
+            await asyncio.sleep(LOOK_EVERY_S)
+            look = await cache.look(inquiry, token)
         if look.entry is not None:
             if look.entry.request_digest != inquiry.request_digest:
                 raise IdempotencyKeyReused
