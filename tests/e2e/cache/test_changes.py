@@ -13,7 +13,7 @@ from tests.e2e.cache.wire import Told, Visit
 from tests.e2e.test_reload import reload
 from tests.fakes.people import Key
 
-FOLLOWED_S_MAX = 1.2
+FOLLOWED_S_MAX = 1.5
 
 
 def caches(sites: Sequence[Site], key: Key, text: str, **more) -> list[str]:
