@@ -206,7 +206,7 @@ def test_a_killed_worker_is_brought_back_and_what_it_served_is_settled(tmp_path,
         # The new one counts on from where the old one was.
         for _ in range(6):
             fleet.ask()
-        assert fleet.requests_metric() >= before + 6
+        wait_for(lambda: fleet.requests_metric() >= before + 6, 5)
 
 
 def test_orphans_are_settled_also_when_nobody_brings_the_worker_back(tmp_path, stores):
