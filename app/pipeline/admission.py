@@ -328,26 +328,15 @@ def money_windows(limits: Sequence[Limit], at_ms: int) -> tuple[MoneyWindow, ...
 
 
 def _opening(question: Question) -> Opening:
-    exchange, principal, ask = question.exchange, question.principal, question.ask
     route = question.route
-    return Opening(
-        request_id=exchange.request_id,
-        admitted_at_ms=exchange.received_ms,
-        quarter_ms=quarter_of(exchange.received_ms),
-        team_id=principal.team_id,
-        key_id=principal.key_id,
-        secret_id=principal.secret_id,
-        endpoint=exchange.endpoint.family,
-        stream=ask.stream,
-        model_requested=ask.model,
-        attempt=Attempt(1, route.upstream, route.model, question.bounds[route]),
-        end_user=ask.end_user,
-        tags=question.tags,
-        cache=question.cache,
-    )
+    return _opened(question, Attempt(1, route.upstream, route.model, question.bounds[route]), {})
 
 
 def _saved_opening(question: SavedQuestion, decision: dict[str, object]) -> Opening:
+    return _opened(question, Attempt(NO_ATTEMPT, question.upstream, question.model, NO_COST), decision)
+
+
+def _opened(question: Question | SavedQuestion, attempt: Attempt, decision: dict[str, object]) -> Opening:
     exchange, principal, ask = question.exchange, question.principal, question.ask
     return Opening(
         request_id=exchange.request_id,
@@ -359,7 +348,7 @@ def _saved_opening(question: SavedQuestion, decision: dict[str, object]) -> Open
         endpoint=exchange.endpoint.family,
         stream=ask.stream,
         model_requested=ask.model,
-        attempt=Attempt(NO_ATTEMPT, question.upstream, question.model, NO_COST),
+        attempt=attempt,
         end_user=ask.end_user,
         tags=question.tags,
         cache=question.cache,

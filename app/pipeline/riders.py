@@ -182,7 +182,10 @@ class ReplayRevocation:
     """The key is revoked while a kept answer is told to it."""
 
     def __init__(self, connection: Connection) -> None:
+        self.came = False
         self._connection = connection
 
     def revoke(self) -> None:
-        self._connection.abort()
+        self.came = True
+        if self._connection.response_started:
+            self._connection.abort()

@@ -216,6 +216,8 @@ class Saving:
                 seat.admitted = await self._admit(exchange, principal, plan, "hit", detail or "hit", kept)
             else:
                 seat.admitted = as_hit(seat.admitted, detail or "hit")
+            if revocation.came:
+                raise InvalidAPIKey(should_retry=False)
             await self._tell(exchange, principal, plan, kept, seat, detail)
         finally:
             self._running.leave(principal.secret_id, revocation)
