@@ -33,6 +33,7 @@ HOLDER = text(
     " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 LOOK = text("SELECT 1")
+NOBODY = 0
 TAKEN = (
     "another gateway without a Redis runs on this ledger, and limits that each counts in its own memory would hold for"
     " neither: give both the same HEADGATE_REDIS_URL, or stop the other"
@@ -104,12 +105,13 @@ class SoleWriter:
                 async with asyncio.timeout(LOOK_S_MAX):
                     if has_lock and self._connection is not None:
                         await self._connection.execute(LOOK)
-                    elif not has_lock and await self._try():
+                    elif not has_lock and await self._try_again():
                         has_lock, is_read = True, False
                     if has_lock and not is_read:
                         await self._on_taken()
                         is_read = True
-                    held = has_lock or (self.is_held and await self._is_own_from_before())
+                    # A session of our own that the server has not given up yet is nobody else's.
+                    held = has_lock or (self.is_held and await self._holder() == self._pid)
             except (StoreError, SQLAlchemyError, OSError):
                 # The lock of a file stays; that of a session goes with it.
                 has_lock = has_lock and self._database.file is not None
@@ -119,11 +121,15 @@ class SoleWriter:
                 self.is_held = held
                 self._on_state(held, "" if held else TAKEN)
 
-    async def _is_own_from_before(self) -> bool:
-        """Whether the server has not seen yet that the session which had the lock is gone."""
+    async def _try_again(self) -> bool:
+        """Whether it could be taken, also from a holder that goes between the try and the look at who it is."""
+        return await self._try() or (await self._holder() == NOBODY and await self._try())
+
+    async def _holder(self) -> int | None:
+        """The server's process that has it, NOBODY, or None where there is no server to ask."""
         if self._connection is None:
-            return False
-        return (await self._connection.execute(HOLDER)).scalar_one_or_none() == self._pid
+            return None
+        return (await self._connection.execute(HOLDER)).scalar_one_or_none() or NOBODY
 
     async def _hang_up(self) -> None:
         session, self._session, self._connection = self._session, contextlib.AsyncExitStack(), None
