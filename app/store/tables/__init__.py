@@ -1,0 +1,38 @@
+"""The schema, once, for SQLite and PostgreSQL: a change needs a migration (``migrations/versions``)."""
+
+from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, entries, objects, poison, records, refusals, rollups
+from app.store.tables.columns import INT, metadata
+from app.store.tables.control import audit, colors, prices, secret_uses, sessions
+from app.store.tables.holding import budgets, cache_clears, epoch, marks, meta, processes, tag_epochs
+from app.store.tables.people import admin_tokens, change_counter, keys, limits, secrets, teams
+
+__all__ = [
+    "INT",
+    "ROLLUP_KEY",
+    "ROLLUP_SUMS",
+    "admin_tokens",
+    "audit",
+    "budgets",
+    "cache_clears",
+    "change_counter",
+    "colors",
+    "entries",
+    "epoch",
+    "keys",
+    "limits",
+    "marks",
+    "meta",
+    "metadata",
+    "objects",
+    "poison",
+    "prices",
+    "processes",
+    "records",
+    "refusals",
+    "rollups",
+    "secret_uses",
+    "secrets",
+    "sessions",
+    "tag_epochs",
+    "teams",
+]
