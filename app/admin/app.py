@@ -14,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from app import __version__
+from app.admin.console import mount_console
 from app.core.errors import GatewayError, InternalError, InvalidAPIKey, NotFound, render
 from app.core.ids import new_request_id
 from app.telemetry.metrics import Metrics
@@ -31,10 +32,7 @@ def create_control_plane(metrics: Metrics, *, host: str, metrics_token: str | No
             raise _MetricsTokenWrong(metrics_token is not None)
         return Response(await page.render(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    async def read_root() -> dict[str, str]:
-        return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
-
+    mount_console(app)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(GatewayError, _answer_gateway)
     app.add_exception_handler(Exception, _answer_bug)
