@@ -1,4 +1,5 @@
 /** Are we fine this month? Money, what needs a person, cost by day, who spends it, and how the service does. */
+import { showBadges } from '../badges.js';
 import { clock } from '../format.js';
 import { icon } from '../icons.js';
 import { h, put } from '../dom.js';
@@ -38,7 +39,7 @@ export default {
         parts.keys.draw(context);
         parts.models.draw(context);
         parts.service.draw(context);
-        drawBadges(ctx.shell, data);
+        showBadges(ctx.shell, data);
       },
       signal: ctx.signal, tz: () => ctx.state.tz,
     });
@@ -64,17 +65,4 @@ function monthPicker(ctx) {
         RANGES.filter(([name]) => name !== 'this_month').map(([name, label]) => h('a', { role: 'menuitem', href: ctx.state.href('explore', { range: name, by: ctx.state.get('by') }) }, label)));
     },
   }).element;
-}
-
-/** What a person must act on, beside the view where it is done. */
-function drawBadges(shell, { month, service: health, attention }) {
-  const down = health.upstreams.filter((one) => one.state === 'down').length;
-  const ailing = health.upstreams.filter((one) => one.state === 'degraded' || one.state === 'down').length;
-  shell.badge('upstreams', ailing ? { text: String(ailing), level: down ? 'bad' : 'warn', say: ailing === 1 ? 'upstream is not healthy' : 'upstreams are not healthy' } : null);
-  shell.badge('prices', month.unpriced ? { text: String(month.unpriced), level: 'unpriced', say: 'requests without a price' } : null);
-  const budget = attention.find((one) => one.href.startsWith('/console/budgets'));
-  const used = /(\d+)%/.exec(budget?.title ?? '')?.[1];
-  shell.badge('budgets', budget ? { text: used ? `${used}%` : '1', level: 'warn', say: 'of a budget is used' } : null);
-  const running = health.upstreams.reduce((sum, one) => sum + (one.in_flight ?? 0), 0);
-  shell.badge('live', running ? { text: String(running), say: 'in flight' } : null);
 }

@@ -1,16 +1,15 @@
 /** Cost by day, and the legend that is a table. */
 import { columns, keyOf } from '../../charts/columns.js';
 import { OTHER, bySeries, seriesOf } from '../../charts/series.js';
-import { h, put, uniqueId } from '../../dom.js';
-import { openDialog } from '../../dialog.js';
+import { h, put } from '../../dom.js';
 import { change, day, percent, plural, usd, usdAxis, usdColumn } from '../../format.js';
 import { segments } from '../../menu.js';
 import { empty, named, panel } from '../../panel.js';
 import { today } from '../../range.js';
+import { askTag } from '../../tag.js';
 import { table } from '../../table.js';
 
 const WORDS = { team: 'Team', model: 'Model', key: 'Key' };
-const TAG_KEY = 'headgate.tag';
 
 /** @param {import('../../shell.js').Context} ctx */
 export function days(ctx) {
@@ -27,7 +26,11 @@ export function days(ctx) {
     const kind = by.startsWith('tag.') ? 'tag' : by;
     const items = Object.entries(WORDS).filter(([value]) => !(isLead && value === 'team')).map(([value, label]) => ({ value, label }));
     put(switchPlace, segments({ label: 'Stacked by', value: kind, items: [...items, { value: 'tag', label: by.startsWith('tag.') ? `Tag ${by.slice(4)}` : 'Tag' }],
-      onPick: (value) => (value === 'tag' ? askTag(ctx, drawSwitch) : ctx.set({ by: value })) }));
+      onPick: async (value) => {
+        const chosen = value === 'tag' ? await askTag() : value;
+        if (chosen) ctx.set({ by: chosen });
+        drawSwitch();
+      } }));
   }
 
   function draw({ data, tz, until }) {
@@ -126,30 +129,6 @@ function openDay(ctx, by, slot, part) {
 function filterBy(ctx, by, id) {
   if (by === 'team') ctx.set({ team: [id], by: 'key' });
   else ctx.navigate(ctx.state.href('explore', { by: by === 'key' ? 'model' : 'key', [by]: id, range: null }));
-}
-
-/** Which tag: there is no list of them, its name is asked for and kept. */
-function askTag(ctx, undo) {
-  const id = uniqueId('tag');
-  let kept = '';
-  try {
-    kept = localStorage.getItem(TAG_KEY) ?? '';
-  } catch {
-    // Then it is typed again.
-  }
-  const field = h('input.input', { id, value: kept, placeholder: 'service', pattern: '[A-Za-z0-9_.\\-]{1,64}', required: true, autofocus: true });
-  const form = h('form.fields', { id: `${id}-form`, onsubmit: (event) => {
-    event.preventDefault();
-    const name = field.value.trim();
-    try {
-      localStorage.setItem(TAG_KEY, name);
-    } catch {
-      // As above.
-    }
-    dialog.close();
-    ctx.set({ by: `tag.${name}` });
-  } }, h('div.field', h('label', { for: id }, 'Name of the tag'), field, h('p.hint', 'Keys carry tags, and requests may send more.')));
-  const dialog = openDialog({ title: 'Stack by a tag', body: form, onClose: undo, foot: [h('button.button.is-primary', { type: 'submit', form: `${id}-form` }, 'Show this tag')] });
 }
 
 function monthBefore(from) {
