@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, session, teams
+from app.admin.routes import audit, keys, prices, session, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -22,6 +22,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     teams.router,
     keys.router,
+    prices.router,
     audit.router,
 )
 DESCRIPTION = """
