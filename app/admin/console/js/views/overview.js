@@ -3,9 +3,10 @@ import { showBadges } from '../badges.js';
 import { clock } from '../format.js';
 import { icon } from '../icons.js';
 import { h, put } from '../dom.js';
-import { popupButton, teamFilter, zonePicker } from '../menu.js';
+import { popupButton, oneTeam, zonePicker } from '../menu.js';
 import { head, loader } from '../panel.js';
 import { RANGES } from '../range.js';
+import { toast } from '../status.js';
 import { drawAttention } from './overview/attention.js';
 import { days } from './overview/days.js';
 import { figures } from './overview/figures.js';
@@ -17,8 +18,12 @@ const AGAIN_MS = 60_000;
 export default {
   name: 'overview', title: 'Overview', roles: ['admin', 'viewer', 'lead'],
   async render(root, ctx) {
+    if (ctx.state.list('team').length > 1) {
+      ctx.set({ team: null });
+      toast('Overview shows one team or all of them. Explore shows any number.');
+    }
     const controls = h('div', { style: { display: 'contents' } });
-    const parts = { figures: figures(), days: days(ctx), keys: topKeys(ctx), models: topModels(ctx), service: service(ctx) };
+    const parts = { figures: figures(ctx), days: days(ctx), keys: topKeys(ctx), models: topModels(ctx), service: service(ctx) };
     const attention = h('section.panel.attention', { 'aria-label': 'Needs a person', hidden: true });
     const body = h('div.overview', parts.figures.element, attention,
       h('div.columns.overview-days', parts.days.chart, parts.days.legend),
@@ -26,7 +31,7 @@ export default {
     root.append(head('Overview', controls), body);
 
     function drawHead() {
-      put(controls, monthPicker(ctx), teamFilter(ctx), zonePicker(ctx, { what: 'Days in', className: 'menu-button is-note' }));
+      put(controls, monthPicker(ctx), oneTeam(ctx), zonePicker(ctx, { what: 'Days in', className: 'menu-button is-note' }));
     }
 
     const { load } = loader(body, {

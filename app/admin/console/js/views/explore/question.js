@@ -28,8 +28,11 @@ export const measureOf = (state) => MEASURES.find((one) => one.name === state.ge
 /** The groups of the table: by, then. @param {import('../../state.js').State} state */
 export const groupsOf = (state) => [state.get('by'), state.get('then')].filter((one, index, all) => one && all.indexOf(one) === index);
 
+/** Groups as the API is asked for them: beside a key stands whose it is. @param {string[]} groups */
+export const askedGroups = (groups) => (groups.includes('key') && !groups.includes('team') ? [...groups, 'team'] : groups).join(',');
+
 /** What the table and the export ask: the same. @param {import('../../state.js').State} state */
-export const tableQuery = (state) => state.query({ by: groupsOf(state).join(','), sort: state.get('sort') || `-${measureOf(state).name}` });
+export const tableQuery = (state) => state.query({ by: askedGroups(groupsOf(state)), sort: state.get('sort') || `-${measureOf(state).name}` });
 
 /** The id of a row's member of a dimension: teams and keys have one, the others are their names. */
 export const memberOf = (row, dimension) => row[`${dimension}_id`] ?? row[dimension];

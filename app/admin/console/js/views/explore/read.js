@@ -1,7 +1,6 @@
 /** The answer to a question: the ranked names, the rows of the table, and the figures of each period. */
 import { seriesOf } from '../../charts/series.js';
-import { readTeams } from '../../menu.js';
-import { groupsOf, measureOf, memberOf, nameOf, tableQuery } from './question.js';
+import { askedGroups, groupsOf, measureOf, memberOf, nameOf, tableQuery } from './question.js';
 
 const SHOWN_MAX = 8;
 const RANKED = 200;
@@ -31,7 +30,7 @@ export async function readAnswer(ctx, signal) {
   const per = state.get('per');
   const measure = measureOf(state);
   const ask = (query) => api.get('usage', query, { signal });
-  const rankQuery = state.query({ by, sort: `-${measure.name}`, limit: RANKED });
+  const rankQuery = state.query({ by: askedGroups([by]), sort: `-${measure.name}`, limit: RANKED });
   const asked = { ...tableQuery(state), limit: RANKED };
   const isSame = JSON.stringify(asked) === JSON.stringify(rankQuery);
   const [ranked, table, periods] = await Promise.all([ask(rankQuery), isSame ? null : ask(asked), ask(state.query({ by: per, limit: PERIOD_ROWS }))]);
@@ -44,20 +43,8 @@ export async function readAnswer(ctx, signal) {
   const only = isCut ? { [by]: named.map((one) => one.id).join(',') } : {};
   const parts = await ask({ ...state.query({ by: `${by},${per}`, limit: PERIOD_ROWS }), ...only });
   const shown = table ?? ranked;
-  await nameTeams(ctx, shown.rows, groupsOf(state));
   return { series, of, rows: shown.rows, next: shown.next, total: shown.total, periods: periods.rows, parts: parts.rows, from: periods.from, to: periods.to, groups: groupsOf(state) };
 }
 
-/** A key's row says whose it is by the id alone. */
-async function nameTeams(ctx, rows, groups) {
-  if (!groups.includes('key') || groups.includes('team') || !ctx.may('admin', 'viewer')) return;
-  const names = new Map((await readTeams(ctx.api)).map((team) => [team.id, team.name]));
-  for (const row of rows) row.team ??= names.get(row.team_id);
-}
-
 /** The page after. @param {import('../../shell.js').Context} ctx @param {string} cursor */
-export async function readMore(ctx, cursor) {
-  const page = await ctx.api.get('usage', { ...tableQuery(ctx.state), limit: RANKED, cursor }, { signal: ctx.signal });
-  await nameTeams(ctx, page.rows, groupsOf(ctx.state));
-  return page;
-}
+export const readMore = (ctx, cursor) => ctx.api.get('usage', { ...tableQuery(ctx.state), limit: RANKED, cursor }, { signal: ctx.signal });

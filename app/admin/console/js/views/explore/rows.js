@@ -11,6 +11,7 @@ import { readMore } from './read.js';
 /** What can be left out. Estimated and unpriced cannot: a total says what it holds. */
 const OPTIONAL = [['requests', 'Requests'], ['failed', 'Failed'], ['input_tokens', 'Input'], ['cached_tokens', 'Cached'], ['output_tokens', 'Output'], ['reasoning_tokens', 'Reasoning'], ['share', 'Share'], ['each', 'Per request'], ['saved', 'Saved']];
 const HIDDEN = 'failed';
+const FIRST = ['cost', 'share', 'requests'];
 
 /** @param {import('../../shell.js').Context} ctx @param {{element: HTMLElement, body: HTMLElement}} box */
 export function rowsTable(ctx, box) {
@@ -54,7 +55,8 @@ export function rowsTable(ctx, box) {
 const hiddenOf = (ctx) => new Set(ctx.state.get('hide', HIDDEN).split(','));
 
 function columnsOf(ctx, answer) {
-  const [first, second] = answer.groups;
+  const { groups } = answer;
+  const [first, second] = groups;
   const cost = usdColumn(answer.total.cost_usd);
   const whole = Number(answer.total.cost_usd);
   const isUnpriced = (row) => row.unpriced > 0 && row.unpriced === row.requests;
@@ -62,7 +64,7 @@ function columnsOf(ctx, answer) {
   const all = [
     { key: first, label: wordOf(first), sorts: true, class: 'name-cell', cell: (row) => named(nameOf(row, first), row.color) },
     second && { key: second, label: wordOf(second), sorts: true, class: 'name-cell', cell: (row) => h('span.cut', { title: nameOf(row, second) }, nameOf(row, second)) },
-    answer.groups.includes('key') && !answer.groups.includes('team') && answer.rows.some((row) => row.team) && { key: 'team', label: 'Team', class: 'text-2 name-cell', cell: (row) => row.team },
+    groups.includes('key') && !groups.includes('team') && { key: 'team', label: 'Team', sorts: true, class: 'text-2 name-cell', cell: (row) => row.team },
     { key: 'requests', label: 'Requests', end: true, sorts: true, cell: (row) => count(row.requests) },
     { key: 'failed', label: 'Failed', end: true, sorts: true, class: 'text-2', cell: (row) => count(row.failed) },
     tokens('input_tokens', 'Input', ''), tokens('cached_tokens', 'Cached'), tokens('output_tokens', 'Output', ''), tokens('reasoning_tokens', 'Reasoning'),
@@ -74,7 +76,11 @@ function columnsOf(ctx, answer) {
     { key: 'saved', label: 'Saved', end: true, sorts: true, class: 'text-2', cell: (row) => cost(row.saved_usd) },
   ];
   const hidden = hiddenOf(ctx);
-  return all.filter((column) => column && !hidden.has(column.key));
+  const shown = all.filter((column) => column && !hidden.has(column.key));
+  if (!matchMedia('(max-width: 819px)').matches) return shown;
+  // On a phone the sums stand beside the names; the rest is a swipe away.
+  const isFirst = (column) => groups.includes(column.key) || FIRST.includes(column.key);
+  return [...shown.filter((column) => groups.includes(column.key)), ...FIRST.map((key) => shown.find((column) => column.key === key)).filter(Boolean), ...shown.filter((column) => !isFirst(column))];
 }
 
 const each = (row) => (row.requests > row.unpriced ? usd((Number(row.cost_usd) / (row.requests - row.unpriced)).toFixed(9)) : '–');

@@ -56,7 +56,7 @@ function frames(answer, state, per) {
 
 function hours(answer, tz, until) {
   const found = [];
-  const first = Date.parse(answer.from);
+  const first = hourOf(Date.parse(answer.from), tz);
   const end = Date.parse(answer.to);
   const isOneDay = end - first <= 25 * HOUR_MS;
   for (let at = first; at < end; at += HOUR_MS) {
@@ -67,6 +67,9 @@ function hours(answer, tz, until) {
   }
   return found;
 }
+
+/** The hour of the zone that a moment lies in: some zones are half an hour off. */
+const hourOf = (at, tz) => at - Number(clock(at, tz).slice(3)) * 60_000;
 
 function start(date, per) {
   if (per === 'month') return `${date.slice(0, 8)}01`;

@@ -37,7 +37,8 @@ export function days(ctx) {
     const by = ctx.state.get('by');
     const word = by.startsWith('tag.') ? by.slice(4) : WORDS[by] ?? by;
     const { series, of } = seriesOf(data.legend.map((one) => ({ ...one, size: Number(one.cost_usd ?? 0) })));
-    const month = day(data.month.from, { month: 'long', year: 'numeric' });
+    const from = today(tz, Date.parse(data.month.from));
+    const month = day(from, { month: 'long', year: 'numeric' });
     chartBox.setTitle(`Cost by day, ${month}`);
     legendBox.setTitle(`By ${word.toLowerCase()}`);
     legendBox.element.querySelector('.panel-head a').setAttribute('href', ctx.state.href('explore', { by, range: null }));
@@ -60,7 +61,7 @@ export function days(ctx) {
 
   function drawLegend(data, by, word, series, of) {
     const cost = usdColumn(data.month.spent_usd);
-    const before = day(monthBefore(data.month.from), { month: 'short' });
+    const before = day(monthBefore(today(data.time_zone, Date.parse(data.month.from))), { month: 'short' });
     const rows = legendRows(data.legend, series, of);
     const options = {
       caption: `Cost by ${word.toLowerCase()}`, id: (row) => row.id, rows, sort: '-cost',
@@ -104,8 +105,8 @@ function slotsOf(data, tz, until, of) {
 /** By cost; what is not shown by name is one row. */
 function legendRows(legend, series, of) {
   const shown = new Map(series.map((one) => [one.id, one]));
-  const rows = legend.filter((one) => of(one.id) === one.id).map((one) => ({ ...one, color: shown.get(one.id).color, isUnpriced: one.cost_usd === null }));
-  const rest = legend.filter((one) => of(one.id) !== one.id);
+  const rows = legend.filter((one) => of(one.id) !== OTHER).map((one) => ({ ...one, color: shown.get(one.id).color, isUnpriced: one.cost_usd === null }));
+  const rest = legend.filter((one) => of(one.id) === OTHER);
   if (rest.length) {
     const sum = (field) => rest.reduce((total, one) => total + Number(one[field] ?? 0), 0);
     rows.push({ id: OTHER, name: shown.get(OTHER).name, color: 0, cost_usd: sum('cost_usd'), share_percent: sum('share_percent'), change_percent: null });
