@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from tests.browser.conftest import settle
 from tests.fakes.admin_api import LEAD, Shop
@@ -146,4 +147,4 @@ def test_a_year_of_days_is_drawn_with_few_elements(visit):
     labels = page.locator(".chart svg > g:nth-of-type(3) text").evaluate_all(
         "all => all.map((one) => one.getBoundingClientRect()).sort((a, b) => a.x - b.x).map((one) => [one.left, one.right])"
     )
-    assert all(one[1] < other[0] for one, other in zip(labels, labels[1:], strict=False)), "no two labels touch"
+    assert all(one[1] < other[0] for one, other in pairwise(labels)), "no two labels touch"

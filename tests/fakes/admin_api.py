@@ -57,22 +57,25 @@ class Shop(msgspec.Struct):
     failing: set[str] = msgspec.field(default_factory=set)
     slow_s: float = 0.0
     asked: list[str] = msgspec.field(default_factory=list)
+    _cells: list[Cell] | None = None
 
     def cells(self) -> list[Cell]:
-        if self.is_empty:
-            return []
+        """Made once: what a test changes of a shop, it changes before."""
+        if self._cells is None:
+            self._cells = [] if self.is_empty else list(self._made())
+        return [] if self.is_empty else self._cells
+
+    def _made(self) -> Iterable[Cell]:
         last = NOW.date()
-        found = []
         for back in range(self.days, -1, -1):
             day = last - timedelta(days=back)
             for member in range(len(self.keys)):
                 for place, model in enumerate(MODELS):
                     base = WEEK[day.weekday()] * (7 - member % 5) * (3 - 2 * place)
                     base += (day.toordinal() * 37 + member * 11) % 29
-                    found.append(Cell(day, member, model, base, base * 12_345_678))
+                    yield Cell(day, member, model, base, base * 12_345_678)
             if day in UNPRICED_DAYS:
-                found.append(Cell(day, 2, "qwen3-coder", UNPRICED_DAYS[day], 0, UNPRICED_DAYS[day]))
-        return found
+                yield Cell(day, 2, "qwen3-coder", UNPRICED_DAYS[day], 0, UNPRICED_DAYS[day])
 
 
 def team_id(member: int, teams: Sequence[str]) -> str:
