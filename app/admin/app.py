@@ -13,7 +13,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app import __version__
 from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, prices, session, teams
+from app.admin.routes import audit, keys, prices, session, sso, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -21,6 +21,7 @@ from app.telemetry.metrics import Metrics
 ADMIN_API = "/admin/api/v1"
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
+    sso.router,
     teams.router,
     keys.router,
     prices.router,

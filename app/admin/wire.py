@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.admin.sso import SSO
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
 from app.core.clock import Clock
@@ -83,6 +84,7 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    sso: SSO | None = None
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"

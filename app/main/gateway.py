@@ -17,6 +17,7 @@ from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
 from app.admin.access import Access
 from app.admin.app import create_control_plane
+from app.admin.sso import SSO, is_installed
 from app.admin.wire import Tools
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
@@ -41,7 +42,7 @@ from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
 from app.metering.estimates import Estimates
 from app.pipeline import Desk, Drains, Parts
-from app.settings import Configuration, Environment
+from app.settings import Configuration, ConfigurationError, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
 from app.telemetry.logs import LogWriter
@@ -215,7 +216,17 @@ def _tools(
         in_force=lambda: switch.in_force,
         is_secure=is_secure,
         families=FAMILIES,
+        sso=_sso(switch.configuration),
     )
+
+
+def _sso(configuration: Configuration) -> SSO | None:
+    """As it stands in the file at the start; another provider needs another start."""
+    if configuration.sso is None:
+        return None
+    if not is_installed():
+        raise ConfigurationError("sso: needs the extra: pip install 'headgate[sso]'")
+    return SSO(configuration.sso)
 
 
 async def _open_people(

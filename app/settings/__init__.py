@@ -17,6 +17,7 @@ from app.settings.model import (
     UpstreamLimits,
     UpstreamSettings,
 )
+from app.settings.sso import SSOSettings
 
 __all__ = [
     "CacheSettings",
@@ -29,6 +30,7 @@ __all__ = [
     "ModelCache",
     "ModelRule",
     "PriceOverride",
+    "SSOSettings",
     "ServerSettings",
     "StreamSettings",
     "Target",

@@ -117,7 +117,7 @@ class _Reader:
             )
 
         text = VARIABLE.sub(substitute, text)
-        is_secret = "api_key" in place or "api_keys" in place
+        is_secret = "api_key" in place or "api_keys" in place or "client_secret" in place
         if is_secret and text.startswith("file:"):
             try:
                 return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
