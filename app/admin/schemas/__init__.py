@@ -1,0 +1,1 @@
+"""What the admin API takes and answers, as its OpenAPI document shows it."""
