@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Literal, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
@@ -17,16 +17,13 @@ import msgspec
 from app.core.calendar import window_of, zone_of
 from app.core.clock import QUARTER_MS, quarter_of
 from app.core.errors import InvalidRequest
-from app.store.usage import UsageFilter
+from app.store.usage import MEMBERS, PERIODS, UsageFilter
 
 RangeName = Literal[
     "today", "yesterday", "last_24_hours", "last_7_days", "last_30_days", "this_month", "last_month", "this_year"
 ]
-Period = Literal["hour", "day", "week", "month"]
 
 RANGES: tuple[RangeName, ...] = get_args(RangeName)
-PERIODS: tuple[Period, ...] = get_args(Period)
-GROUPS = ("team", "key", "model", "upstream")
 DAY_MS = 24 * 3_600_000
 TEXT_CHARS_MAX = 256
 VALUES_MAX = 100
@@ -100,13 +97,14 @@ class Asked:
         return () if value is None else _listed(name, value)
 
     def tagged(self, prefix: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        """Every parameter that is ``prefix`` and a tag's name: (name, values)."""
+        """Every parameter that is ``prefix`` and a tag's name: (name, values). "" are requests without the tag."""
         found = []
         for name in [name for name in self._values if name.startswith(prefix)]:
             tag = name.removeprefix(prefix)
             if _TAG_NAME.match(tag) is None:
                 raise InvalidRequest(f"{_shown(name)} does not name a tag.", param=_shown(name))
-            found.append((tag, _listed(name, self._values.pop(name))))
+            value = self._values.pop(name)
+            found.append((tag, _listed(name, value, may_be_empty=True)))
         return tuple(sorted(found))
 
     def finish(self) -> None:
@@ -212,15 +210,16 @@ def groups_asked(asked: Asked) -> tuple[str, ...]:
     """``by``: dimensions in the order given, each once, at most one of them a period."""
     groups = asked.values("by")
     for group in groups:
-        tag = group.removeprefix("tag.")
-        is_tag = tag != group and _TAG_NAME.match(tag) is not None
-        if not is_tag and group not in {*GROUPS, *PERIODS}:
-            known = ", ".join((*GROUPS, "tag.NAME", *PERIODS))
+        is_tag = group.startswith("tag.") and _TAG_NAME.match(group.removeprefix("tag.")) is not None
+        if not is_tag and group not in {*MEMBERS, *PERIODS}:
+            known = ", ".join((*MEMBERS, "tag.NAME", *PERIODS))
             raise InvalidRequest(f"by is made of {known}; {_shown(group)} is none of them.", param="by")
     if len(set(groups)) < len(groups):
         raise InvalidRequest("by names a dimension twice.", param="by")
     if len([group for group in groups if group in PERIODS]) > 1:
         raise InvalidRequest(f"by has at most one of {', '.join(PERIODS)}.", param="by")
+    if len([group for group in groups if group.startswith("tag.")]) > 1:
+        raise InvalidRequest("by has at most one tag.", param="by")
     return groups
 
 
@@ -261,11 +260,6 @@ def order_asked(asked: Asked, columns: Collection[str]) -> Order | None:
 # -- texts ------------------------------------------------------------------------------------
 
 
-def iso(at_ms: int) -> str:
-    """``2026-11-24T15:40:12.123Z``."""
-    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
 def _one_of(name: str, value: str, choices: Sequence[T]) -> T:
     for choice in choices:
         if choice == value:
@@ -273,8 +267,8 @@ def _one_of(name: str, value: str, choices: Sequence[T]) -> T:
     raise InvalidRequest(f"{name} is one of {', '.join(choices)}.", param=name)
 
 
-def _listed(name: str, value: str) -> tuple[str, ...]:
-    values = tuple(_checked(name, part) for part in value.split(","))
+def _listed(name: str, value: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
+    values = tuple("" if may_be_empty and not part else _checked(name, part) for part in value.split(","))
     if len(values) > VALUES_MAX:
         raise InvalidRequest(f"{_shown(name)} has more than {VALUES_MAX} values.", param=_shown(name))
     return values

@@ -172,8 +172,13 @@ def _conditions(asked: RecordFilter, dialect: str) -> tuple[list[ColumnElement[b
 
 def _has_tag(name: str, values: Sequence[str], dialect: str) -> ColumnElement[bool]:
     position = func.instr if dialect == "sqlite" else func.strpos
-    # Names and values of tags have no character that JSON escapes.
-    return or_(*(position(records.c.tags, f'"{name}":"{value}"') > 0 for value in values))
+    # Names and values of tags have no character that JSON escapes; "" is to be without the tag.
+    return or_(
+        *(
+            position(records.c.tags, f'"{name}":"{value}"') > 0 if value else position(records.c.tags, f'"{name}":') == 0
+            for value in values
+        )
+    )
 
 
 async def _text_condition(connection: AsyncConnection, text: str) -> tuple[ColumnElement[bool], bool]:

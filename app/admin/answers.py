@@ -1,0 +1,67 @@
+"""Answers of the control plane, and how its OpenAPI document describes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class ErrorDetail(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """Every error has this shape, and the header `x-headgate-request-id`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "error": {
+                    "message": "range is one of today, yesterday, last_24_hours, …",
+                    "type": "invalid_request_error",
+                    "param": "range",
+                    "code": "invalid_request",
+                }
+            }
+        }
+    )
+
+    error: ErrorDetail
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"model": ErrorBody, "description": description}
+
+
+ERRORS: Responses = {
+    400: _error("A parameter or a member is not known, or its value means nothing: `param` names it."),
+    401: _error("Nobody is known by the credential."),
+    403: _error("The role may not."),
+    429: _error("Too many wrong credentials from this address: `retry-after` says how long to wait."),
+    503: _error("The ledger does not answer."),
+}
+ERRORS_OF_ONE: Responses = {**ERRORS, 404: _error("There is no such thing, or it belongs to others.")}
+ERRORS_OF_CHANGE: Responses = {**ERRORS_OF_ONE, 409: _error("It is there already."), 413: _error("Too large a body.")}
+FILES: Responses = {
+    200: {
+        "description": "The file, streamed. A cell that a spreadsheet would take for a formula begins with `'`.",
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/jsonl": {"schema": {"type": "string"}},
+        },
+    },
+    **ERRORS,
+}
+
+
+def answered(data: object, status: int = 200) -> Response:
+    """``data`` as JSON, made at once: models would copy thousands of rows to say what tests say."""
+    return Response(msgspec.json.encode(data), status, media_type="application/json")
