@@ -1,1 +1,1 @@
-"""The resources of the admin API, one module each."""
+"""The routes of the admin API, a file a resource."""

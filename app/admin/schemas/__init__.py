@@ -1,1 +1,1 @@
-"""What the admin API takes and answers, as its OpenAPI document shows it."""
+"""What the admin API takes and gives, as its OpenAPI document tells it."""
