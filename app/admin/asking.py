@@ -16,7 +16,7 @@ import msgspec
 
 from app.core.calendar import window_of, zone_of
 from app.core.clock import QUARTER_MS, quarter_of
-from app.core.errors import InvalidRequest
+from app.core.errors import InvalidRequest, quoted
 from app.store.usage import MEMBERS, PERIODS, UsageFilter
 
 RangeName = Literal[
@@ -26,6 +26,7 @@ RangeName = Literal[
 RANGES: tuple[RangeName, ...] = get_args(RangeName)
 DAY_MS = 24 * 3_600_000
 TEXT_CHARS_MAX = 256
+CURSOR_CHARS_MAX = 4096
 VALUES_MAX = 100
 YEARS = range(1970, 3000)
 
@@ -64,18 +65,20 @@ class Asked:
         self._values: dict[str, str] = {}
         for name, value in pairs:
             if name in self._values:
-                raise InvalidRequest(f"{_shown(name)} is given twice.", param=_shown(name))
+                raise InvalidRequest(f"{quoted(name)} is given twice.", param=quoted(name))
             self._values[name] = value
 
     def __repr__(self) -> str:
         return f"Asked(left={len(self._values)})"
 
-    def text(self, name: str) -> str | None:
+    def text(self, name: str, chars_max: int = TEXT_CHARS_MAX) -> str | None:
         """A value as it is, not empty; None where it is not given."""
         value = self._values.pop(name, None)
-        if value is None:
-            return None
-        return _checked(name, value)
+        return None if value is None else _checked(name, value, chars_max)
+
+    def cursor(self) -> str | None:
+        """``next`` of the page before."""
+        return self.text("cursor", CURSOR_CHARS_MAX)
 
     def choice(self, name: str, choices: Sequence[T], default: T) -> T:
         value = self._values.pop(name, None)
@@ -102,7 +105,7 @@ class Asked:
         for name in [name for name in self._values if name.startswith(prefix)]:
             tag = name.removeprefix(prefix)
             if _TAG_NAME.match(tag) is None:
-                raise InvalidRequest(f"{_shown(name)} does not name a tag.", param=_shown(name))
+                raise InvalidRequest(f"{quoted(name)} does not name a tag.", param=quoted(name))
             value = self._values.pop(name)
             found.append((tag, _listed(name, value, may_be_empty=True)))
         return tuple(sorted(found))
@@ -110,7 +113,7 @@ class Asked:
     def finish(self) -> None:
         """Raises InvalidRequest where something is left."""
         for name in self._values:
-            raise InvalidRequest(f"There is no parameter {_shown(name)} here.", param=_shown(name))
+            raise InvalidRequest(f"There is no parameter {quoted(name)} here.", param=quoted(name))
 
 
 # -- time -------------------------------------------------------------------------------------
@@ -213,7 +216,7 @@ def groups_asked(asked: Asked) -> tuple[str, ...]:
         is_tag = group.startswith("tag.") and _TAG_NAME.match(group.removeprefix("tag.")) is not None
         if not is_tag and group not in {*MEMBERS, *PERIODS}:
             known = ", ".join((*MEMBERS, "tag.NAME", *PERIODS))
-            raise InvalidRequest(f"by is made of {known}; {_shown(group)} is none of them.", param="by")
+            raise InvalidRequest(f"by is made of {known}; {quoted(group)} is none of them.", param="by")
     if len(set(groups)) < len(groups):
         raise InvalidRequest("by names a dimension twice.", param="by")
     if len([group for group in groups if group in PERIODS]) > 1:
@@ -270,18 +273,13 @@ def _one_of(name: str, value: str, choices: Sequence[T]) -> T:
 def _listed(name: str, value: str, *, may_be_empty: bool = False) -> tuple[str, ...]:
     values = tuple("" if may_be_empty and not part else _checked(name, part) for part in value.split(","))
     if len(values) > VALUES_MAX:
-        raise InvalidRequest(f"{_shown(name)} has more than {VALUES_MAX} values.", param=_shown(name))
+        raise InvalidRequest(f"{quoted(name)} has more than {VALUES_MAX} values.", param=quoted(name))
     return values
 
 
-def _checked(name: str, value: str) -> str:
+def _checked(name: str, value: str, chars_max: int = TEXT_CHARS_MAX) -> str:
     if not value:
-        raise InvalidRequest(f"{_shown(name)} is empty.", param=_shown(name))
-    if len(value) > TEXT_CHARS_MAX or not value.isprintable():
-        raise InvalidRequest(f"{_shown(name)} is up to {TEXT_CHARS_MAX} printable characters each.", param=_shown(name))
+        raise InvalidRequest(f"{quoted(name)} is empty.", param=quoted(name))
+    if len(value) > chars_max or not value.isprintable():
+        raise InvalidRequest(f"{quoted(name)} is up to {chars_max} printable characters each.", param=quoted(name))
     return value
-
-
-def _shown(name: str) -> str:
-    """A client's own text, cut to what an error quotes."""
-    return "".join(char if char.isprintable() else "�" for char in name[:80])

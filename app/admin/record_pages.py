@@ -63,7 +63,7 @@ def records_asked(asked: Asked, now_ms: int) -> RecordQuestion:
 def record_page_asked(asked: Asked) -> tuple[int, RecordPlace | None]:
     """``limit`` and ``cursor``. Raises InvalidRequest."""
     limit = asked.number("limit", PAGE_DEFAULT, at_least=1, at_most=PAGE_MAX)
-    place = position_of(asked.text("cursor"), tuple[int, str])
+    place = position_of(asked.cursor(), tuple[int, str])
     if place is None:
         return limit, None
     at_ms, request_id = place

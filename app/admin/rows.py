@@ -112,9 +112,7 @@ def record_whole(record: RecordView, names: OwnerNames) -> dict[str, Any]:
         "cost_upper_usd": _usd(record.cost_upper_nanousd),
         "price_source": record.price_source,
         "price_version": record.price_version,
-        "budgets": [
-            {"budget_id": each.budget_id, "window_from": iso_time(each.start_ms)} for each in record.budgets
-        ],
+        "budgets": [{"budget_id": each.budget_id, "window_from": iso_time(each.start_ms)} for each in record.budgets],
         "decision": record.decision,
         "entries": [_entry_data(entry) for entry in record.entries],
     }
@@ -141,4 +139,3 @@ def _entry_data(entry: EntryView) -> dict[str, Any]:
 
 def _usd(nanousd: int | None) -> str | None:
     return None if nanousd is None else usd_text(nanousd)
-

@@ -109,7 +109,9 @@ def _stands(row: LimitRow, spent: Mapping[str | None, int] | None, by_day: Spent
     if spent is None:
         spent = {None: sum(by_day.get(day, 0) for day in shown)}
     taken = max(spent.values(), default=0)
-    coming = [DaySpan(day, start_of(day, zone), start_of(day + timedelta(days=1), zone)) for day in days_from(today, last)]
+    coming = [
+        DaySpan(day, start_of(day, zone), start_of(day + timedelta(days=1), zone)) for day in days_from(today, last)
+    ]
     usual = usual_days(by_day, today)
     expected = {} if usual is None else {span.day: usual[span.day.weekday()] for span in coming}
     percent = percent_of(taken, rule.maximum)

@@ -80,7 +80,7 @@ def page_asked(asked: Asked, question: Question) -> tuple[Question, Page]:
             f"Hours are told of {HOURS_DAYS_MAX} days at most: take a shorter range, or an export.", param="by"
         )
     limit = asked.number("limit", PAGE_DEFAULT, at_least=1, at_most=PAGE_MAX)
-    cursor = asked.text("cursor")
+    cursor = asked.cursor()
     place = position_of(cursor, tuple[int, int, int, tuple[str, ...]])
     if place is None:
         return question, Page(limit)
@@ -105,9 +105,7 @@ async def usage_page(database: Database, question: Question, page: Page) -> dict
     """The answer. Raises StoreError."""
     span = question.span
     async with database.snapshot() as connection:
-        report = await usage(
-            connection, question.by, span.start_ms, span.end_ms, span.zone, only=question.only
-        )
+        report = await usage(connection, question.by, span.start_ms, span.end_ms, span.zone, only=question.only)
     rows = _ordered(report.rows, question.order)
     start = _start_of_page(rows, page)
     shown = rows[start : start + page.limit]
@@ -135,9 +133,7 @@ async def usage_parts(database: Database, question: Question) -> AsyncIterator[l
     spans = [question.span] if period is None or question.order is not None else _stretches(question.span, period)
     for span in spans:
         async with database.read() as connection:
-            report = await usage(
-                connection, question.by, span.start_ms, span.end_ms, span.zone, only=question.only
-            )
+            report = await usage(connection, question.by, span.start_ms, span.end_ms, span.zone, only=question.only)
         rows = _ordered(report.rows, question.order)
         for start in range(0, len(rows), PART_ROWS):
             yield [usage_data(row) for row in rows[start : start + PART_ROWS]]

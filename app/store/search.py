@@ -175,7 +175,9 @@ def _has_tag(name: str, values: Sequence[str], dialect: str) -> ColumnElement[bo
     # Names and values of tags have no character that JSON escapes; "" is to be without the tag.
     return or_(
         *(
-            position(records.c.tags, f'"{name}":"{value}"') > 0 if value else position(records.c.tags, f'"{name}":') == 0
+            position(records.c.tags, f'"{name}":"{value}"') > 0
+            if value
+            else position(records.c.tags, f'"{name}":') == 0
             for value in values
         )
     )

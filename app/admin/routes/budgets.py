@@ -46,8 +46,13 @@ async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     return answered({"data": data, "next": next_offset(len(rows), offset, limit)})
 
 
-@router.get("/budgets/{budget_id}", summary="One budget", response_model=Budget, responses=ERRORS_OF_ONE,
-            openapi_extra=documented(ZONE))
+@router.get(
+    "/budgets/{budget_id}",
+    summary="One budget",
+    response_model=Budget,
+    responses=ERRORS_OF_ONE,
+    openapi_extra=documented(ZONE),
+)
 async def read_budget(budget_id: BudgetId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
     """Where it stands now."""
     asked = Asked(request.query_params.multi_items())
@@ -56,9 +61,7 @@ async def read_budget(budget_id: BudgetId, caller: Reader, request: Request, too
     return await _standing(tools, budget_id, caller.team_id)
 
 
-@router.post(
-    "/budgets", status_code=201, summary="Make a budget", response_model=Budget, responses=ERRORS_OF_CHANGE
-)
+@router.post("/budgets", status_code=201, summary="Make a budget", response_model=Budget, responses=ERRORS_OF_CHANGE)
 async def make_budget(body: BudgetMade, caller: Administrator, tools: ToolsOf) -> Response:
     """It begins with what the ledger says was spent in its window, and holds within a second on every gateway."""
     row = await make_rule(tools.database, caller, body, tools.clock.now_ms())

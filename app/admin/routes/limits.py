@@ -45,9 +45,7 @@ async def read_limits(caller: Reader, request: Request, tools: ToolsOf) -> Respo
     return answered({"data": data, "next": next_offset(len(rows), offset, limit)})
 
 
-@router.post(
-    "/limits", status_code=201, summary="Make a rule", response_model=Limit, responses=ERRORS_OF_CHANGE
-)
+@router.post("/limits", status_code=201, summary="Make a rule", response_model=Limit, responses=ERRORS_OF_CHANGE)
 async def make_limit(body: LimitMade, caller: Administrator, tools: ToolsOf) -> Response:
     """It holds within a second, on every gateway. There is one rule at most for the same requests and window."""
     row = await make_rule(tools.database, caller, body, tools.clock.now_ms())
@@ -80,7 +78,7 @@ def owner_asked(asked: Asked, own_team_id: str | None) -> tuple[str | None, str 
 
 def offset_asked(asked: Asked) -> int:
     """How many were shown before the page that ``cursor`` asks for."""
-    place = position_of(asked.text("cursor"), tuple[int])
+    place = position_of(asked.cursor(), tuple[int])
     if place is None:
         return 0
     if not 0 < place[0] < 2**31:

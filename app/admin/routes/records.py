@@ -81,8 +81,9 @@ async def read_record(request_id: RequestId, caller: Reader, request: Request, t
     return answered(record_whole(record, names))
 
 
-@router.get("/explain/{request_id}", summary="Why a request was decided so", responses=ERRORS_OF_ONE,
-            response_model=Explanation)
+@router.get(
+    "/explain/{request_id}", summary="Why a request was decided so", responses=ERRORS_OF_ONE, response_model=Explanation
+)
 async def read_explanation(request_id: RequestId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
     """The limits that were checked and what they said, what was held against what it came to, the cache's reason, the
     upstreams tried, the prices and the sum; also of a request of the last day that was refused.

@@ -41,7 +41,9 @@ class LimitMade(_RuleMade):
     )
 
     kind: LimitKind
-    window: LimitWindow = Field(default="", description="`minute`, `hour`, `day`; of money also `week`, `month`, `total`")
+    window: LimitWindow = Field(
+        default="", description="`minute`, `hour`, `day`; of money also `week`, `month`, `total`"
+    )
     maximum: Maximum | None = Field(default=None, description="Of everything but money")
     maximum_usd: Usd | None = Field(default=None, description="Of money")
     time_zone: Zone = Field(default="UTC", description="Of money: when days, weeks and months begin")
