@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ColumnElement, and_, cast, func, literal, select
 
+from app.store.periods import DAY_MS, HOUR_MS, hour_text, offset_parts, text_of_day
 from app.store.tables import INT, ROLLUP_SUMS, keys, rollups, teams
-from app.store.usage.periods import DAY_MS, HOUR_MS, hour_text, offset_parts, text_of_day
 from app.store.usage.shape import Grouping, UsageFilter, UsageReport, UsageRow, UsageSums, grouping_of
 
 if TYPE_CHECKING:

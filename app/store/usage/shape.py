@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.store.usage.periods import PERIODS
+from app.store.periods import PERIODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
