@@ -21,7 +21,7 @@ from app.admin.wire import InForce
 from app.core.clock import QUARTER_MS, quarter_of
 from app.settings import UpstreamSettings
 from app.store.explanations import iso_time
-from app.store.timings import Timing, timings_of
+from app.store.timings import Timing, timings
 from app.store.usage import UsageFilter, usage
 
 HOUR_MS = 3_600_000
@@ -29,6 +29,7 @@ HOURS = 24
 HOURS_MAX = 168
 DEGRADED_PERCENT = 3.0
 DEGRADED_REQUESTS = 20
+EVERYBODY = UsageFilter()
 LOOKED_BACK_QUARTERS = 16
 """How far back the beginning of a bad time is looked for."""
 
@@ -94,7 +95,7 @@ async def health_of(connection: AsyncConnection, in_force: InForce, now_ms: int)
 
 
 async def _recent(
-    connection: AsyncConnection, start_ms: int, end_ms: int, only: UsageFilter = UsageFilter()
+    connection: AsyncConnection, start_ms: int, end_ms: int, only: UsageFilter = EVERYBODY
 ) -> dict[str, Counts]:
     report = await usage(connection, ("upstream",), start_ms, end_ms, only=only)
     return {row.group["upstream"]: Counts(row.requests, row.failed) for row in report.rows}
@@ -126,8 +127,8 @@ async def service_data(
         for at_ms, counts in steps.items():
             total[at_ms].add(counts.requests, counts.failed)
     teams = () if team_id is None else (team_id,)
-    whole = await timings_of(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS, only_team_ids=teams)
-    steps_ms = await timings_of(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=teams)
+    whole = await timings(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS, only_team_ids=teams)
+    steps_ms = await timings(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=teams)
     health = await health_of(connection, in_force, now_ms)
     upstreams = await _timed(connection, span, teams)
     shown = [name for name in health if team_id is None or name in by_upstream]
@@ -161,7 +162,7 @@ async def _hourly(connection: AsyncConnection, span: Hours, team_id: str | None)
 
 
 async def _timed(connection: AsyncConnection, span: Hours, teams: tuple[str, ...]) -> dict[str, Timing]:
-    found = await timings_of(
+    found = await timings(
         connection,
         span.start_ms,
         span.end_ms,

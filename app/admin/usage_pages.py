@@ -212,8 +212,7 @@ async def colors_for(database: Database, dimension: str, members: Sequence[str])
         return await bind_colors(database, dimension, named)
     except StoreError:
         async with database.read() as connection:
-            known = await colors_of(connection, dimension)
-        return {member: known[member] for member in named if member in known}
+            return await colors_of(connection, dimension, named)
 
 
 def days_of(span: Span) -> Iterator[tuple[date, int, int]]:

@@ -15,7 +15,6 @@ from app.admin.usage_pages import (
     PAGE_DEFAULT,
     PAGE_MAX,
     SORTED_BY,
-    of_team,
     page_asked,
     question_asked,
     usage_page,

@@ -213,7 +213,7 @@ class Budget(Limit):
     spent_percent: float
     forecast_usd: str | None = Field(description="At the window's end; null: too early to say, or it has no end")
     exhausted_at: str | None = Field(
-        description="When it was, or at this pace will be, used up; null where it lasts, or where it is too early to say"
+        description="When it was, or at this pace will be, used up; null: it lasts, or it is too early to say"
     )
     state: Literal["ok", "warned", "exhausted"]
     days: list[BudgetDay] = Field(description="Of the window so far, in the budget's own zone; at most the last 92")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.core.records import CacheResult, Outcome
 
-RECORD_EXAMPLE = {
+RECORD_EXAMPLE: JsonDict = {
     "request_id": "019ab3f2-7c11-7d3e-9b10-5f0c6a1e2d44",
     "started_at": "2026-11-24T15:40:12.123Z",
     "ended_at": "2026-11-24T15:40:20.063Z",

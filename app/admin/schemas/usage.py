@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
-SUMS_EXAMPLE = {
+SUMS_EXAMPLE: JsonDict = {
     "requests": 180813,
     "failed": 760,
     "input_tokens": 487112904,
