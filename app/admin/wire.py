@@ -217,6 +217,8 @@ def _of_validation(error: RequestValidationError) -> GatewayError:
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = as_gateway_error(error)
+    if isinstance(told, MethodNotAllowed) and not f"{request.url.path}/".startswith(("/admin/", "/me/")):
+        told = NotFound("There is no such page.")
     if told.status >= 500 and not isinstance(told, InternalError):
         # A bug is logged by the server, which sees it as well. The class alone: a text may quote what was sent.
         tools: Tools | None = getattr(request.app.state, "tools", None)
