@@ -12,7 +12,19 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, session, teams
+from app.admin.routes import (
+    audit,
+    budgets,
+    keys,
+    limits,
+    me,
+    overview,
+    records,
+    session,
+    teams,
+    upstreams,
+    usage,
+)
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -22,6 +34,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     teams.router,
     keys.router,
+    overview.router,
+    usage.router,
+    records.router,
+    budgets.router,
+    limits.router,
+    upstreams.router,
     audit.router,
 )
 DESCRIPTION = """
@@ -57,6 +75,7 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API)
+    app.include_router(me.router)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

@@ -226,6 +226,15 @@ def groups_asked(asked: Asked) -> tuple[str, ...]:
     return groups
 
 
+def shown_asked(asked: Asked) -> str:
+    """``show``: the dimension that columns are made of."""
+    show = asked.text("show") or "team"
+    is_tag = show.startswith("tag.") and _TAG_NAME.match(show.removeprefix("tag.")) is not None
+    if not is_tag and show not in {"team", "model", "key"}:
+        raise InvalidRequest("show is one of team, model, key, tag.NAME.", param="show")
+    return show
+
+
 def filter_asked(asked: Asked) -> UsageFilter:
     """``team``, ``key``, ``model``, ``upstream``, ``tag.NAME``, and each of them behind ``not.``"""
     return UsageFilter(

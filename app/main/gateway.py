@@ -154,7 +154,7 @@ async def open_gateway(
         switch = Switch(parts, upstreams, off)
         stack.push_async_callback(switch.close)
         token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, accounts)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
@@ -184,6 +184,7 @@ def _tools(
     authenticator: Authenticator,
     peers: Peers,
     switch: Switch,
+    accounts: Shared | Alone,
 ) -> Tools:
     """What the control plane works with."""
 
@@ -214,6 +215,7 @@ def _tools(
         in_force=lambda: switch.in_force,
         is_secure=is_secure,
         families=FAMILIES,
+        peek=accounts.peek,
     )
 
 
