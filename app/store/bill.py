@@ -5,7 +5,7 @@ Each select has the columns of ``rollups``, and the tags of the request (JSON te
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, and_, case, cast, exists, func, literal_column, select, union_all
 
@@ -16,24 +16,26 @@ from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, entries, records
 if TYPE_CHECKING:
     from sqlalchemy import FromClause, Table
 
-Span = tuple[int, int]
+Span: TypeAlias = tuple[int, int]
 """Quarters from the first up to, not including, the second."""
 
+Tags: TypeAlias = Literal["none", "some", "all"]
 
-def counted(span: Span | None = None, *, tagged: bool = False) -> FromClause:
-    """All rows of the bill, of a span of quarters if one is given; ``tagged``: of requests that have tags, with
-    these in the column ``tags``.
+
+def counted(span: Span | None = None, *, tags: Tags = "none") -> FromClause:
+    """All rows of the bill, of a span of quarters if one is given; with ``tags`` of all requests, or of some: those
+    that have any.
     """
     parts = [
-        of_records(span, tagged=tagged),
-        of_entries(span, tagged=tagged),
-        of_corrections(span, tagged=tagged),
-        of_estimates(span, tagged=tagged),
+        of_records(span, tags=tags),
+        of_entries(span, tags=tags),
+        of_corrections(span, tags=tags),
+        of_estimates(span, tags=tags),
     ]
     return union_all(*parts).subquery()
 
 
-def of_records(span: Span | None = None, *, tagged: bool = False) -> Select[Any]:
+def of_records(span: Span | None = None, *, tags: Tags = "none") -> Select[Any]:
     """Requests, where their record says that they ended."""
     values = {
         "requests": literal_column("1", INT),
@@ -41,15 +43,17 @@ def of_records(span: Span | None = None, *, tagged: bool = False) -> Select[Any]
         "saved_nanousd": records.c.saved_nanousd,
     }
     asked = select(*_place(records), *_sums(values))
-    if tagged:
-        asked = asked.add_columns(records.c.tags).where(records.c.tags != "{}")
+    if tags != "none":
+        asked = asked.add_columns(records.c.tags)
+    if tags == "some":
+        asked = asked.where(records.c.tags != "{}")
     if span is not None:
         # The index is by the moment, which is in its quarter.
         asked = asked.where(records.c.admitted_at_ms >= span[0], records.c.admitted_at_ms < span[1])
     return asked
 
 
-def of_entries(span: Span | None = None, *, tagged: bool = False) -> Select[Any]:
+def of_entries(span: Span | None = None, *, tags: Tags = "none") -> Select[Any]:
     """Units and money, where each entry says that they were used."""
     primary_unpriced = and_(entries.c.kind != "adjust", entries.c.cost_nanousd.is_(None))
     exact_adjust = and_(entries.c.kind == "adjust", entries.c.reason == EXACT)
@@ -63,10 +67,10 @@ def of_entries(span: Span | None = None, *, tagged: bool = False) -> Select[Any]
         "unpriced": as_number(primary_unpriced),
         "estimated": case((entries.c.kind == "estimate", 1), (exact_adjust, -1), else_=0),
     }
-    return _of(select(*_place(entries), *_sums(values)).select_from(entries), span, tagged=tagged)
+    return _of(select(*_place(entries), *_sums(values)).select_from(entries), span, tags=tags)
 
 
-def of_corrections(span: Span | None = None, *, tagged: bool = False) -> Select[Any]:
+def of_corrections(span: Span | None = None, *, tags: Tags = "none") -> Select[Any]:
     """What the corrections of each attempt have changed of ``unpriced``, together, where its primary entry is.
 
     The same as ``posting.is_unpriced`` says, as a difference to the primary entry alone.
@@ -92,10 +96,10 @@ def of_corrections(span: Span | None = None, *, tagged: bool = False) -> Select[
         .select_from(entries.join(corrections, there.attempt_id == entries.c.attempt_id))
         .where(entries.c.kind != "adjust")
     )
-    return _of(asked, span, tagged=tagged)
+    return _of(asked, span, tags=tags)
 
 
-def of_estimates(span: Span | None = None, *, tagged: bool = False) -> Select[Any]:
+def of_estimates(span: Span | None = None, *, tags: Tags = "none") -> Select[Any]:
     """The money of attempts of which nothing exact is known, with what was corrected of it."""
     parts, exact = entries.alias("parts"), entries.alias("exact")
     is_known = exists(
@@ -108,7 +112,7 @@ def of_estimates(span: Span | None = None, *, tagged: bool = False) -> Select[An
         .select_from(entries.join(parts, parts.c.attempt_id == entries.c.attempt_id))
         .where(entries.c.kind == "estimate", ~is_known)
     )
-    return _of(asked, span, tagged=tagged)
+    return _of(asked, span, tags=tags)
 
 
 def as_number(condition: ColumnElement[bool]) -> ColumnElement[int]:
@@ -135,9 +139,10 @@ def _within(table: Table, span: Span | None) -> list[ColumnElement[bool]]:
     return [] if span is None else [table.c.quarter_ms >= span[0], table.c.quarter_ms < span[1]]
 
 
-def _of(asked: Select[Any], span: Span | None, *, tagged: bool) -> Select[Any]:
+def _of(asked: Select[Any], span: Span | None, *, tags: Tags) -> Select[Any]:
     asked = asked.where(*_within(entries, span))
-    if tagged:
+    if tags != "none":
         asked = asked.add_columns(records.c.tags).join(records, records.c.request_id == entries.c.request_id)
+    if tags == "some":
         asked = asked.where(records.c.tags != "{}")
     return asked
