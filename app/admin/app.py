@@ -19,6 +19,7 @@ from app.admin.routes import (
     limits,
     me,
     overview,
+    prices,
     records,
     session,
     teams,
@@ -40,6 +41,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     budgets.router,
     limits.router,
     upstreams.router,
+    prices.router,
     audit.router,
 )
 DESCRIPTION = """

@@ -88,7 +88,7 @@ class Reading(msgspec.Struct, frozen=True):
 
 async def overview_data(database: Database, in_force: InForce, view: View) -> dict[str, Any]:
     """The answer. Raises StoreError."""
-    async with database.snapshot() as connection:
+    async with database.read() as connection:
         reading = await _read(connection, in_force, view)
     members = _members(reading.month, view.show)
     shown = list(members)[:COLORED_MAX]
@@ -135,12 +135,12 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
     only, end_ms = view.only, view.end_ms
     month = await usage(connection, (view.show, "day"), start_ms, end_ms, zone, only=only)
     before_start_ms, before_end_ms = _month_before(view)
-    before = await usage(connection, (view.show,), before_start_ms, before_end_ms, only=only)
+    before = await usage(connection, (view.show,), before_start_ms, before_end_ms, zone, only=only)
     looked_at_ms = start_of(view.today - timedelta(days=DAYS_LOOKED_AT), zone)
     weeks = await usage(connection, ("day",), min(looked_at_ms, start_ms), end_ms, zone, only=only)
     days = {date.fromisoformat(row.group["day"]): row.cost_nanousd for row in weeks.rows}
-    keys = await usage(connection, ("team", "key"), start_ms, end_ms, only=only)
-    models = await usage(connection, ("model",), start_ms, end_ms, only=only)
+    keys = await usage(connection, ("team", "key"), start_ms, end_ms, zone, only=only)
+    models = await usage(connection, ("model",), start_ms, end_ms, zone, only=only)
     rules = [row for row in await list_limits(connection, view.team_id) if row.rule.kind == "money"]
     budgets = await stand_budgets(connection, rules, view.now_ms)
     team_names = await names_of_teams(connection, sorted({row.team_id for row in rules}))
@@ -201,7 +201,7 @@ async def _usual_by_now(connection: AsyncConnection, view: View, days: Mapping[d
         if day < first:
             break
         start_ms, end_ms = start_of(day, zone), _same_time(day, view)
-        so_far = await usage(connection, (), start_ms, end_ms, only=view.only) if start_ms < end_ms else None
+        so_far = await usage(connection, (), start_ms, end_ms, zone, only=view.only) if start_ms < end_ms else None
         amounts.append(0 if so_far is None else so_far.total.cost_nanousd)
     return sum(amounts) // len(amounts) if amounts else None
 

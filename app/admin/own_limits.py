@@ -108,7 +108,7 @@ async def _spent(tools: Tools, principal: Principal, rules: list[OwnRule], now_m
         )
         for own in known
     ]
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         stands = await stand_budgets(connection, rows, now_ms)
     return [
         *(OwnStanding(own, None, None) for own in rules if own.is_hidden),

@@ -104,7 +104,7 @@ def of_team(only: UsageFilter, team_id: str | None) -> UsageFilter:
 async def usage_page(database: Database, question: Question, page: Page) -> dict[str, Any]:
     """The answer. Raises StoreError."""
     span = question.span
-    async with database.snapshot() as connection:
+    async with database.read() as connection:
         report = await usage(connection, question.by, span.start_ms, span.end_ms, span.zone, only=question.only)
     rows = _ordered(report.rows, question.order)
     start = _start_of_page(rows, page)

@@ -42,10 +42,12 @@ from app.store.errors import (
     NameTaken,
     NoSuchKey,
     NoSuchLimit,
+    NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
     TooManyLimits,
+    TooManyPrices,
 )
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
@@ -168,9 +170,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from sqlalchemy import exc, text
+from sqlalchemy import exc
 
 from app.store.engines import (
     POSTGRES_COMMAND_TIMEOUT_S,
@@ -138,14 +138,6 @@ class Database:
                 yield connection
         except exc.SQLAlchemyError as error:
             raise DatabaseUnavailable(reason_of(error)) from error
-
-    @asynccontextmanager
-    async def snapshot(self) -> AsyncIterator[AsyncConnection]:
-        """A reading transaction of one moment, on PostgreSQL too: what is read in it belongs together."""
-        async with self.read() as connection:
-            if self.dialect == "postgresql":
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            yield connection
 
     async def within(self, seconds: float, work: Awaitable[T]) -> T:
         """What ``work`` on this database returns. Raises TimeoutError after ``seconds``, also where the server is

@@ -39,7 +39,7 @@ async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     limit = asked.number("limit", 50, at_least=1, at_most=200)
     offset = offset_asked(asked)
     asked.finish()
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         rows = [row for row in await list_limits(connection, team_id, key_id) if row.rule.kind == "money"]
         found = sorted(await stand_budgets(connection, rows, tools.clock.now_ms()), key=sooner)
         data = await budgets_data(connection, found[offset : offset + limit])
@@ -84,7 +84,7 @@ async def delete_budget(budget_id: BudgetId, caller: Administrator, tools: Tools
 
 async def _standing(tools: Tools, budget_id: str, team_id: str | None, status: int = 200) -> Response:
     """A budget of any team, or of ``team_id`` alone."""
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         row = await find_limit(connection, budget_id)
         if row.rule.kind != "money" or team_id not in {None, row.team_id}:
             raise NotFound("There is no such budget.")

@@ -58,7 +58,7 @@ async def read_service(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     hours = asked.number("hours", HOURS, at_least=1, at_most=HOURS_MAX)
     team_id = await _team(tools, caller, asked)
     asked.finish()
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         data = await service_data(connection, tools.in_force(), tools.clock.now_ms(), hours=hours, team_id=team_id)
     return answered(data)
 

@@ -73,7 +73,7 @@ async def export_records(caller: Reader, request: Request, tools: ToolsOf) -> St
 async def read_record(request_id: RequestId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
     """All of it, with every entry of its bill."""
     Asked(request.query_params.multi_items()).finish()
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         record = await find_record(connection, known_id(request_id))
         if record is None or not caller.sees(record.team_id):
             raise NotFound("There is no such record.")
@@ -89,7 +89,7 @@ async def read_explanation(request_id: RequestId, caller: Reader, request: Reque
     upstreams tried, the prices and the sum; also of a request of the last day that was refused.
     """
     Asked(request.query_params.multi_items()).finish()
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         found = await explain(connection, known_id(request_id))
     team_id = None
     if found is not None:

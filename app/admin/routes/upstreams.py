@@ -24,7 +24,7 @@ Name = Annotated[str, Path(max_length=63, examples=["openai"])]
 async def read_upstreams(_caller: Viewer, request: Request, tools: ToolsOf) -> Response:
     """All of the configuration, in its order."""
     Asked(request.query_params.multi_items()).finish()
-    async with tools.database.snapshot() as connection:
+    async with tools.database.read() as connection:
         data = await upstreams_data(connection, tools.in_force(), tools.clock.now_ms())
     return answered({"data": data, "next": None})
 
