@@ -11,7 +11,6 @@ from app.admin.standings import BudgetStands, percent_of, stand_budgets
 from app.admin.wire import Tools
 from app.core.identity import LimitRule, Principal
 from app.core.money import usd_text
-from app.core.rules import is_plain
 from app.limits.limiter import Limit
 from app.limits.policy import defaults_left, limit_for
 from app.settings import Configuration
@@ -134,7 +133,7 @@ def _data(standing: OwnStanding) -> dict[str, Any]:
         "time_zone": rule.time_zone,
         "policy": rule.policy,
         "mode": rule.mode,
-        "is_default": not is_own(own),
+        "is_default": own.counter != rule.id,
         "used": None if is_money else used,
         "used_usd": usd_text(used) if is_money and used is not None else None,
         "left": None if is_money else left,
@@ -144,8 +143,3 @@ def _data(standing: OwnStanding) -> dict[str, Any]:
         "forecast_usd": None if forecast is None else usd_text(forecast),
         "exhausted_at": None if stands is None else iso_time(stands.exhausted_at_ms),
     }
-
-
-def is_own(own: OwnRule) -> bool:
-    """Whether it was set on the key or the team, and is no default of the configuration."""
-    return not is_plain(own.rule) or own.counter == own.rule.id

@@ -11,7 +11,7 @@ from app.admin.asking import Asked, zone_asked
 from app.admin.routes.limits import OWNER, next_offset, offset_asked, owner_asked
 from app.admin.rules import budgets_data, change_rule, make_rule, take_rule_away
 from app.admin.schemas.budgets import Budget, BudgetMade, Budgets, LimitChanged
-from app.admin.schemas.parameters import PAGE, ZONE, documented
+from app.admin.schemas.parameters import ID, PAGE, ZONE, documented
 from app.admin.standings import sooner, stand_budgets
 from app.admin.wire import Administrator, Reader, Tools, ToolsOf
 from app.core.errors import NotFound
@@ -19,7 +19,7 @@ from app.store.limits import find_limit, list_limits
 
 router = APIRouter(tags=["budgets"])
 
-BudgetId = Annotated[str, Path(max_length=64, examples=["Qm3ZsA81kdPx"])]
+BudgetId = Annotated[str, Path(pattern=ID, examples=["Qm3ZsA81kdPx"])]
 
 
 @router.get(

@@ -11,14 +11,14 @@ from app.admin.asking import Asked
 from app.admin.rules import change_rule, make_rule, rule_data, rules_data, take_rule_away
 from app.admin.schemas.budgets import LimitChanged, LimitMade, Limits
 from app.admin.schemas.limits import Limit
-from app.admin.schemas.parameters import PAGE, documented, query
+from app.admin.schemas.parameters import ID, PAGE, documented, query
 from app.admin.wire import Administrator, Reader, ToolsOf, cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.store.limits import list_limits
 
 router = APIRouter(tags=["limits"])
 
-LimitId = Annotated[str, Path(max_length=64, examples=["Qm3ZsA81kdPx"])]
+LimitId = Annotated[str, Path(pattern=ID, examples=["Qm3ZsA81kdPx"])]
 OWNER = (
     query("team", "Of this team and its keys.", "Tk3VmLq09sXa"),
     query("key", "Of this key.", "9t2xkdQ4mZ"),

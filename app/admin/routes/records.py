@@ -12,7 +12,7 @@ from app.admin.asking import Asked
 from app.admin.exports import ExportFormat, download, lines_of
 from app.admin.record_pages import OUTCOMES, record_page, record_page_asked, record_parts, records_asked
 from app.admin.rows import RECORD_COLUMNS, record_whole
-from app.admin.schemas.parameters import FILTERS, PAGE, RANGE, documented, query
+from app.admin.schemas.parameters import FILTERS, ID, PAGE, RANGE, documented, query
 from app.admin.schemas.records import Explanation, Records, RecordWhole
 from app.admin.wire import Reader, ToolsOf
 from app.core.errors import NotFound
@@ -24,7 +24,7 @@ router = APIRouter(tags=["records"])
 
 RequestId = Annotated[
     str,
-    Path(max_length=64, description="`x-headgate-request-id`", examples=["019ab3f2-7c11-7d3e-9b10-5f0c6a1e2d44"]),
+    Path(pattern=ID, description="`x-headgate-request-id`", examples=["019ab3f2-7c11-7d3e-9b10-5f0c6a1e2d44"]),
 ]
 SEARCHED = (
     query("outcome", f"Any of {', '.join(OUTCOMES)}, with commas between them.", "failed,interrupted"),
@@ -74,7 +74,7 @@ async def read_record(request_id: RequestId, caller: Reader, request: Request, t
     """All of it, with every entry of its bill."""
     Asked(request.query_params.multi_items()).finish()
     async with tools.database.read() as connection:
-        record = await find_record(connection, known_id(request_id))
+        record = await find_record(connection, request_id)
         if record is None or not caller.sees(record.team_id):
             raise NotFound("There is no such record.")
         names = await names_of(connection, [record.team_id], [record.key_id])
@@ -90,17 +90,10 @@ async def read_explanation(request_id: RequestId, caller: Reader, request: Reque
     """
     Asked(request.query_params.multi_items()).finish()
     async with tools.database.read() as connection:
-        found = await explain(connection, known_id(request_id))
+        found = await explain(connection, request_id)
     team_id = None
     if found is not None:
         team_id = found.record.team_id if isinstance(found, RecordExplained) else found.refusal.team_id
     if found is None or team_id is None or not caller.sees(team_id):
         raise NotFound("Nothing is known of this request: it was never admitted, or refused more than a day ago.")
     return answered(data_of(found))
-
-
-def known_id(request_id: str) -> str:
-    """An id that can be one. Raises NotFound."""
-    if not request_id.isprintable():
-        raise NotFound("There is no such record.")
-    return request_id

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, answered
 from app.admin.asking import Asked
 from app.admin.probe import Probes
+from app.admin.schemas.parameters import ID
 from app.admin.schemas.upstreams import Probe, Upstreams
 from app.admin.service import upstreams_data
 from app.admin.wire import Administrator, ToolsOf, Viewer
@@ -17,7 +18,7 @@ from app.core.errors import InvalidRequest, NotFound
 router = APIRouter(tags=["upstreams"])
 probes = Probes()
 
-Name = Annotated[str, Path(max_length=63, examples=["openai"])]
+Name = Annotated[str, Path(pattern=ID, examples=["openai"])]
 
 
 @router.get("/upstreams", summary="Upstreams and how they are", response_model=Upstreams, responses=ERRORS)

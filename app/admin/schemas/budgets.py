@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from app.admin.schemas.fields import Answer, Body, Pattern, Usd, Zone
 from app.admin.schemas.limits import Limit
+from app.admin.schemas.parameters import ID
 from app.core.identity import WINDOWS_OF_KIND, BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
 from app.core.rules import COUNT_MAX
 from app.store.limits import WARN_PERCENTS, LimitChanges
@@ -16,18 +17,20 @@ from app.store.limits import WARN_PERCENTS, LimitChanges
 Maximum = Annotated[int, Field(strict=True, ge=0, le=COUNT_MAX)]
 Percent = Annotated[int, Field(strict=True, ge=1, le=100)]
 Percents = Annotated[list[Percent], Field(max_length=8)]
-TagText = Annotated[str, Field(min_length=1, max_length=128)]
+TagName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+TagValueText = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:/@ -]{1,128}$")]
+RowId = Annotated[str, Field(pattern=ID)]
 MoneyWindow = Literal["day", "week", "month", "total"]
 
 
 class _RuleMade(Body):
     """What every rule says beside what it counts."""
 
-    team_id: str = Field(max_length=64)
-    key_id: str | None = Field(default=None, max_length=64, description="One key of the team; null: all of the team")
+    team_id: RowId
+    key_id: RowId | None = Field(default=None, description="One key of the team; null: all of the team")
     model: Pattern | None = Field(default=None, description="Counts only what asks for such a model")
-    tag_name: TagText | None = Field(default=None, description="Counts only what bears this tag")
-    tag_value: TagText | None = Field(default=None, description="Null: each value of the tag counts on its own")
+    tag_name: TagName | None = Field(default=None, description="Counts only what bears this tag")
+    tag_value: TagValueText | None = Field(default=None, description="Null: each value of the tag counts on its own")
     policy: LimitPolicy = "strict"
     mode: LimitMode = "enforce"
 

@@ -13,6 +13,9 @@ from app.admin.asking import RANGES
 
 Parameter = dict[str, Any]
 
+ID = r"^[0-9A-Za-z_.-]{1,64}$"
+"""What an id can be, whatever it is of."""
+
 
 def query(name: str, description: str, example: Any = None, **schema: Any) -> Parameter:
     """One parameter, a text unless ``schema`` says otherwise; never required."""
