@@ -70,14 +70,21 @@ async def exported(database, asked: Question):
     return [row async for part in usage_parts(database, asked) for row in part]
 
 
-@pytest.mark.parametrize("by", ["team", "key,day", "team,model,week", "hour", "month,upstream", "day"])
-@pytest.mark.parametrize("sort", [None, "-cost", "requests", "-team"])
+@pytest.mark.parametrize(
+    ("by", "sort"),
+    [
+        ("team", "-team"),
+        ("key,day", None),
+        ("key,day", "-cost"),
+        ("team,model,week", None),
+        ("hour", None),
+        ("month,upstream", "requests"),
+    ],
+)
 async def test_pages_and_files_hold_the_same_rows(database, year, by, sort):
-    if sort == "-team" and "team" not in by:
-        sort = "-requests"
     asked = question(by=by, **({"sort": sort} if sort else {}))
     whole, total = await pages(database, asked, 5000)
-    for limit in (1, 7):
+    for limit in (7, 60):
         assert (await pages(database, asked, limit)) == (whole, total)
     rows = await exported(database, asked)
     if sort is None:
