@@ -6,39 +6,14 @@ from typing import Any
 
 import msgspec
 from fastapi import Response
-from pydantic import BaseModel, ConfigDict
+
+from app.admin.document import ErrorAnswer
 
 Responses = dict[int | str, dict[str, Any]]
 
 
-class ErrorDetail(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    """Every error has this shape, and the header `x-headgate-request-id`."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "error": {
-                    "message": "range is one of today, yesterday, last_24_hours, …",
-                    "type": "invalid_request_error",
-                    "param": "range",
-                    "code": "invalid_request",
-                }
-            }
-        }
-    )
-
-    error: ErrorDetail
-
-
 def _error(description: str) -> dict[str, Any]:
-    return {"model": ErrorBody, "description": description}
+    return {"model": ErrorAnswer, "description": description}
 
 
 ERRORS: Responses = {

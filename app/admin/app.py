@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
+from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
 from app.admin.routes import (
     audit,
@@ -44,10 +45,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     prices.router,
     audit.router,
 )
-DESCRIPTION = """
-Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as
-`Authorization: Bearer hg-admin-…`.
-"""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -76,8 +73,9 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
         return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
 
     for router in ROUTERS:
-        app.include_router(router, prefix=ADMIN_API)
-    app.include_router(me.router)
+        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+    app.include_router(me.router, responses=RESPONSES)
+    describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

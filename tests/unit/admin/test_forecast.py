@@ -29,7 +29,7 @@ def spans(first: date, count: int) -> list[DaySpan]:
 
 
 def test_each_weekday_costs_the_mean_of_its_last_four():
-    spent = {day: 10 for day in days_from(TODAY - timedelta(days=28), TODAY)}
+    spent = dict.fromkeys(days_from(TODAY - timedelta(days=28), TODAY), 10)
     for weeks, amount in enumerate((40, 20, 10, 2), 1):
         spent[TODAY - timedelta(weeks=weeks)] = amount
     # Five weeks ago is too long ago.
@@ -41,14 +41,14 @@ def test_each_weekday_costs_the_mean_of_its_last_four():
 def test_under_seven_days_it_is_too_early_to_say():
     assert usual_days({}, TODAY) is None
     assert usual_days({TODAY: 5}, TODAY) is None
-    six = {day: 1 for day in days_from(TODAY - timedelta(days=6), TODAY)}
+    six = dict.fromkeys(days_from(TODAY - timedelta(days=6), TODAY), 1)
     assert usual_days(six, TODAY) is None
     assert forecast(six, TODAY, START, END) is None
     assert usual_days({TODAY - timedelta(days=7): 7}, TODAY) == (0, 7, 0, 0, 0, 0, 0)
 
 
 def test_days_before_the_first_use_are_not_zeros():
-    ten = {day: 8 for day in days_from(TODAY - timedelta(days=10), TODAY)}
+    ten = dict.fromkeys(days_from(TODAY - timedelta(days=10), TODAY), 8)
     assert usual_days(ten, TODAY) == (8,) * 7
 
 
@@ -58,7 +58,7 @@ def test_days_without_use_after_it_are_zeros():
 
 
 def test_a_month_is_what_was_spent_and_what_is_expected():
-    spent = {day: 100 for day in days_from(TODAY - timedelta(days=40), TODAY)}
+    spent = dict.fromkeys(days_from(TODAY - timedelta(days=40), TODAY), 100)
     foreseen = forecast({**spent, TODAY: 30}, TODAY, START, END)
     assert foreseen is not None
     # 23 days, today as a usual day, six to come.
