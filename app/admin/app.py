@@ -13,7 +13,21 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from app import __version__
 from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, prices, session, sso, teams
+from app.admin.routes import (
+    audit,
+    budgets,
+    keys,
+    limits,
+    me,
+    overview,
+    prices,
+    records,
+    session,
+    sso,
+    teams,
+    upstreams,
+    usage,
+)
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -24,6 +38,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     sso.router,
     teams.router,
     keys.router,
+    overview.router,
+    usage.router,
+    records.router,
+    budgets.router,
+    limits.router,
+    upstreams.router,
     prices.router,
     audit.router,
 )
@@ -56,6 +76,7 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+    app.include_router(me.router, responses=RESPONSES)
     describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)

@@ -33,6 +33,7 @@ from app.core.errors import (
 )
 from app.core.identity import Principal
 from app.core.ids import new_request_id
+from app.limits.limiter import Limit as CountedLimit
 from app.metering.pricing import PriceBook
 from app.settings import Configuration
 from app.store.database import Database
@@ -72,7 +73,8 @@ class InForce(msgspec.Struct, frozen=True):
 
 class Tools(msgspec.Struct, frozen=True):
     """What routes work with. ``in_force`` tells what the data plane goes by at this moment, ``is_secure`` whether
-    a request came by TLS, ``families`` the endpoints that keys may be given.
+    a request came by TLS, ``families`` the endpoints that keys may be given, ``peek`` what is counted of limits under
+    the tag of a team: how much, and for how many milliseconds more; None where that is not known.
     """
 
     database: Database
@@ -84,6 +86,7 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
     sso: SSO | None = None
 
     def __repr__(self) -> str:

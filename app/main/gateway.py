@@ -156,7 +156,7 @@ async def open_gateway(
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
         token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, accounts)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
@@ -186,6 +186,7 @@ def _tools(
     authenticator: Authenticator,
     peers: Peers,
     switch: Switch,
+    accounts: Shared | Alone,
 ) -> Tools:
     """What the control plane works with."""
 
@@ -217,6 +218,7 @@ def _tools(
         is_secure=is_secure,
         families=FAMILIES,
         sso=_sso(switch.configuration),
+        peek=accounts.peek,
     )
 
 
