@@ -109,7 +109,7 @@ class Scene:
             # From before it was heard; those that came since are there already.
             known = {row.request_id for row in chain(self.finished, delta.finished)}
             older = [row for row in delta.recent if row.request_id not in known]
-            merged = sorted(chain(older, self.finished), key=lambda row: row.ended_at)
+            merged = sorted(chain(self.finished, older), key=lambda row: row.ended_at)
             self.finished = deque(merged, maxlen=HISTORY_MAX)
         self.version += 1
         self._uncount(source)
