@@ -16,6 +16,7 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchToken            of those for the control plane
 ├── NoSuchProcess
 └── ProcessRuns            it would be wrong to take it for lost
 """
@@ -84,6 +85,10 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchToken(StoreError):
     pass
 
 

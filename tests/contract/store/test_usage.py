@@ -93,7 +93,9 @@ async def test_a_span_has_its_start_and_not_its_end(database):
 async def test_one_team_or_key_alone(database):
     await write_batch(database, [record_of(), record_of(team_id="t2"), record_of(key_id="k2")])
     end_ms = ms(2100, 1, 1)
-    assert [row.requests for row in await used(database, (), 0, end_ms, only=UsageFilter(team_ids=("team000001",)))] == [2]
+    assert [
+        row.requests for row in await used(database, (), 0, end_ms, only=UsageFilter(team_ids=("team000001",)))
+    ] == [2]
     assert [row.requests for row in await used(database, (), 0, end_ms, only=UsageFilter(key_ids=("k2",)))] == [1]
 
 
