@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, session, teams
+from app.admin.routes import audit, keys, live, session, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -23,7 +23,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     teams.router,
     keys.router,
     audit.router,
+    live.router,
 )
+OWN_ROUTERS: tuple[APIRouter, ...] = (live.own_router,)
+"""What a plain key may see of itself, at `/me`."""
 DESCRIPTION = """
 Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as
 `Authorization: Bearer hg-admin-…`.
@@ -57,6 +60,8 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API)
+    for router in OWN_ROUTERS:
+        app.include_router(router)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

@@ -46,6 +46,7 @@ from app.store.errors import (
     StoreError,
     TooManyLimits,
 )
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
@@ -81,6 +82,7 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    live: LiveFeed
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"

@@ -158,7 +158,7 @@ async def open_gateway(
         switch = Switch(parts, upstreams, off)
         stack.push_async_callback(switch.close)
         token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, live)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
@@ -188,6 +188,7 @@ def _tools(
     authenticator: Authenticator,
     peers: Peers,
     switch: Switch,
+    live: LiveFeed,
 ) -> Tools:
     """What the control plane works with."""
 
@@ -218,6 +219,7 @@ def _tools(
         in_force=lambda: switch.in_force,
         is_secure=is_secure,
         families=FAMILIES,
+        live=live,
     )
 
 

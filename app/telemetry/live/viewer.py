@@ -26,6 +26,8 @@ SNAPSHOT_FLIGHTS_MAX = 200
 SNAPSHOT_FINISHED_MAX = 200
 SNAPSHOT_EVERY_S = 1.0
 NUMBERS_EVERY_S = 1.0
+NUMBERS_S_MAX = 10.0
+"""They are told so often though nothing has changed: who hears nothing knows that it is cut off."""
 
 Event: TypeAlias = tuple[str, dict[str, object] | RecordRow | FlightRow]
 """Its name and its data."""
@@ -133,8 +135,10 @@ class Viewer:
             "in_flight": sum(self._scene.in_flight[place] for place in self._places),
             "degraded": degraded,
         }
-        is_due = now_s - self._numbers_at_s >= NUMBERS_EVERY_S or degraded != self._numbers.get("degraded")
-        if numbers == self._numbers or not is_due:
+        since_s = now_s - self._numbers_at_s
+        if numbers == self._numbers and since_s < NUMBERS_S_MAX:
+            return []
+        if degraded == self._numbers.get("degraded") and since_s < NUMBERS_EVERY_S:
             return []
         self._numbers, self._numbers_at_s = numbers, now_s
         return [("count", numbers)]
