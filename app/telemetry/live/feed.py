@@ -14,6 +14,9 @@ from app.telemetry.live.scene import Scene
 from app.telemetry.live.viewer import TICK_S, Event, Scope, Viewer
 
 VIEWERS_MAX = 20
+OF_KEYS_MAX = 10
+OF_ONE_KEY_MAX = 3
+"""Whoever has a key must not keep administrators out, nor other keys."""
 RETRY_AFTER_MS = 5_000
 
 
@@ -83,7 +86,7 @@ class LiveFeed:
         """One more who looks; every one is to be closed. Raises TooManyViewers, Draining."""
         if self.is_over:
             raise Draining
-        if len(self._viewers) >= VIEWERS_MAX:
+        if not self._has_room_for(scope):
             raise TooManyViewers(retry_after_ms=RETRY_AFTER_MS)
         if self._scene is None:
             self._scene = Scene()
@@ -129,6 +132,13 @@ class LiveFeed:
         if self._watch is not None and self._sharing is not None:
             over = Delta(self._process, 0, over=True)
             self._sharing.tell(over, lambda delta: delta)
+
+    def _has_room_for(self, scope: Scope) -> bool:
+        if scope.key_id is not None:
+            of_keys = [viewer.scope.key_id for viewer in self._viewers if viewer.scope.key_id is not None]
+            if len(of_keys) >= OF_KEYS_MAX or of_keys.count(scope.key_id) >= OF_ONE_KEY_MAX:
+                return False
+        return len(self._viewers) < VIEWERS_MAX
 
     def _watched(self) -> Watch:
         if self._watch is None:

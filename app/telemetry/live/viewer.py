@@ -60,7 +60,7 @@ class Viewer:
 
     def __init__(self, scene: Scene, scope: Scope) -> None:
         self._scene = scene
-        self._scope = scope
+        self.scope = scope
         self._places = scope.places
         # What was told of each in flight; those told of last come last.
         self._told: dict[str, tuple[str, int]] = {}
@@ -75,11 +75,11 @@ class Viewer:
         self._dropped_at_s = 0.0
 
     def __repr__(self) -> str:
-        return f"Viewer({self._scope!r}, told={len(self._told)}, dropped={self._dropped})"
+        return f"Viewer({self.scope!r}, told={len(self._told)}, dropped={self._dropped})"
 
     def snapshot(self, now_s: float, *, degraded: bool = False) -> list[Event]:
         """How things stand: those in flight, oldest first, and those that ended, newest first."""
-        scene, sees = self._scene, self._scope.sees
+        scene, sees = self._scene, self.scope.sees
         flights = sorted((row for row in scene.flights() if sees(row)), key=_started)[:SNAPSHOT_FLIGHTS_MAX]
         finished = list(islice(filter(sees, reversed(scene.finished)), SNAPSHOT_FINISHED_MAX))
         self._told = {row.request_id: _standing(row) for row in flights}
@@ -97,7 +97,7 @@ class Viewer:
             due = now_s - self._snapshot_at_s >= SNAPSHOT_EVERY_S
             return self.snapshot(now_s, degraded=degraded) if due else []
         self._collect()
-        flights = {row.request_id: row for row in scene.flights() if self._scope.sees(row)}
+        flights = {row.request_id: row for row in scene.flights() if self.scope.sees(row)}
         events = self._tell_numbers(now_s, degraded=degraded) + self._tell_dropped(now_s)
         coming = {row.request_id for row in self._pending}
         gone = [request_id for request_id in self._told if request_id not in flights and request_id not in coming]
@@ -119,10 +119,10 @@ class Viewer:
         new = scene.ended - self._seen
         self._seen = scene.ended
         kept = min(new, len(scene.finished))
-        if new > kept and self._scope.places == [ALL]:
+        if new > kept and self.scope.places == [ALL]:
             # Nobody can tell any more whose they were.
             self._dropped += new - kept
-        pending.extend(filter(self._scope.sees, islice(scene.finished, len(scene.finished) - kept, None)))
+        pending.extend(filter(self.scope.sees, islice(scene.finished, len(scene.finished) - kept, None)))
         while len(pending) > PENDING_MAX:
             pending.popleft()
             self._dropped += 1
@@ -184,7 +184,7 @@ class Viewer:
     # -- what it may see ------------------------------------------------------------------------
 
     def _shown(self, row: FlightRow) -> FlightRow:
-        return msgspec.structs.replace(row, worker=None) if self._scope.is_own else row
+        return msgspec.structs.replace(row, worker=None) if self.scope.is_own else row
 
     def _skipped_total(self) -> int:
         return sum(self._scene.skipped[place] for place in self._places)
