@@ -11,8 +11,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
+from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, live, session, teams
+from app.admin.routes import audit, keys, live, prices, session, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -22,15 +23,12 @@ ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     teams.router,
     keys.router,
+    prices.router,
     audit.router,
     live.router,
 )
 OWN_ROUTERS: tuple[APIRouter, ...] = (live.own_router,)
 """What a plain key may see of itself, at `/me`."""
-DESCRIPTION = """
-Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as
-`Authorization: Bearer hg-admin-…`.
-"""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -59,9 +57,10 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
         return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
 
     for router in ROUTERS:
-        app.include_router(router, prefix=ADMIN_API)
+        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
     for router in OWN_ROUTERS:
-        app.include_router(router)
+        app.include_router(router, responses=RESPONSES)
+    describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

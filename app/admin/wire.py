@@ -41,10 +41,12 @@ from app.store.errors import (
     NameTaken,
     NoSuchKey,
     NoSuchLimit,
+    NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
     TooManyLimits,
+    TooManyPrices,
 )
 from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
@@ -167,9 +169,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -219,6 +221,8 @@ def _of_validation(error: RequestValidationError) -> GatewayError:
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = as_gateway_error(error)
+    if isinstance(told, MethodNotAllowed) and not f"{request.url.path}/".startswith(("/admin/", "/me/")):
+        told = NotFound("There is no such page.")
     if told.status >= 500 and not isinstance(told, InternalError):
         # A bug is logged by the server, which sees it as well. The class alone: a text may quote what was sent.
         tools: Tools | None = getattr(request.app.state, "tools", None)
