@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from sse_starlette import EventSourceResponse
 
+from app.admin.document import ErrorAnswer
 from app.admin.live_stream import LiveStream
 from app.admin.wire import OwnKey, Reader, ToolsOf
 from app.core.errors import InvalidRequest, NotFound
@@ -42,11 +44,14 @@ data: {"events":1}
 """
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Events, for as long as it runs.", "content": {"text/event-stream": {"example": EXAMPLE}}},
-    503: {"description": "As many watch as may, or the gateway drains: `retry-after` says when to come again."},
+    503: {
+        "model": ErrorAnswer,
+        "description": "As many watch as may, or the gateway drains: `retry-after` says when to come again.",
+    },
 }
 
 
-@router.get("/live", summary="What runs now", response_class=LiveStream, responses=EVENTS)
+@router.get("/live", summary="What runs now", response_class=EventSourceResponse, responses=EVENTS)
 async def watch(
     caller: Reader,
     request: Request,
@@ -69,7 +74,7 @@ async def watch(
     return LiveStream(tools.live, Scope(teams=teams), check)
 
 
-@own_router.get("/me/live", summary="What of this key's runs now", response_class=LiveStream, responses=EVENTS)
+@own_router.get("/me/live", summary="What of this key's runs now", response_class=EventSourceResponse, responses=EVENTS)
 async def watch_own(principal: OwnKey, request: Request, tools: ToolsOf) -> LiveStream:
     """As the admin API's `live`, of the key that asks alone."""
 
