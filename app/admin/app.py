@@ -18,6 +18,7 @@ from app.admin.routes import (
     budgets,
     keys,
     limits,
+    live,
     me,
     overview,
     prices,
@@ -46,7 +47,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     upstreams.router,
     prices.router,
     audit.router,
+    live.router,
 )
+OWN_ROUTERS: tuple[APIRouter, ...] = (me.router, live.own_router)
+"""What a plain key may see of itself, at `/me`."""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -76,7 +80,8 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
-    app.include_router(me.router, responses=RESPONSES)
+    for router in OWN_ROUTERS:
+        app.include_router(router, responses=RESPONSES)
     describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)

@@ -50,6 +50,7 @@ from app.store.errors import (
     TooManyLimits,
     TooManyPrices,
 )
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
@@ -87,6 +88,7 @@ class Tools(msgspec.Struct, frozen=True):
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
     peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
+    live: LiveFeed
     sso: SSO | None = None
 
     def __repr__(self) -> str:

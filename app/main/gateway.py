@@ -36,6 +36,7 @@ from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
+from app.main.live import open_live
 from app.main.prices import SetPrices
 from app.main.states import States
 from app.main.switch import Switch, compiled
@@ -45,6 +46,7 @@ from app.pipeline import Desk, Drains, Parts
 from app.settings import Configuration, ConfigurationError, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.telemetry.shared import SUFFIX
@@ -131,6 +133,8 @@ async def open_gateway(
         set_prices = SetPrices(log)
         authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
 
+        # The app is there by the time that anybody looks.
+        live = await open_live(stack, environment, database, slot, lambda: app.draining)
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
         stack.push_async_callback(upstreams.close)
@@ -150,13 +154,13 @@ async def open_gateway(
             prices=prices,
             estimates=Estimates(),
             journal=journal,
-            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains()),
+            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains(), live.board),
             sweep=sweep,
             cache=cache,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
         token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, accounts)
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, accounts, live)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
@@ -173,7 +177,7 @@ async def open_gateway(
         watchdog = Watchdog(log)
         watchdog.start()
         stack.callback(watchdog.close)
-        _watch(metrics, switch, journal, watchdog)
+        _watch(metrics, switch, journal, watchdog, live)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
 
@@ -187,6 +191,7 @@ def _tools(
     peers: Peers,
     switch: Switch,
     accounts: Shared | Alone,
+    live: LiveFeed,
 ) -> Tools:
     """What the control plane works with."""
 
@@ -219,6 +224,7 @@ def _tools(
         families=FAMILIES,
         sso=_sso(switch.configuration),
         peek=accounts.peek,
+        live=live,
     )
 
 
@@ -289,9 +295,10 @@ def _failing(app: GatewayApp, states: States, accounts: Shared | Alone) -> list[
     return failing
 
 
-def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog) -> None:
+def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog, live: LiveFeed) -> None:
     metrics.watch("headgate_in_flight", "Requests being served.", lambda: switch.pipeline.in_flight)
     metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: switch.streams_open)
+    metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
     metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
     metrics.watch(
         "headgate_journal_oldest_seconds",
