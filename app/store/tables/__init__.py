@@ -1,5 +1,13 @@
 """The schema, once, for SQLite and PostgreSQL: a change needs a migration (``migrations/versions``)."""
 
+from app.store.tables.alerts import (
+    alert_blocks,
+    alert_deliveries,
+    alert_rules,
+    alert_states,
+    leases,
+    upstream_sights,
+)
 from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, entries, objects, poison, records, refusals, rollups
 from app.store.tables.columns import INT, metadata
 from app.store.tables.control import audit, colors, prices, secret_uses, sessions
@@ -11,6 +19,10 @@ __all__ = [
     "ROLLUP_KEY",
     "ROLLUP_SUMS",
     "admin_tokens",
+    "alert_blocks",
+    "alert_deliveries",
+    "alert_rules",
+    "alert_states",
     "audit",
     "budgets",
     "cache_clears",
@@ -19,6 +31,7 @@ __all__ = [
     "entries",
     "epoch",
     "keys",
+    "leases",
     "limits",
     "marks",
     "meta",
@@ -35,4 +48,5 @@ __all__ = [
     "sessions",
     "tag_epochs",
     "teams",
+    "upstream_sights",
 ]
