@@ -16,6 +16,8 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchAlertRule
+├── TooManyAlertRules
 ├── NoSuchProcess
 └── ProcessRuns            it would be wrong to take it for lost
 """
@@ -84,6 +86,14 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchAlertRule(StoreError):
+    pass
+
+
+class TooManyAlertRules(StoreError):
     pass
 
 
