@@ -73,7 +73,8 @@ def _unpriced_title(figures: Mapping[str, Any], _who: str) -> str:
 def _unpriced_detail(figures: Mapping[str, Any]) -> str:
     number = figures["requests"]
     what = "request" if number == 1 else "requests"
-    return f"{number} {what} of the last 24 hours to {quoted(figures['upstream'])} are in no total. Set a price, and reprice."
+    upstream = quoted(figures["upstream"])
+    return f"{number} {what} of the last 24 hours to {upstream} have no cost yet. Set a price, and reprice."
 
 
 def _upstream_title(figures: Mapping[str, Any], _who: str) -> str:

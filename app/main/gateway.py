@@ -25,6 +25,7 @@ from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
+from app.main.alerts import open_alerts
 from app.main.books import Books
 from app.main.cache import open_cache
 from app.main.data_dir import hold_data_dir
@@ -149,6 +150,7 @@ async def open_gateway(
         )
         switch = Switch(parts, upstreams, off)
         stack.push_async_callback(switch.close)
+        await open_alerts(stack, database, switch, metrics, log)
         token = environment.metrics_token
         app = GatewayApp(
             switch.pipeline,

@@ -10,6 +10,7 @@ from sqlalchemy import RowMapping, and_, case, delete, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.ids import random_base62
+from app.store.now import NowMs
 from app.store.tables import alert_deliveries
 
 DeliveryState = Literal["waiting", "delivered", "failed", "gone"]
@@ -77,32 +78,31 @@ async def queue_deliveries(connection: AsyncConnection, deliveries: Sequence[Del
     return len(kept)
 
 
-async def due_deliveries(
-    connection: AsyncConnection, now_ms: int, *, except_targets: Collection[str], limit: int
-) -> list[Delivery]:
-    """Those whose time has come, the longest due first."""
-    asked = select(alert_deliveries).where(_columns.state == "waiting", _columns.next_at_ms <= now_ms)
+async def due_deliveries(connection: AsyncConnection, *, except_targets: Collection[str], limit: int) -> list[Delivery]:
+    """Those whose time has come by the database's clock, the longest due first."""
+    asked = select(alert_deliveries).where(_columns.state == "waiting", _columns.next_at_ms <= NowMs())
     if except_targets:
         asked = asked.where(_columns.target.not_in(sorted(except_targets)))
     found = await connection.execute(asked.order_by(_columns.next_at_ms, _columns.id).limit(limit))
     return [_delivery(row) for row in found.mappings()]
 
 
-async def claim_delivery(connection: AsyncConnection, delivery: Delivery, until_ms: int) -> bool:
+async def claim_delivery(connection: AsyncConnection, delivery: Delivery, claim_ms: int) -> bool:
     """Whether the caller may try it now: nobody else has since it was read. If nothing is heard of that try,
-    the next one is at ``until_ms``.
+    the next one is after ``claim_ms``.
     """
     same = (_columns.id == delivery.id, _columns.state == "waiting", _columns.tries == delivery.tries)
-    claimed = update(alert_deliveries).where(*same).values(tries=delivery.tries + 1, next_at_ms=until_ms)
+    claimed = update(alert_deliveries).where(*same).values(tries=delivery.tries + 1, next_at_ms=NowMs() + claim_ms)
     return (await connection.execute(claimed)).rowcount == 1
 
 
 async def note_try(
-    connection: AsyncConnection, delivery: Delivery, made: Try, state: DeliveryState, next_at_ms: int | None
+    connection: AsyncConnection, delivery: Delivery, made: Try, state: DeliveryState, retry_in_ms: int | None
 ) -> None:
-    """What came of the try that was claimed."""
+    """What came of the try that was claimed; the next one, if there is to be one, is after ``retry_in_ms``."""
     attempts = msgspec.json.encode((*delivery.attempts, made)).decode()
     of_this_try = (_columns.id == delivery.id, _columns.tries == made.number)
+    next_at_ms = None if retry_in_ms is None else NowMs() + retry_in_ms
     noted = update(alert_deliveries).where(*of_this_try).values(attempts=attempts, state=state, next_at_ms=next_at_ms)
     await connection.execute(noted)
 

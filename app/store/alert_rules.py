@@ -39,8 +39,8 @@ class AlertRule(msgspec.Struct, frozen=True):
 
 class AlertRuleChanges(msgspec.Struct, frozen=True, kw_only=True):
     name: str | UnsetType = UNSET
-    team_id: str | None | UnsetType = UNSET
-    targets: tuple[str, ...] | None | UnsetType = UNSET
+    team_id: str | UnsetType | None = UNSET
+    targets: tuple[str, ...] | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     parameters: dict[str, Any] | UnsetType = UNSET
 
@@ -97,11 +97,9 @@ async def remove_alert_rule(connection: AsyncConnection, rule_id: str) -> AlertR
     return found
 
 
-async def make_rules_once(connection: AsyncConnection, rules: Sequence[AlertRule], token: str) -> bool:
-    """Adds ``rules`` to a ledger that never had any; whoever removes them then is not given them again.
-
-    ``token`` is the caller's own: of several that ask at once one adds them.
-    """
+async def make_rules_once(connection: AsyncConnection, rules: Sequence[AlertRule]) -> bool:
+    """Adds ``rules`` to a ledger that never had any; whoever removes them then is not given them again."""
+    token = random_base62(RULE_ID_CHARS)
     if await fact_or(connection, MADE_FACT, token) != token:
         return False
     for rule in rules:
