@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from app.auth.keys import digest_of, parse
 from app.auth.running import Running
+from app.auth.throttle import FailureThrottle
 from app.core.clock import Clock
 from app.core.errors import InvalidAPIKey, TooManyFailedKeys
 from app.core.identity import Principal
@@ -31,7 +32,6 @@ LOOKUP_S_MAX = 0.7
 MISS_KEPT_S = 2.0
 MISSES_MAX = 10_000
 FAILURES_PER_MINUTE = 100
-PEERS_MAX = 10_000
 KEY_CHARS_MAX = 512
 
 OnState = Callable[[bool, str], None]
@@ -59,7 +59,7 @@ class Authenticator:
         self._clock = clock
         self._on_state = on_state
         self._on_cache_clears = on_cache_clears
-        self._is_trusted_proxy = is_trusted_proxy
+        self._throttle = FailureThrottle(clock, per_minute=FAILURES_PER_MINUTE, is_trusted_proxy=is_trusted_proxy)
         self._teams: dict[str, TeamRow] = {}
         self._keys: dict[str, KeyRow] = {}
         self._secrets: dict[str, SecretRow] = {}
@@ -70,7 +70,6 @@ class Authenticator:
         self._following = asyncio.Lock()
         self._up = True
         self._misses: OrderedDict[bytes, float] = OrderedDict()
-        self._failures: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lookups = (0, 0)
         self._looking: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -104,9 +103,14 @@ class Authenticator:
                 found = self._live(digest)
             if found is not None:
                 return found
-        if self._failed(peer):
-            raise TooManyFailedKeys(retry_after_ms=60_000 - self._clock.now_ms() % 60_000)
+        if self._throttle.failed(peer):
+            raise TooManyFailedKeys(retry_after_ms=self._throttle.over_in_ms)
         raise InvalidAPIKey
+
+    def of_secret(self, secret_id: str) -> Principal | None:
+        """The principal of a living secret; None where it is not, or not any more."""
+        secret = self._secrets.get(secret_id)
+        return None if secret is None else self._live(secret.digest)
 
     def _live(self, digest: bytes) -> Principal | None:
         found = self._principals.get(digest)
@@ -117,7 +121,7 @@ class Authenticator:
     # -- wrong keys ---------------------------------------------------------------------------
 
     def _may_look_up(self, digest: bytes, peer: str) -> bool:
-        if self._is_throttled(peer):
+        if self._throttle.is_over(peer):
             return False
         now_s = self._clock.monotonic_s()
         missed_s = self._misses.get(digest)
@@ -162,23 +166,6 @@ class Authenticator:
             # Somebody has just been added: take in whatever changed, this secret among it.
             await self._follow()
         return known
-
-    def _failed(self, peer: str) -> bool:
-        """Count a failure; True where this peer has had too many this minute."""
-        if not peer or self._is_trusted_proxy(peer):
-            return False
-        minute = self._clock.now_ms() // 60_000
-        seen, count = self._failures.get(peer, (minute, 0))
-        count = count + 1 if seen == minute else 1
-        self._failures[peer] = (minute, count)
-        self._failures.move_to_end(peer)
-        if len(self._failures) > PEERS_MAX:
-            self._failures.popitem(last=False)
-        return count > FAILURES_PER_MINUTE
-
-    def _is_throttled(self, peer: str) -> bool:
-        minute, count = self._failures.get(peer, (0, 0))
-        return count > FAILURES_PER_MINUTE and minute == self._clock.now_ms() // 60_000
 
     # -- the change feed ----------------------------------------------------------------------
 

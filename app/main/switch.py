@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app.admin.wire import InForce
 from app.catalog import Catalog
 from app.edge.plane import Gateway as GatewayApp
 from app.main.upstreams import Upstreams
@@ -45,6 +46,12 @@ class Switch:
     def configuration(self) -> Configuration:
         """What is in force."""
         return self._parts.configuration
+
+    @property
+    def in_force(self) -> InForce:
+        """What the control plane is told of it."""
+        parts = self._parts
+        return InForce(parts.configuration, parts.catalog, parts.prices, parts.pools, self.off)
 
     @property
     def pools(self) -> Mapping[str, UpstreamPool]:

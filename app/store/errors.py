@@ -16,6 +16,7 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchToken            of those for the control plane
 ├── NoSuchAlertRule
 ├── TooManyAlertRules
 ├── NoSuchProcess
@@ -86,6 +87,10 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchToken(StoreError):
     pass
 
 
