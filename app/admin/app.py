@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, session, teams
+from app.admin.routes import alerts, audit, keys, session, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -23,6 +23,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     teams.router,
     keys.router,
     audit.router,
+    alerts.router,
 )
 DESCRIPTION = """
 Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
 from app.core.clock import Clock
@@ -39,11 +40,13 @@ from app.store.errors import (
     LimitInvalid,
     LimitTaken,
     NameTaken,
+    NoSuchAlertRule,
     NoSuchKey,
     NoSuchLimit,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
+    TooManyAlertRules,
     TooManyLimits,
 )
 from app.telemetry.logs import LogWriter
@@ -81,6 +84,7 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    alerts: Courier
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"
@@ -165,9 +169,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchAlertRule)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits)
+INVALID = (LimitInvalid, TooManyLimits, TooManyAlertRules)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -19,9 +19,7 @@ from app.telemetry.metrics import Metrics
 PROCESS_ID_CHARS = 16
 
 
-async def open_alerts(
-    stack: AsyncExitStack, database: Database, switch: Switch, metrics: Metrics, log: LogWriter
-) -> Courier:
+def open_alerts(stack: AsyncExitStack, database: Database, switch: Switch, metrics: Metrics, log: LogWriter) -> Courier:
     """Looks after alerts from now on, with the configuration that is in force each time."""
 
     def unreachable() -> Mapping[str, str]:

@@ -18,6 +18,7 @@ from app.accounting.alone import Alone
 from app.admin.access import Access
 from app.admin.app import create_control_plane
 from app.admin.wire import Tools
+from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
@@ -154,9 +155,9 @@ async def open_gateway(
         )
         switch = Switch(parts, upstreams, off)
         stack.push_async_callback(switch.close)
-        await open_alerts(stack, database, switch, metrics, log)
+        alerts = open_alerts(stack, database, switch, metrics, log)
         token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, alerts)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
@@ -186,6 +187,7 @@ def _tools(
     authenticator: Authenticator,
     peers: Peers,
     switch: Switch,
+    alerts: Courier,
 ) -> Tools:
     """What the control plane works with."""
 
@@ -216,6 +218,7 @@ def _tools(
         in_force=lambda: switch.in_force,
         is_secure=is_secure,
         families=FAMILIES,
+        alerts=alerts,
     )
 
 

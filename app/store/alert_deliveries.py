@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import RowMapping, and_, case, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,7 +59,7 @@ class TargetStanding(msgspec.Struct, frozen=True):
 class DeliveryPlace(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ends."""
 
-    at_ms: int
+    at_ms: Annotated[int, Meta(ge=0, le=2**53)]
     id: str
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import Select, and_, delete, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,7 +55,7 @@ class AlertPlace(msgspec.Struct, frozen=True, array_like=True):
     """Where a page ends."""
 
     severity: str
-    at_ms: int
+    at_ms: Annotated[int, Meta(ge=0, le=2**53)]
     id: str
 
 
