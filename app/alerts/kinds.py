@@ -124,7 +124,8 @@ def first_rules(now_ms: int) -> list[AlertRule]:
             targets=None,
             enabled=True,
             parameters=as_written(PARAMETERS[kind]()),
-            created_at_ms=now_ms,
+            # They are listed in this order.
+            created_at_ms=now_ms + place,
         )
-        for kind in KINDS
+        for place, kind in enumerate(KINDS)
     ]

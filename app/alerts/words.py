@@ -39,10 +39,7 @@ def _budget_title(figures: Mapping[str, Any], who: str) -> str:
     percent = figures["threshold_percent"]
     narrowed = [quoted(str(figures[name])) for name in ("model", "tag_value", "tag_name") if figures[name]][:1]
     of_what = f"{who}, {narrowed[0]}" if narrowed else who
-    if percent >= 100:  # noqa: SIM108 - reads best as two cases
-        reached = "is used up"
-    else:
-        reached = f"is at {percent}%"
+    reached = "is used up" if percent >= 100 else f"is at {percent}%"
     return f"The budget of {of_what} {reached}"
 
 
@@ -72,9 +69,9 @@ def _unpriced_title(figures: Mapping[str, Any], _who: str) -> str:
 
 def _unpriced_detail(figures: Mapping[str, Any]) -> str:
     number = figures["requests"]
-    what = "request" if number == 1 else "requests"
     upstream = quoted(figures["upstream"])
-    return f"{number} {what} of the last 24 hours to {upstream} have no cost yet. Set a price, and reprice."
+    what = "1 request" if number == 1 else f"{number} requests"
+    return f"{what} to {upstream} in the last 24 hours cost nobody knows what. Set a price, and reprice."
 
 
 def _upstream_title(figures: Mapping[str, Any], _who: str) -> str:

@@ -92,7 +92,7 @@ async def read_rules(
 
 @router.post("/alerts", summary="Make a rule", status_code=201, response_model=RuleShown)
 async def make_rule(body: AlertRuleMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
-    """It is looked at within a quarter of a minute."""
+    """It is looked at within a minute."""
     kind = kind_of(body.kind)
     now_ms = tools.clock.now_ms()
     made = AlertRule(
