@@ -45,10 +45,15 @@ class WebhookTarget(Section):
     @classmethod
     def _url_is_plain(cls, value: SecretStr) -> SecretStr:
         text = value.get_secret_value().strip()
-        parts = urlsplit(text)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(text)
+            is_plain = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            # Python's own words repeat the part that is wrong.
+            is_plain = False
+        if not is_plain:
             raise ValueError("expected an http:// or https:// URL")
-        if parts.port == 0 or not text.isascii() or not text.isprintable() or " " in text:
+        if not text.isascii() or not text.isprintable() or " " in text:
             raise ValueError("expected an http:// or https:// URL of printable ASCII")
         if parts.username is not None or parts.password is not None:
             raise ValueError("credentials in a URL are not allowed; messages are signed with secret")
