@@ -131,12 +131,12 @@ class AlertWatch:
         self._task = asyncio.create_task(self._run(), name="alert watch")
 
     async def close(self) -> None:
-        if self._task is None:
-            return
-        self._task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
+        """Lets the next process begin at once."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
         if self.is_on_duty():
             self._on_duty_until_s = 0.0
             with contextlib.suppress(StoreError, TimeoutError):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, case, cast, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.identity import LimitRule
@@ -137,7 +137,7 @@ async def recent_spenders(
     connection: AsyncConnection, from_quarter_ms: int, nanousd_min: int, also: Sequence[str]
 ) -> list[Spender]:
     """The keys that spent so much on requests since that quarter of an hour began, and those of ``also``."""
-    spent = func.sum(rollups.c.cost_nanousd, type_=INT)
+    spent = _sum(rollups.c.cost_nanousd)
     sums = (
         select(rollups.c.key_id, spent.label("nanousd"))
         .where(rollups.c.quarter_ms >= from_quarter_ms)
@@ -153,7 +153,7 @@ async def recent_spenders(
 async def spent_since(connection: AsyncConnection, key_id: str, since_ms: int, admitted_from_ms: int) -> int:
     """What a key's calls have cost that ended since then, in nano-dollars; of requests admitted from then on."""
     joined = records.join(entries, entries.c.request_id == records.c.request_id)
-    asked = select(func.coalesce(func.sum(entries.c.cost_nanousd, type_=INT), 0)).select_from(joined)
+    asked = select(func.coalesce(_sum(entries.c.cost_nanousd), 0)).select_from(joined)
     of_key = records.c.key_id == key_id, records.c.admitted_at_ms >= admitted_from_ms
     found: int = (await connection.execute(asked.where(*of_key, entries.c.created_at_ms > since_ms))).scalar_one()
     return found
@@ -161,7 +161,7 @@ async def spent_since(connection: AsyncConnection, key_id: str, since_ms: int, a
 
 async def busiest_quarter(connection: AsyncConnection, key_id: str, from_ms: int, to_ms: int) -> int:
     """The most that a key spent in one quarter of an hour of a span, in nano-dollars."""
-    spent = func.sum(rollups.c.cost_nanousd, type_=INT).label("nanousd")
+    spent = _sum(rollups.c.cost_nanousd).label("nanousd")
     of_key = rollups.c.key_id == key_id, rollups.c.quarter_ms >= from_ms, rollups.c.quarter_ms < to_ms
     sums = select(spent).where(*of_key).group_by(rollups.c.quarter_ms).subquery()
     found: int = (await connection.execute(select(func.coalesce(func.max(sums.c.nanousd), 0)))).scalar_one()
@@ -169,7 +169,7 @@ async def busiest_quarter(connection: AsyncConnection, key_id: str, from_ms: int
 
 
 async def unpriced_since(connection: AsyncConnection, from_quarter_ms: int) -> list[UnpricedSum]:
-    unpriced = func.sum(rollups.c.unpriced, type_=INT)
+    unpriced = _sum(rollups.c.unpriced)
     group = rollups.c.team_id, rollups.c.model, rollups.c.upstream
     asked = select(*group, unpriced).where(rollups.c.quarter_ms >= from_quarter_ms, rollups.c.unpriced > 0)
     return [UnpricedSum(*row) for row in await connection.execute(asked.group_by(*group).order_by(*group))]
@@ -177,7 +177,7 @@ async def unpriced_since(connection: AsyncConnection, from_quarter_ms: int) -> l
 
 async def failing_upstreams(connection: AsyncConnection, from_quarter_ms: int, requests_min: int) -> list[UpstreamSum]:
     """Upstreams with so many requests, and how many of them failed for whatever reason."""
-    requests, failed = (func.sum(rollups.c[name], type_=INT) for name in ("requests", "failed"))
+    requests, failed = (_sum(rollups.c[name]) for name in ("requests", "failed"))
     asked = select(rollups.c.upstream, requests, failed).where(rollups.c.quarter_ms >= from_quarter_ms)
     grouped = asked.group_by(rollups.c.upstream).having(requests >= requests_min)
     return [UpstreamSum(*row) for row in await connection.execute(grouped)]
@@ -186,7 +186,7 @@ async def failing_upstreams(connection: AsyncConnection, from_quarter_ms: int, r
 async def failures_of(connection: AsyncConnection, upstream: str, since_ms: int) -> UpstreamSum:
     """Requests to an upstream since then, and those that failed not by their own fault: no answer, or 500 and above."""
     theirs = and_(records.c.outcome.in_(sorted(FAILED)), or_(records.c.status.is_(None), records.c.status >= 500))
-    failed = func.coalesce(func.sum(case((theirs, 1), else_=0), type_=INT), 0)
+    failed = func.coalesce(_sum(case((theirs, 1), else_=0)), 0)
     asked = select(func.count(type_=INT), failed).where(
         records.c.admitted_at_ms >= since_ms, records.c.upstream == upstream
     )
@@ -221,6 +221,11 @@ async def database_now(connection: AsyncConnection) -> int:
     """The time in milliseconds, as everybody who shares the database has it."""
     found: int = (await connection.execute(select(NowMs()))).scalar_one()
     return found
+
+
+def _sum(column: ColumnElement[int]) -> ColumnElement[int]:
+    """A sum of 64 bits: PostgreSQL's own has a type that comes back as a decimal."""
+    return cast(func.sum(column), INT)
 
 
 def _parts(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

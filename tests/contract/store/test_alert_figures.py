@@ -111,7 +111,10 @@ async def test_what_a_key_spent_of_late_and_in_its_week(database):
         assert await spent_since(connection, "nobody", NOON_MS, from_ms) == 0
         assert await busiest_quarter(connection, key.id, NOON_MS - 7 * DAY_MS, from_ms) == 9_000_000
         assert await busiest_quarter(connection, quiet.id, NOON_MS - 7 * DAY_MS, from_ms) == 0
+        busiest = await busiest_quarter(connection, key.id, NOON_MS - 7 * DAY_MS, from_ms)
         dear = await recent_spenders(connection, from_ms, 321_000, [])
+        # PostgreSQL's sums are decimals, which are equal to numbers, and not numbers.
+        assert {type(busiest), type(dear[0].nanousd)} == {int}
         assert dear == [(team.id, "search", key.id, "k", 321_000)]
         assert await recent_spenders(connection, from_ms, 321_001, []) == []
         also = await recent_spenders(connection, from_ms, 321_001, [quiet.id, "nobody"])
@@ -130,7 +133,9 @@ async def test_what_has_no_price_is_counted_by_team(database):
         ],
     )
     async with database.read() as connection:
-        assert await unpriced_since(connection, quarter_of(NOON_MS)) == [
+        found = await unpriced_since(connection, quarter_of(NOON_MS))
+        assert {type(each.unpriced) for each in found} == {int}
+        assert found == [
             ("t1", "m", "openai", 1),
             ("t2", "m", "openai", 2),
         ]
