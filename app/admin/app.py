@@ -11,8 +11,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
+from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
-from app.admin.routes import alerts, audit, keys, session, teams
+from app.admin.routes import alerts, audit, keys, prices, session, teams
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -22,13 +23,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     session.router,
     teams.router,
     keys.router,
+    prices.router,
     audit.router,
     alerts.router,
 )
-DESCRIPTION = """
-Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as
-`Authorization: Bearer hg-admin-…`.
-"""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -57,7 +55,8 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
         return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
 
     for router in ROUTERS:
-        app.include_router(router, prefix=ADMIN_API)
+        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+    describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

@@ -43,11 +43,13 @@ from app.store.errors import (
     NoSuchAlertRule,
     NoSuchKey,
     NoSuchLimit,
+    NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
     TooManyAlertRules,
     TooManyLimits,
+    TooManyPrices,
 )
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
@@ -169,9 +171,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchAlertRule)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits, TooManyAlertRules)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices, TooManyAlertRules)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -221,6 +223,8 @@ def _of_validation(error: RequestValidationError) -> GatewayError:
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = as_gateway_error(error)
+    if isinstance(told, MethodNotAllowed) and not f"{request.url.path}/".startswith(("/admin/", "/me/")):
+        told = NotFound("There is no such page.")
     if told.status >= 500 and not isinstance(told, InternalError):
         # A bug is logged by the server, which sees it as well. The class alone: a text may quote what was sent.
         tools: Tools | None = getattr(request.app.state, "tools", None)

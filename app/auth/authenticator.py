@@ -23,6 +23,7 @@ from app.store.cache import CacheClear
 from app.store.changes import Changes, current_change, find_secret, rows_since
 from app.store.database import Database
 from app.store.errors import StoreError
+from app.store.prices import SetPrice
 from app.store.rows import KeyRow, SecretRow, TeamRow
 
 POLL_INTERVAL_S = 0.4
@@ -36,11 +37,13 @@ KEY_CHARS_MAX = 512
 
 OnState = Callable[[bool, str], None]
 OnCacheClears = Callable[[Sequence[CacheClear], int], None]
+OnPrices = Callable[[Sequence[SetPrice]], None]
 
 
 class Authenticator:
     """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering; ``on_cache_clears``,
-    at the start and with every change, what was cleared of the cache since, and the number of the change reached.
+    at the start and with every change, what was cleared of the cache since, and the number of the change reached;
+    ``on_prices`` all prices that are set, whenever one changes.
 
     A key that is revoked begins nothing more; a secret that is revoked also ends what is ``running`` with it.
     """
@@ -52,6 +55,7 @@ class Authenticator:
         *,
         on_state: OnState,
         on_cache_clears: OnCacheClears = lambda _, __: None,
+        on_prices: OnPrices = lambda _: None,
         is_trusted_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.running = Running()
@@ -59,6 +63,7 @@ class Authenticator:
         self._clock = clock
         self._on_state = on_state
         self._on_cache_clears = on_cache_clears
+        self._on_prices = on_prices
         self._throttle = FailureThrottle(clock, per_minute=FAILURES_PER_MINUTE, is_trusted_proxy=is_trusted_proxy)
         self._teams: dict[str, TeamRow] = {}
         self._keys: dict[str, KeyRow] = {}
@@ -186,6 +191,8 @@ class Authenticator:
                 changes = await rows_since(connection, self._change)
                 self._apply(changes)
                 self._on_cache_clears(changes.cache_clears, changes.change)
+                if changes.prices is not None:
+                    self._on_prices(changes.prices)
                 self._change = changes.change
         self._tell(up=True, reason="")
 

@@ -37,6 +37,7 @@ from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
+from app.main.prices import SetPrices
 from app.main.states import States
 from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
@@ -128,13 +129,14 @@ async def open_gateway(
 
         peers = Peers(configuration.server.trusted_proxies)
         cache = await open_cache(stack, environment, configuration, database, metrics, log, states)
-        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache)
+        set_prices = SetPrices(log)
+        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
 
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
-        catalog, prices = compiled(configuration, pools, off)
+        catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
         sweep = Sweep()
         sweep.start()
         stack.push_async_callback(sweep.close)
@@ -153,8 +155,7 @@ async def open_gateway(
             sweep=sweep,
             cache=cache,
         )
-        switch = Switch(parts, upstreams, off)
-        stack.push_async_callback(switch.close)
+        switch = _open_switch(stack, parts, upstreams, off, set_prices)
         alerts = open_alerts(stack, database, switch, metrics, log)
         token = environment.metrics_token
         tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, alerts)
@@ -230,12 +231,14 @@ async def _open_people(
     accounts: Shared | Alone,
     states: States,
     cache: ResponseCache,
+    set_prices: SetPrices,
 ) -> Authenticator:
     authenticator = Authenticator(
         database,
         clock,
         on_state=states.reporter("ledger_reads"),
         on_cache_clears=cache.clears.take,
+        on_prices=set_prices.take,
         is_trusted_proxy=peers.is_trusted,
     )
     await authenticator.start()
@@ -243,6 +246,16 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _open_switch(
+    stack: AsyncExitStack, parts: Parts, upstreams: Upstreams, off: frozenset[str], set_prices: SetPrices
+) -> Switch:
+    switch = Switch(parts, upstreams, off, set_prices)
+    stack.push_async_callback(switch.close)
+    set_prices.follow(switch.put_prices_in_force)
+    stack.push_async_callback(set_prices.close)
+    return switch
 
 
 def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:

@@ -16,6 +16,8 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchPrice
+├── TooManyPrices
 ├── NoSuchToken            of those for the control plane
 ├── NoSuchAlertRule
 ├── TooManyAlertRules
@@ -87,6 +89,14 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchPrice(StoreError):
+    pass
+
+
+class TooManyPrices(StoreError):
     pass
 
 
