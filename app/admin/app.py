@@ -14,6 +14,7 @@ from app import __version__
 from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
 from app.admin.routes import (
+    alerts,
     audit,
     budgets,
     keys,
@@ -48,6 +49,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     prices.router,
     audit.router,
     live.router,
+    alerts.router,
 )
 OWN_ROUTERS: tuple[APIRouter, ...] = (me.router, live.own_router)
 """What a plain key may see of itself, at `/me`."""

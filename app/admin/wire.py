@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
 from app.admin.sso import SSO
+from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
 from app.core.clock import Clock
@@ -41,12 +42,14 @@ from app.store.errors import (
     LimitInvalid,
     LimitTaken,
     NameTaken,
+    NoSuchAlertRule,
     NoSuchKey,
     NoSuchLimit,
     NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
+    TooManyAlertRules,
     TooManyLimits,
     TooManyPrices,
 )
@@ -89,6 +92,7 @@ class Tools(msgspec.Struct, frozen=True):
     families: tuple[str, ...]
     peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
     live: LiveFeed
+    alerts: Courier
     sso: SSO | None = None
 
     def __repr__(self) -> str:
@@ -174,9 +178,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits, TooManyPrices)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices, TooManyAlertRules)
 
 
 def add_error_handlers(app: FastAPI) -> None:

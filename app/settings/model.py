@@ -16,6 +16,7 @@ from app.core.calendar import zone_of
 from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
 from app.core.money import nanousd_from_usd
 from app.core.rules import default_id, in_order
+from app.settings.alerts import AlertSettings
 from app.settings.cache import CacheSettings, OptionalModelCache
 from app.settings.section import Bytes, Count, Duration, Number, Seconds, Section
 from app.settings.sso import SSOSettings
@@ -345,6 +346,7 @@ class Configuration(Section):
     limits: LimitDefaults = LimitDefaults()
     stream: StreamSettings = StreamSettings()
     cache: CacheSettings = CacheSettings()
+    alerts: AlertSettings = AlertSettings()
     prices: tuple[PriceOverride, ...] = ()
     on_unpriced: Literal["allow", "block"] = "allow"
     durability: Literal["shared", "local"] = "shared"
