@@ -107,7 +107,7 @@ def mount_console(app: FastAPI) -> None:
 
 
 def _is_of(view: str, name: str) -> bool:
-    if not name.endswith(".js") or name == "js/theme.js":
+    if not name.endswith(".js") or name == "js/early.js":
         return False
     return (
         not name.startswith("js/views/")

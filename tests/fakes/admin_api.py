@@ -54,6 +54,7 @@ class Shop(msgspec.Struct):
     keys: Sequence[str] = KEYS
     days: int = 359
     is_empty: bool = False
+    has_sso: bool = False
     failing: set[str] = msgspec.field(default_factory=set)
     slow_s: float = 0.0
     asked: list[str] = msgspec.field(default_factory=list)
@@ -139,6 +140,7 @@ class AdminApi:
         for name, answer in routes.items():
             app.add_route(f"{API}/{name}", self._guarded(name, answer))
         app.add_route(f"{API}/usage/export", self._guarded("export", self.export))
+        app.add_route(f"{API}/sso", lambda _request: JSONResponse({"enabled": self.shop.has_sso}))
         app.add_route(f"{API}/session", self._session, methods=["GET", "POST", "DELETE"])
         mount_console(app)
         return app

@@ -70,7 +70,7 @@ export class Api {
     if (body !== undefined) headers['content-type'] = 'application/json';
     let answer;
     try {
-      answer = await fetch(address(path, query), {
+      answer = (method === 'GET' && (await takeEarly(address(path, query)))) || await fetch(address(path, query), {
         method, headers, body: body === undefined ? undefined : JSON.stringify(body), credentials: 'same-origin',
         cache: 'no-store', signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
       });
@@ -83,6 +83,17 @@ export class Api {
     const error = await faultOf(answer);
     if (answer.status === 401 && !quiet) this.onSignedOut();
     throw error;
+  }
+}
+
+/** The answer to a question that was asked before the modules were here; once, and only where there is one. */
+async function takeEarly(at) {
+  const early = window.headgateEarly?.get(at);
+  window.headgateEarly?.delete(at);
+  try {
+    return await early;
+  } catch {
+    return null;
   }
 }
 

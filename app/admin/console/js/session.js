@@ -31,13 +31,30 @@ export async function readSession(api) {
   try {
     return remember(api, await api.get('session', {}, { quiet: true }));
   } catch (error) {
-    if (error instanceof ApiError && error.status === 401) return null;
+    if (error instanceof ApiError && error.status === 401) {
+      forget();
+      return null;
+    }
     throw error;
+  }
+}
+
+function forget() {
+  try {
+    localStorage.removeItem('headgate.people');
+  } catch {
+    // It was never kept.
   }
 }
 
 function remember(api, session) {
   api.csrf = session.csrf;
+  try {
+    // Not who it is: whether the next visit may ask for Overview at once.
+    localStorage.setItem('headgate.people', session.role === 'key' ? 'no' : 'yes');
+  } catch {
+    // Then it asks a moment later.
+  }
   return session;
 }
 
@@ -101,16 +118,15 @@ export function showSignIn(root, api, { onSession, reason = '' }) {
     h('p.note', 'An administrator makes tokens with “headgate admin-token”. A key shows what it may use and has used.'))));
   document.title = 'Sign in · Headgate';
   field.focus();
-  offerSso(sso);
+  offerSso(api, sso);
 }
 
-/** The answer that says nobody is signed in also says whether the company's sign-in is on. */
-async function offerSso(place) {
+/** Where the company's provider is set up, one may also sign in there. */
+async function offerSso(api, place) {
   try {
-    const answer = await fetch('/admin/api/v1/session', { credentials: 'same-origin', cache: 'no-store', signal: AbortSignal.timeout(10_000) });
-    const body = await answer.json();
-    place.hidden = !(body.sso ?? body.error?.sso ?? answer.headers.get('x-headgate-sso') === 'on');
+    place.hidden = !(await api.get('sso', {}, { quiet: true })).enabled;
   } catch {
+    // Then the one field is left, which needs no provider.
     place.hidden = true;
   }
 }
