@@ -136,8 +136,16 @@ def test_a_filter_is_made_named_and_taken_away(visit):
 def test_a_lead_sees_its_own_team_alone(visit):
     page = visit("/", role=LEAD)
     assert page.get_by_role("button", name="Team: All").count() == 0
-    assert page.locator(".legend-panel tbody tr").count() == 1
-    assert "support" in page.locator(".legend-panel tbody").inner_text()
+    assert page.locator(".legend-panel tbody").inner_text().startswith("support-bot")
+    assert page.get_by_role("button", name="Team", exact=True).count() == 0
+    assert "by=key" in page.url
+
+
+def test_overview_says_that_it_shows_one_team_or_all(visit):
+    page = visit("/?team=team_1,team_2")
+    page.locator(".toast").filter(has_text="one team or all").wait_for()
+    assert "team=" not in page.url
+    assert page.get_by_role("button", name="Team: All").count() == 1
 
 
 def test_a_year_of_days_is_drawn_with_few_elements(visit):

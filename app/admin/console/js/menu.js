@@ -71,7 +71,9 @@ export function menu({ label, items, value = '', onPick, content = null, what = 
         close();
         onPick(item.value);
       };
-      const draw = (wanted) => put(list, items.filter((item) => item.label.toLowerCase().includes(wanted)).slice(0, 60).map((item) => h('div', {
+      // What is chosen comes first in a long list: else nobody would find it there.
+      const ordered = finds ? [...items.filter((item) => item.value === value), ...items.filter((item) => item.value !== value)] : items;
+      const draw = (wanted) => put(list, ordered.filter((item) => item.label.toLowerCase().includes(wanted)).slice(0, 60).map((item) => h('div', {
         role: isAction ? 'menuitem' : 'option', tabindex: -1, 'aria-selected': isAction ? null : String(item.value === value), onclick: () => pick(item),
       }, item.label)));
       if (finds) {

@@ -5,6 +5,8 @@ import { State } from './state.js';
  * @typedef {object} Handle what a view's `render` may return
  * @property {(state: State) => void} [refresh] the address of this view changed; without it the view is drawn anew
  * @property {() => void} [leave] the view is left
+ *
+ * A view that asks for another state before it has drawn anything returns right away: it is rendered anew with that state.
  */
 
 export class Router {

@@ -51,7 +51,7 @@ function remember(api, session) {
   api.csrf = session.csrf;
   try {
     // Not who it is: whether the next visit may ask for Overview at once.
-    localStorage.setItem('headgate.people', session.role === 'key' ? 'no' : 'yes');
+    localStorage.setItem('headgate.people', session.role === 'admin' || session.role === 'viewer' ? 'yes' : 'no');
   } catch {
     // Then it asks a moment later.
   }
@@ -115,7 +115,7 @@ export function showSignIn(root, api, { onSession, reason = '' }) {
       reason && h('p.text-2', reason),
       h('div.field', h('label', { for: id }, 'Admin token or key'), field, fault),
       button, sso),
-    h('p.note', 'An administrator makes tokens with “headgate admin-token”. A key shows what it may use and has used.'))));
+    h('p.note', 'The first start leaves an admin token in first-run.json of the data directory. With a key one sees what that key has used and may use.'))));
   document.title = 'Sign in · Headgate';
   field.focus();
   offerSso(api, sso);

@@ -60,7 +60,7 @@ export function frame(first, kind) {
     if (!size) return;
     const hadFocus = svg.contains(document.activeElement);
     const { width, height } = size;
-    const scale = ticks(kind.max(data), height < 170 ? 3 : 4);
+    const scale = ticks(kind.max(data), height < 170 ? 3 : 5);
     const axis = scale.values.map((value) => data.axis(value));
     const left = Math.max(...axis.map((text) => text.length)) * 6.4 + 10;
     const bottom = height - BOTTOM;

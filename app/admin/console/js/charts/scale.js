@@ -7,15 +7,14 @@ const STRIDES = [1, 2, 5, 7, 10, 14, 15, 30, 61, 91, 182];
 /**
  * Lines at 1, 2, 2.5 or 5 times a power of ten; the largest value reaches 95% of the height.
  * @param {number} max the largest value, not negative
- * @param {number} [wanted] about how many lines above zero
+ * @param {number} [most] at most so many lines above zero
  * @returns {{top: number, values: number[]}} `top` is the value at the upper edge; values begin with 0
  */
-export function ticks(max, wanted = 4) {
+export function ticks(max, most = 5) {
   if (!(max > 0)) return { top: 1, values: [0] };
   const top = max / TALLEST;
-  const rough = top / (wanted + 0.5);
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = (STEPS.find((one) => one * power >= rough * 0.999) ?? 10) * power;
+  const power = 10 ** Math.floor(Math.log10(top / most));
+  const step = (STEPS.find((one) => top / (one * power) < most + 1) ?? 10) * power;
   const values = [];
   for (let index = 0; index * step <= top * 1.0001; index += 1) values.push(Number((index * step).toPrecision(12)));
   return { top, values };

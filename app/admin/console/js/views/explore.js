@@ -22,6 +22,8 @@ const DRAWN = [{ value: 'columns', label: 'Columns' }, { value: 'lines', label: 
 export default {
   name: 'explore', title: 'Explore', roles: ['admin', 'viewer', 'lead'],
   async render(root, ctx) {
+    // A lead has one team: its keys tell more.
+    if (ctx.session.role === 'lead' && ctx.state.get('by') === 'team') return ctx.set({ by: 'key' });
     const question = h('section.panel.question', { 'aria-label': 'The question' });
     const chartBox = panel({ flush: false, class: 'explore-chart' });
     const tableBox = panel({ title: 'The same as a table', flush: true });

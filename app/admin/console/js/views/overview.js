@@ -18,9 +18,11 @@ const AGAIN_MS = 60_000;
 export default {
   name: 'overview', title: 'Overview', roles: ['admin', 'viewer', 'lead'],
   async render(root, ctx) {
+    // A lead has one team: its keys tell more.
+    if (ctx.session.role === 'lead' && ctx.state.get('by') === 'team') return ctx.set({ by: 'key' });
     if (ctx.state.list('team').length > 1) {
-      ctx.set({ team: null });
       toast('Overview shows one team or all of them. Explore shows any number.');
+      return ctx.set({ team: null });
     }
     const controls = h('div', { style: { display: 'contents' } });
     const parts = { figures: figures(ctx), days: days(ctx), keys: topKeys(ctx), models: topModels(ctx), service: service(ctx) };

@@ -15,7 +15,7 @@ export function sentence(ctx) {
   const by = state.get('by');
   const then = state.get('then');
   const own = [by, then].filter((one) => one.startsWith('tag.'));
-  const groups = [...DIMENSIONS.map(([value, label]) => ({ value, label })), ...own.map((value) => ({ value, label: wordOf(value) })), { value: 'tag', label: 'Tag…' }];
+  const groups = [...DIMENSIONS.filter(([value]) => value !== 'team' || ctx.may('admin', 'viewer')).map(([value, label]) => ({ value, label })), ...own.map((value) => ({ value, label: wordOf(value) })), { value: 'tag', label: 'Tag…' }];
   const pick = (name) => async (value) => {
     const chosen = value === 'tag' ? await askTag() : value;
     if (!chosen && value !== '') return;

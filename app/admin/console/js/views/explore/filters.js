@@ -15,7 +15,7 @@ const SHOWN_MAX = 100;
  * @param {string[]} values
  */
 export function editFilter(ctx, filter, values) {
-  let dimension = filter.replace('not.', '') || 'team';
+  let dimension = filter.replace('not.', '') || (ctx.may('admin', 'viewer') ? 'team' : 'key');
   let isNot = filter.startsWith('not.');
   let chosen = new Set(values);
   let rows = [];
@@ -31,7 +31,7 @@ export function editFilter(ctx, filter, values) {
 
   function drawKinds() {
     const own = dimension.startsWith('tag.') ? [[dimension, wordOf(dimension)]] : [];
-    put(kinds, [...DIMENSIONS, ...own, ['tag', 'Tag…']].map(([value, label]) => h('option', { value }, label)));
+    put(kinds, [...DIMENSIONS.filter(([value]) => value !== 'team' || ctx.may('admin', 'viewer')), ...own, ['tag', 'Tag…']].map(([value, label]) => h('option', { value }, label)));
     kinds.value = dimension;
   }
 
