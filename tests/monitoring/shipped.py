@@ -136,7 +136,8 @@ def _written(value: Any, depth: int, before: int) -> str:
     if isinstance(value, dict):
         keys = [f"{json.dumps(key, ensure_ascii=False)}: " for key in value]
         parts = [
-            key + _written(each, depth + 1, len(inner) + len(key)) for key, each in zip(keys, value.values(), strict=True)
+            key + _written(each, depth + 1, len(inner) + len(key))
+            for key, each in zip(keys, value.values(), strict=True)
         ]
         opened, closed = "{}"
     else:

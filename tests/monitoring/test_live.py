@@ -75,7 +75,9 @@ def test_the_targets_are_up_with_the_token_of_the_file_and_closed_without(world)
 def test_every_rule_is_evaluated_without_an_error(world):
     rules = [rule for group in world.prometheus.read("rules")["groups"] for rule in group["rules"]]
     assert len(rules) == len(recorded()) + len(alerts())
-    assert {(rule["name"], rule["health"], rule.get("lastError", "")) for rule in rules if rule["health"] != "ok"} == set()
+    assert {
+        (rule["name"], rule["health"], rule.get("lastError", "")) for rule in rules if rule["health"] != "ok"
+    } == set()
 
 
 @pytest.mark.parametrize("expressions", [recorded, shown, annotated])

@@ -12,7 +12,17 @@ import pytest
 import yaml
 
 from tests.fakes.prometheus import promtool
-from tests.monitoring.shipped import ALERTS, CONFIGURATION, PROMETHEUS, RECORDING, ROOT, RULE_TESTS, alerts, groups, rules
+from tests.monitoring.shipped import (
+    ALERTS,
+    CONFIGURATION,
+    PROMETHEUS,
+    RECORDING,
+    ROOT,
+    RULE_TESTS,
+    alerts,
+    groups,
+    rules,
+)
 
 SLOW = "slow.yml"
 SHIPPED = "../../../deploy/prometheus/rules/*.yml"
