@@ -14,15 +14,18 @@ from app import __version__
 from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
 from app.admin.routes import (
+    alerts,
     audit,
     budgets,
     keys,
     limits,
+    live,
     me,
     overview,
     prices,
     records,
     session,
+    sso,
     teams,
     upstreams,
     usage,
@@ -34,6 +37,7 @@ from app.telemetry.metrics import Metrics
 ADMIN_API = "/admin/api/v1"
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
+    sso.router,
     teams.router,
     keys.router,
     overview.router,
@@ -44,7 +48,11 @@ ROUTERS: tuple[APIRouter, ...] = (
     upstreams.router,
     prices.router,
     audit.router,
+    live.router,
+    alerts.router,
 )
+OWN_ROUTERS: tuple[APIRouter, ...] = (me.router, live.own_router)
+"""What a plain key may see of itself, at `/me`."""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -74,7 +82,8 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
-    app.include_router(me.router, responses=RESPONSES)
+    for router in OWN_ROUTERS:
+        app.include_router(router, responses=RESPONSES)
     describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)

@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.admin.sso import SSO
+from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
 from app.core.clock import Clock
@@ -40,15 +42,18 @@ from app.store.errors import (
     LimitInvalid,
     LimitTaken,
     NameTaken,
+    NoSuchAlertRule,
     NoSuchKey,
     NoSuchLimit,
     NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
+    TooManyAlertRules,
     TooManyLimits,
     TooManyPrices,
 )
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
@@ -86,6 +91,9 @@ class Tools(msgspec.Struct, frozen=True):
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
     peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
+    live: LiveFeed
+    alerts: Courier
+    sso: SSO | None = None
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"
@@ -170,9 +178,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits, TooManyPrices)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices, TooManyAlertRules)
 
 
 def add_error_handlers(app: FastAPI) -> None:
