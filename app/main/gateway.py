@@ -11,26 +11,23 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from starlette.requests import HTTPConnection
 
 from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
-from app.admin.access import Access
-from app.admin.app import create_control_plane
-from app.admin.wire import Tools
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
-from app.edge.endpoints import FAMILIES
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
+from app.main.alerts import open_alerts
 from app.main.books import Books
 from app.main.cache import open_cache
+from app.main.control import control_plane
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
@@ -158,12 +155,11 @@ async def open_gateway(
             cache=cache,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
-        token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch, live)
+        alerts = open_alerts(stack, database, switch, metrics, log)
         app = GatewayApp(
             switch.pipeline,
-            create_control_plane(
-                tools, host=environment.host, metrics_token=token.get_secret_value() if token else None
+            control_plane(
+                environment, switch, database=database, peers=peers, accounts=accounts, live=live, alerts=alerts
             ),
             settings=configuration.server,
             peers=peers,
@@ -178,50 +174,6 @@ async def open_gateway(
         stack.callback(watchdog.close)
         _watch(metrics, switch, journal, watchdog, live)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
-
-
-def _tools(
-    environment: Environment,
-    database: Database,
-    clock: Clock,
-    log: LogWriter,
-    metrics: Metrics,
-    authenticator: Authenticator,
-    peers: Peers,
-    switch: Switch,
-    live: LiveFeed,
-) -> Tools:
-    """What the control plane works with."""
-
-    def peer_of(request: HTTPConnection) -> str:
-        return peers.address(request.scope.get("client"), request.headers.raw)
-
-    def is_secure(request: HTTPConnection) -> bool:
-        if request.url.scheme == "https":
-            return True
-        client = request.scope.get("client")
-        forwarded = request.headers.get("x-forwarded-proto", "")
-        return forwarded == "https" and client is not None and peers.is_trusted(client[0])
-
-    return Tools(
-        database=database,
-        clock=clock,
-        log=log,
-        metrics=metrics,
-        access=Access(
-            database,
-            clock,
-            authenticator,
-            peer_of=peer_of,
-            is_trusted_proxy=peers.is_trusted,
-            admin_token=environment.admin,
-        ),
-        authenticator=authenticator,
-        in_force=lambda: switch.in_force,
-        is_secure=is_secure,
-        families=FAMILIES,
-        live=live,
-    )
 
 
 async def _open_people(
