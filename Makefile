@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation browser lint format bench lock
+.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -23,6 +23,9 @@ simulation:     ## the accounting core in simulated worlds: make simulation SEED
 
 browser:        ## the console in Chromium (apt-get install chromium)
 	$(PYTHON) -m pytest tests/browser
+
+monitoring:     ## rules and dashboards against real gateways and a real Prometheus (Debian's package prometheus)
+	$(PYTHON) -m pytest -m '' tests/monitoring
 
 lint:           ## what CI checks beside the tests
 	$(PYTHON) -m ruff check app tests

@@ -135,6 +135,20 @@ def test_a_fresh_install_says_what_to_do_next(visit, api):
     assert "forecast: too early to say" in page.locator(".figures").inner_text()
 
 
+def test_the_sidebar_says_where_a_person_must_act(visit):
+    for path in ("/", "/console/explore"):
+        page = visit(path)
+        page.locator("a[data-view=live] .side-badge").filter(has_text="11").wait_for()
+        badges = {
+            name: page.locator(f"a[data-view={name}] .side-badge").first.inner_text()
+            for name in ("budgets", "upstreams", "prices", "keys")
+        }
+        assert badges["budgets"].startswith("92%")
+        assert badges["upstreams"].startswith("▲ 1")
+        assert badges["prices"].startswith("◇ 12")
+        assert badges["keys"] == ""
+
+
 def test_overview_asks_once(visit, api):
     api.shop.asked.clear()
     visit("/")

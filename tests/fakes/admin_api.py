@@ -140,6 +140,7 @@ class AdminApi:
         for name, answer in routes.items():
             app.add_route(f"{API}/{name}", self._guarded(name, answer))
         app.add_route(f"{API}/usage/export", self._guarded("export", self.export))
+        app.add_route(f"{API}/live", lambda _request: PlainTextResponse(RUNNING, media_type="text/event-stream"))
         app.add_route(f"{API}/sso", lambda _request: JSONResponse({"enabled": self.shop.has_sso}))
         app.add_route(f"{API}/session", self._session, methods=["GET", "POST", "DELETE"])
         mount_console(app)
@@ -374,36 +375,39 @@ ATTENTION = [
         "href": "/console/prices",
     },
 ]
+HOURS = [
+    {
+        "at": f"2026-11-24T{hour:02d}:00:00.000Z",
+        "requests": 900,
+        "failed_percent": 0.4 + hour % 3 / 10,
+        "first_byte_p95_ms": 1300.0 + hour * 7,
+        "overhead_p95_ms": 2.0,
+    }
+    for hour in range(24)
+]
 SERVICE = {
     "failed_percent": 0.51,
     "first_byte_p95_ms": 1420.4,
     "overhead_p95_ms": 2.1,
-    "series": [
-        {
-            "at": "2026-11-24T00:00:00.000Z",
-            "requests": 900,
-            "failed_percent": 0.4 + hour % 3 / 10,
-            "first_byte_p95_ms": 1300 + hour * 7,
-            "overhead_p95_ms": 2.0,
-        }
-        for hour in range(24)
-    ],
+    "series": HOURS,
     "upstreams": [
         {
             "name": name,
-            "kind": "openai",
-            "host": f"{name}.example",
             "state": state,
-            "since": "2026-11-24T15:18:00.000Z",
-            "in_flight": 4,
+            "since": since,
             "failed_percent": failed,
             "first_byte_p95_ms": 1180.0,
-            "hours": [{"requests": 1000, "failed": int(failed * 10)}] * 24,
-            "models": ["*"],
+            "series": HOURS,
         }
-        for name, state, failed in (("openai", "healthy", 0.3), ("azure-eu", "degraded", 3.8))
+        for name, state, since, failed in (
+            ("openai", "healthy", None, 0.3),
+            ("azure-eu", "degraded", "2026-11-24T15:18:00.000Z", 3.8),
+        )
     ],
 }
+RUNNING = (
+    'event: snapshot\ndata: {"in_flight":[],"finished":[]}\n\nevent: count\ndata: {"in_flight":11,"degraded":false}\n\n'
+)
 
 
 def _top(cells: Iterable[Cell]) -> dict[str, Any]:

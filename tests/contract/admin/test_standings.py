@@ -202,7 +202,7 @@ async def test_many_at_once_are_each_themselves(database):
         rows.append(await budget(database, team.id, 11 * USD, time_zone=zone))
     found = await standing(database, *rows)
     assert [stands.spent_nanousd for stands in found] == [number * USD for number in range(12)]
-    assert sorted(found, key=sooner)[0].spent_nanousd == 11 * USD
+    assert min(found, key=sooner).spent_nanousd == 11 * USD
 
 
 async def test_rules_without_a_counter_are_left_to_their_days(database, team):
