@@ -150,9 +150,9 @@ export function rangePicker(ctx, { only = null, className = 'menu-button grow' }
 
 /** The zone whose days are shown. @param {import('./shell.js').Context} ctx */
 export function zonePicker(ctx, { what = '', className = 'menu-button' } = {}) {
-  const all = zones();
-  if (!all.includes(ctx.state.tz)) all.unshift(ctx.state.tz);
-  return menu({ label: 'Time zone', what, className, finds: true, value: ctx.state.tz, items: all.map((value) => ({ value, label: value.replaceAll('_', ' ') })), onPick: (tz) => ctx.set({ tz }) });
+  const item = (value) => ({ value, label: value.replaceAll('_', ' ') });
+  const read = async () => [...new Set([ctx.state.tz, ...zones()])].map(item);
+  return menu({ label: 'Time zone', what, className, finds: true, value: ctx.state.tz, items: [item(ctx.state.tz)], read, onPick: (tz) => ctx.set({ tz }) });
 }
 
 /**
