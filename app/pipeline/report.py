@@ -8,6 +8,7 @@ from app.core.identity import Principal
 from app.core.money import usd_text
 from app.core.records import Record
 from app.pipeline.desk import Desk
+from app.telemetry.metrics import ending_code
 
 
 class Moments(Protocol):
@@ -30,10 +31,14 @@ def report(desk: Desk, principal: Principal, record: Record, started_s: float, m
         metrics.served(record.model)
     told = metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
     told.requests += 1
+    answer = (record.status, ending_code(record.error_code))
+    told.answers[answer] = told.answers.get(answer, 0) + 1
     if cost is None:
         told.unpriced += 1
     else:
         told.cost_nanousd += cost
+    if last.kind == "estimate":
+        told.estimated += 1
     told.saved_nanousd += record.saved_nanousd
     told.input_tokens += usage.input_tokens
     told.cached_tokens += usage.cached_tokens

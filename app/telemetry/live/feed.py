@@ -63,6 +63,7 @@ class LiveFeed:
         self._watch: Watch | None = None
         self._scene: Scene | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
 
     def __repr__(self) -> str:
         return f"LiveFeed(viewers={len(self._viewers)}, watching={self._watch is not None})"
@@ -115,21 +116,22 @@ class LiveFeed:
 
     def next(self, viewer: Viewer) -> list[Event]:
         """What ``viewer`` is told now, ``TICK_S`` after what it was told before."""
+        self.wake()
         return viewer.tick(time.monotonic(), degraded=self.is_degraded)
 
     def wake(self) -> None:
         """Somebody looks, here or elsewhere."""
-        if self._task is None:
-            self._watched()
+        if self._task is None and not self._closed:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="live feed")
 
     async def close(self) -> None:
         """Nobody is told anything any more; the others are told that."""
-        task, self._task = self._task, None
+        self._closed = True
+        task = self._task
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
-        if self._watch is not None and self._sharing is not None:
+        if self._sharing is not None:
             over = Delta(self._process, 0, over=True)
             self._sharing.tell(over, lambda delta: delta)
 
@@ -147,19 +149,23 @@ class LiveFeed:
         return self._watch
 
     async def _run(self) -> None:
-        while self._viewers or (self._sharing is not None and self._sharing.is_watched):
-            self._look()
-            await asyncio.sleep(TICK_S)
-        self._watch = self._task = None
-        self.board.keep(FINISHED_KEPT)
+        try:
+            while self._viewers or (self._sharing is not None and self._sharing.is_watched):
+                self._look()
+                await asyncio.sleep(TICK_S)
+        finally:
+            # Also after a bug: whoever still looks wakes it again.
+            self._watch = self._task = None
+            self.board.keep(FINISHED_KEPT)
 
     def _look(self) -> None:
+        is_new = self._watch is None
         watch = self._watched()
         delta = watch.look()
         self._tell_others(delta, watch)
         if self._scene is not None:
             now_s = time.monotonic()
-            self._scene.take(delta, now_s)
+            self._scene.take(watch.whole(delta) if is_new else delta, now_s)
             self._scene.expire(now_s)
 
     def _tell_others(self, delta: Delta, watch: Watch) -> None:

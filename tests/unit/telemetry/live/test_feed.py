@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -11,7 +12,7 @@ from app.core.errors import Draining
 from app.telemetry.live import LiveFeed, Scope, TooManyViewers
 from app.telemetry.live.board import FINISHED_KEPT, FINISHED_KEPT_WATCHED
 from app.telemetry.live.feed import OF_KEYS_MAX, OF_ONE_KEY_MAX, VIEWERS_MAX
-from app.telemetry.live.viewer import TICK_S
+from app.telemetry.live.viewer import SNAPSHOT_EVERY_S, TICK_S
 from tests.unit.telemetry.live.stage import Process
 
 
@@ -45,6 +46,32 @@ async def test_it_looks_from_the_first_viewer_to_the_last():
     assert alone.stage.board.finished.maxlen == FINISHED_KEPT
     assert [task for task in asyncio.all_tasks() if task.get_name() == "live feed"] == []
     assert not alone.feed.is_degraded
+
+
+async def test_a_look_that_fails_is_not_the_last(monkeypatch):
+    """A bug in one look: it begins again, with all that there is."""
+    alone = Alone()
+    viewer = alone.feed.open(Scope())
+    alone.feed.first(viewer)
+    request_id = alone.stage.begin()
+    failing = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failing.set_result(context))
+
+    def break_down() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(alone.stage.flights[request_id], "sighting", break_down)
+    await asyncio.sleep(2 * TICK_S)
+    gc.collect()
+    assert "never retrieved" in (await failing)["message"]
+    monkeypatch.undo()
+    alone.feed.next(viewer)
+    await asyncio.sleep(SNAPSHOT_EVERY_S)
+    ((name, data), *_) = alone.feed.next(viewer)
+    assert (name, [row.request_id for row in data["in_flight"]]) == ("snapshot", [request_id])
+    await alone.feed.close()
+    alone.feed.wake()
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "live feed"] == []
 
 
 async def test_a_viewer_that_comes_later_begins_with_how_things_stand():
