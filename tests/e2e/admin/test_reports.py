@@ -159,8 +159,22 @@ def test_a_file_of_lines_has_the_rows_of_the_answer(site):
     assert [json.loads(line) for line in answer.text.splitlines()] == records
 
 
+def test_a_file_for_finops_tools_has_the_same_total(site):
+    total = told(site.admin, Usage, "/usage")["total"]
+    answer = site.admin.get("/usage/export", params={"format": "focus", "by": "tag.project", "tz": "Europe/Berlin"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="headgate-focus.csv"'
+    lines = rows_of(answer)
+    assert sum(Decimal(line["BilledCost"]) for line in lines) == Decimal(total["cost_usd"])
+    assert sum(int(line["x_Requests"]) for line in lines) == total["requests"]
+    assert {line["Tags"] for line in lines} == {"", '{"project":"a"}', '{"project":"b"}', '{"project":"z"}'}
+    assert {line["ProviderName"] for line in lines} == {"simulator", "dead"}
+    own = rows_of(site.lead.get("/usage/export", params={"format": "focus"}))
+    assert {line["SubAccountName"] for line in own} == {"search"}
+    assert site.admin.code("GET", "/usage/export?format=focus&by=week") == (400, "invalid_request")
+
+
 def test_no_cell_is_a_formula(site):
-    for path in ("/usage/export?by=team,key", "/records/export"):
+    for path in ("/usage/export?by=team,key", "/records/export", "/usage/export?format=focus"):
         lines = list(csv.reader(io.StringIO(site.admin.get(path).text, newline="")))
         cells = [cell for line in lines for cell in line]
         assert f"'{EVIL}" in cells
