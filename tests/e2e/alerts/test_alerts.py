@@ -79,7 +79,9 @@ def told(site):
     while statuses.count(429) < REFUSED_MIN:
         statuses.append(site.ask(key["key"]))
     assert (statuses[0], set(statuses)) == (200, {200, 429})
+    assert site.ask(model="canary-unpriced") == 200
     assert site.ask(model="away") == 502
+    site.admin.ask("PATCH", f"/alerts/{site.rule('upstream.down')['id']}", json={"parameters": {"after_s": 15}})
     wait_for(lambda: [alert for alert in site.open(kind="budget.threshold") if alert["level"] == 100], TOLD_S_MAX)
 
     def is_told() -> bool:
@@ -247,32 +249,34 @@ def test_pages_hold_everything_once(site):
 
 def test_a_viewer_reads_all_a_lead_its_own_and_a_key_nothing(site, told):
     other = site.admin.team("other")
-    viewer = site.admin.person("viewer", "viewer")
-    lead = site.admin.person("lead", "lead", told)
-    stranger = site.admin.person("stranger", "lead", other)
-    rule = site.rule("model.unpriced")
-    for path in ("/alerts", "/alerts/open", "/alerts/resolved", "/alerts/targets", "/alerts/deliveries"):
-        assert viewer.get(path).status_code == 200
-    for path in ("/alerts", "/alerts/targets", "/alerts/deliveries"):
-        assert lead.code("GET", path) == (403, "forbidden")
-    changing = [
-        ("POST", "/alerts", {"kind": "model.unpriced"}),
-        ("PATCH", f"/alerts/{rule['id']}", {"enabled": False}),
-        ("DELETE", f"/alerts/{rule['id']}", None),
-        ("POST", "/alerts/targets/ops/test", None),
-    ]
-    for person in (viewer, lead):
-        for method, path, body in changing:
-            assert person.code(method, path, json=body) == (403, "forbidden")
-    assert [each["team"]["id"] for each in lead.ask("GET", "/alerts/resolved")["data"]] == [told["id"]]
-    assert stranger.ask("GET", "/alerts/resolved")["data"] == []
-    assert stranger.code("GET", f"/alerts/open?team={told['id']}") == (404, "not_found")
+    with (
+        site.admin.person("viewer", "viewer") as viewer,
+        site.admin.person("lead", "lead", told) as lead,
+        site.admin.person("stranger", "lead", other) as stranger,
+    ):
+        rule = site.rule("model.unpriced")
+        for path in ("/alerts", "/alerts/open", "/alerts/resolved", "/alerts/targets", "/alerts/deliveries"):
+            assert viewer.get(path).status_code == 200
+        for path in ("/alerts", "/alerts/targets", "/alerts/deliveries"):
+            assert lead.code("GET", path) == (403, "forbidden")
+        changing = [
+            ("POST", "/alerts", {"kind": "model.unpriced"}),
+            ("PATCH", f"/alerts/{rule['id']}", {"enabled": False}),
+            ("DELETE", f"/alerts/{rule['id']}", None),
+            ("POST", "/alerts/targets/ops/test", None),
+        ]
+        for person in (viewer, lead):
+            for method, path, body in changing:
+                assert person.code(method, path, json=body) == (403, "forbidden")
+        assert [each["team"]["id"] for each in lead.ask("GET", "/alerts/resolved")["data"]] == [told["id"]]
+        assert stranger.ask("GET", "/alerts/resolved")["data"] == []
+        assert stranger.code("GET", f"/alerts/open?team={told['id']}") == (404, "not_found")
     nobody = httpx.get(f"{site.gateway.url}/admin/api/v1/alerts", headers=site.gateway.headers)
     assert nobody.status_code == 401
 
 
-def test_an_upstream_that_cannot_be_reached_is_told_of_after_a_minute(site, told):
-    found = wait_for(lambda: site.open(kind="upstream.down"), 100)
+def test_an_upstream_that_cannot_be_reached_is_told_of_after_a_while(site, told):
+    found = wait_for(lambda: site.open(kind="upstream.down"), TOLD_S_MAX)
     (alert,) = found
     assert (alert["title"], alert["severity"], alert["figures"]["cause"]) == (
         "away cannot be reached",
@@ -282,8 +286,7 @@ def test_an_upstream_that_cannot_be_reached_is_told_of_after_a_minute(site, told
     wait_for(lambda: site.hooks["ops"].events("upstream.down"), 5)
 
 
-def test_a_model_without_a_price_is_told_of(site):
-    assert site.ask(model="canary-unpriced") == 200
+def test_a_model_without_a_price_is_told_of(site, told):
     (alert,) = wait_for(lambda: site.open(kind="model.unpriced"), 90)
     assert alert["figures"] == {"model": "canary-unpriced", "upstream": "simulator", "requests": 1}
 
@@ -309,6 +312,6 @@ def test_no_secret_is_anywhere_but_in_the_file(site):
     database.close()
     for secret in (SECRET, SECRET.removeprefix("whsec_"), PATH):
         assert secret not in text
-    assert "hi" in gateway.key or "[[sim:" not in text, "no prompt either"
+    assert "[[sim:" not in text, "no prompt either"
     for hook in site.hooks.values():
         assert all(b"[[sim:" not in seen.body and b"sk-" not in seen.body for seen in hook.seen)
