@@ -19,7 +19,7 @@ class TargetSender:
         """Tries once, in a bounded time, and raises nothing."""
         if target.webhook is not None:
             return await self._webhooks.send(target.webhook, message_id, body, now_s)
-        return Sent(0, error="e-mail is not sent")
+        return Sent(0, is_taken=False, error="e-mail is not sent")
 
     async def close(self) -> None:
         await self._webhooks.close()
