@@ -65,6 +65,7 @@ def describe(app: FastAPI) -> None:
             made = plain()
             made.setdefault("components", {})["securitySchemes"] = {
                 "token": {"type": "http", "scheme": "bearer", "description": "An admin token."},
+                "key": {"type": "http", "scheme": "bearer", "description": "A gateway key, for what is under `/me`."},
                 "session": {
                     "type": "apiKey",
                     "in": "cookie",

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.admin.sso import SSO
 from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
@@ -33,6 +34,7 @@ from app.core.errors import (
 )
 from app.core.identity import Principal
 from app.core.ids import new_request_id
+from app.limits.limiter import Limit as CountedLimit
 from app.metering.pricing import PriceBook
 from app.settings import Configuration
 from app.store.database import Database
@@ -51,6 +53,7 @@ from app.store.errors import (
     TooManyLimits,
     TooManyPrices,
 )
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
@@ -74,7 +77,8 @@ class InForce(msgspec.Struct, frozen=True):
 
 class Tools(msgspec.Struct, frozen=True):
     """What routes work with. ``in_force`` tells what the data plane goes by at this moment, ``is_secure`` whether
-    a request came by TLS, ``families`` the endpoints that keys may be given.
+    a request came by TLS, ``families`` the endpoints that keys may be given, ``peek`` what is counted of limits under
+    the tag of a team: how much, and for how many milliseconds more; None where that is not known.
     """
 
     database: Database
@@ -86,7 +90,10 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
+    live: LiveFeed
     alerts: Courier
+    sso: SSO | None = None
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"

@@ -18,6 +18,7 @@ from app.settings.model import (
     UpstreamLimits,
     UpstreamSettings,
 )
+from app.settings.sso import SSOSettings
 
 __all__ = [
     "AlertSettings",
@@ -34,6 +35,7 @@ __all__ = [
     "ModelRule",
     "PriceOverride",
     "SMTPSettings",
+    "SSOSettings",
     "ServerSettings",
     "StreamSettings",
     "Target",

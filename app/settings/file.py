@@ -17,7 +17,7 @@ PACKAGED = Path(__file__).with_name("headgate.yaml")
 FILE_BYTES_MAX = 1 << 20
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
-SECRET_KEYS = frozenset({"api_key", "api_keys", "secret", "secrets", "password"})
+SECRET_KEYS = frozenset({"client_secret", "api_key", "api_keys", "secret", "secrets", "password"})
 """What may stand in a file of its own: ``file:/run/secrets/…``."""
 
 Place = tuple[str | int, ...]

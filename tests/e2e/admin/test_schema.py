@@ -52,7 +52,7 @@ def test_every_route_says_what_it_does_and_how_it_fails(document):
             assert operation.get("description"), place
             assert "4XX" in operation["responses"], place
             assert "422" not in operation["responses"], place
-    assert set(document["components"]["securitySchemes"]) == {"token", "session"}
+    assert set(document["components"]["securitySchemes"]) == {"token", "session", "key"}
 
 
 def test_generated_requests_never_make_it_fail(site, schema):
