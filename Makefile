@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation monitoring lint format bench lock
+.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -20,6 +20,9 @@ chaos:          ## SEEDS=100 [START=0]: real processes under faults drawn from s
 
 simulation:     ## the accounting core in simulated worlds: make simulation SEEDS=100000
 	$(PYTHON) -m tests.simulation --seeds $(or $(SEEDS),10000) --start $(or $(START),0)
+
+browser:        ## the console in Chromium (apt-get install chromium)
+	$(PYTHON) -m pytest tests/browser
 
 monitoring:     ## rules and dashboards against real gateways and a real Prometheus (Debian's package prometheus)
 	$(PYTHON) -m pytest -m '' tests/monitoring

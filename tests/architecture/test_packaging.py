@@ -43,6 +43,16 @@ def test_the_packaged_configuration_is_the_documented_one():
     assert (ROOT / "config/headgate.yaml").read_text() == (ROOT / "app/settings/headgate.yaml").read_text()
 
 
+def test_the_console_is_in_the_wheel():
+    """Every file below ``app`` goes in, whatever its kind; nothing keeps one out."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["app"]}
+    kinds = {path.suffix for path in (ROOT / "app/admin/console").rglob("*") if path.is_file()}
+    assert kinds == {".html", ".js", ".css", ".svg"}
+    ignored = (ROOT / ".gitignore").read_text().split()
+    assert not any(line.strip("/") in {"console", "js", "css"} or line.endswith((".js", ".css")) for line in ignored)
+
+
 def test_dependencies_each_have_a_reason():
     section = re.search(
         r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL
