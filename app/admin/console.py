@@ -32,6 +32,7 @@ GUARDS = {
 }
 ADDRESS = "/console/assets/"
 PRELOADS = "<!-- the modules of this page -->"
+SHEETS = "<!-- the sheets of the views -->"
 
 
 class Asset(msgspec.Struct, frozen=True):
@@ -68,7 +69,10 @@ class Assets:
         """The shell, with the modules that ``view`` needs named in its head: a browser asks for all of them at once."""
         modules = [name for name in self.files if _is_of(view, name)]
         links = "\n".join(f'<link rel="modulepreload" href="{ADDRESS}{name}">' for name in modules)
-        body = self._shell.replace(PRELOADS, links).replace(ADDRESS, f"{ADDRESS}{self.digest}/").encode()
+        sheets = [name for name in self.files if name.startswith("css/views/")]
+        styles = "\n".join(f'<link rel="stylesheet" href="{ADDRESS}{name}">' for name in sheets)
+        shell = self._shell.replace(PRELOADS, links).replace(SHEETS, styles)
+        body = shell.replace(ADDRESS, f"{ADDRESS}{self.digest}/").encode()
         return Asset(body, "text/html; charset=utf-8", _etag(body))
 
 

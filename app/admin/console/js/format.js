@@ -58,7 +58,7 @@ export const usdExact = (text) => (text === null || text === undefined ? UNPRICE
 /** Short, for an axis: $200, $18.2k. @param {number} value */
 export function usdAxis(value) {
   if (value === 0) return '$0';
-  if (value >= 1000) return `$${short(value)}`;
+  if (value >= 1000) return `$${shortAxis(value)}`;
   return value >= 1 || value === 0 ? `$${trim(value, 2)}` : `$${trim(value, 6)}`;
 }
 

@@ -27,7 +27,7 @@ import { h, put } from './dom.js';
  * @property {(row: R) => string|null} [href] the same as a link
  * @property {string} [selected]
  * @property {Record<string, import('./dom.js').Child>|null} [total] by column key
- * @property {import('./dom.js').Child[][]|null} [notes] lines under the total: one child a column, null for none
+ * @property {import('./dom.js').Child[][]|null} [notes] lines under the total: one child a column, the last spans what is left
  * @property {(row: R) => import('./dom.js').Child[]|null} [group] a row of its own before the first of a group: by `groupId`
  * @property {(row: R) => string} [groupId]
  * @property {(() => void)|null} [onNext] there is a next page
@@ -103,7 +103,8 @@ export function table(options) {
   function footOf() {
     if (!now.total || !now.rows.length) return null;
     const cells = now.columns.map((column, index) => h(index === 0 ? 'th' : 'td', { scope: index === 0 ? 'row' : null, class: classOf(column) }, now.total[column.key] ?? ''));
-    return h('tfoot', h('tr', cells), (now.notes ?? []).map((line) => h('tr.is-note', line.map((child, index) => h('td', { class: classOf(now.columns[index]) }, child)))));
+    return h('tfoot', h('tr', cells), (now.notes ?? []).map((line) => h('tr.is-note', line.map((child, index) => h('td', {
+      class: classOf(now.columns[index]), colspan: index === line.length - 1 && line.length < now.columns.length ? now.columns.length - index : null }, child)))));
   }
 
   function onClick(event) {

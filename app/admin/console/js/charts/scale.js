@@ -1,0 +1,43 @@
+/** From values to pixels. */
+
+const STEPS = [1, 2, 2.5, 5, 10];
+const TALLEST = 0.95;
+
+/**
+ * Lines at 1, 2, 2.5 or 5 times a power of ten; the largest value reaches 95% of the height.
+ * @param {number} max the largest value, not negative
+ * @param {number} [wanted] about how many lines above zero
+ * @returns {{top: number, values: number[]}} `top` is the value at the upper edge; values begin with 0
+ */
+export function ticks(max, wanted = 4) {
+  if (!(max > 0)) return { top: 1, values: [0] };
+  const top = max / TALLEST;
+  const rough = top / (wanted + 0.5);
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = (STEPS.find((one) => one * power >= rough * 0.999) ?? 10) * power;
+  const values = [];
+  for (let index = 0; index * step <= top * 1.0001; index += 1) values.push(Number((index * step).toPrecision(12)));
+  return { top, values };
+}
+
+/**
+ * Which labels of a row of slots are shown, so that none touches another. The marked one always is.
+ * @param {string[]} labels
+ * @param {number} width of one slot in pixels
+ * @param {number} [marked] index
+ * @returns {Set<number>}
+ */
+export function shownLabels(labels, width, marked = -1) {
+  const room = Math.max(1, ...labels.map((label) => label.length)) * 6.2 + 8;
+  const needed = room / width;
+  const stride = [1, 2, 5, 7, 10, 14, 15, 30, 61, 91, 182].find((one) => one >= needed) ?? Math.ceil(needed);
+  const shown = new Set();
+  for (let index = 0; index < labels.length; index += stride) {
+    const touches = marked >= 0 && index !== marked && Math.abs(index - marked) * width < room;
+    if (!touches && labels[index] !== '') shown.add(index);
+  }
+  if (marked >= 0) shown.add(marked);
+  const last = labels.length - 1;
+  if (stride > 1 && ![...shown].some((index) => Math.abs(last - index) * width < room)) shown.add(last);
+  return shown;
+}
