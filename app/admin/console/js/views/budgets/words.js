@@ -58,3 +58,22 @@ function weekday(at, tz, now) {
 function shortDay(at, tz, shift) {
   return day(today(tz, Date.parse(at) + shift), { day: 'numeric', month: 'short' });
 }
+
+/**
+ * Which of two budgets ends earlier: what is spent first, then by the day it is gone, then by how full it will be.
+ * @param {object} one @param {object} other @returns {number} as `sort` wants it
+ */
+export function byGone(one, other) {
+  return rank(one) - rank(other) || fullness(other) - fullness(one) || String(one.id).localeCompare(String(other.id));
+}
+
+function rank(budget) {
+  if (budget.state === 'exhausted') return 0;
+  return budget.exhausted_at ? Date.parse(budget.exhausted_at) : Number.MAX_SAFE_INTEGER;
+}
+
+function fullness(budget) {
+  const limit = Number(budget.maximum_usd);
+  if (!(limit > 0)) return 100;
+  return (100 * Math.max(Number(budget.spent_usd), Number(budget.forecast_usd ?? 0))) / limit;
+}

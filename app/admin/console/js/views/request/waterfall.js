@@ -13,6 +13,7 @@ import { because } from './sentence.js';
 /** @typedef {{x: number, width: number}} Bar in pixels */
 
 export const BAR_MIN = 2;
+const PHRASES = { 400: 'wrong request', 401: 'key not accepted', 403: 'key not accepted', 404: 'no such model', 408: 'no answer in time', 413: 'too large', 429: 'too many requests', 500: 'server error', 502: 'bad gateway', 503: 'overloaded', 504: 'no answer in time' };
 const TICKS = [1, 2, 2.5, 5, 10];
 
 /**
@@ -34,9 +35,9 @@ function admission(account, told) {
   const reserved = told.reserved ? `; ${told.reserved} reserved` : '';
   if (account.refused) {
     const said = [account.status, account.code].filter(Boolean).join(' ');
-    return { name: 'Key, model and limits', fromMs: 0, tookMs: null, kind: 'failed', said: [{ text: said, bad: true }] };
+    return { name: 'Key and limits', fromMs: 0, tookMs: null, kind: 'failed', said: [{ text: said, bad: true }] };
   }
-  return { name: 'Key, model and limits', fromMs: 0, tookMs: null, kind: 'ours', said: [{ text: `${allowed}${reserved}` }] };
+  return { name: 'Key and limits', fromMs: 0, tookMs: null, kind: 'ours', said: [{ text: `${allowed}${reserved}` }] };
 }
 
 function cacheStep(account) {
@@ -70,7 +71,7 @@ function attemptSaid(account, each, isLast) {
   if (isLast && account.outcome !== 'failed' && !(account.status >= 400)) return { kind: 'upstream', said: [{ text: 'no first byte' }] };
   return {
     kind: 'failed',
-    said: [{ text: `${status ? `${status} ` : ''}${because(status, code)}`, bad: true }, ...(each.kind === 'void' ? [{ text: ', not billed' }] : [])],
+    said: [{ text: status ? `${status} ${PHRASES[status] ?? because(status, code)}` : because(status, code), bad: true }, ...(each.kind === 'void' ? [{ text: ', not billed' }] : [])],
   };
 }
 
