@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import msgspec
 import typer
@@ -18,9 +18,9 @@ from app.core.money import usd_text
 from app.settings import ConfigurationError, Environment, load_configuration
 from app.store.processes import Unsettled, list_unsettled
 from app.store.proof import Proof, prove
-from app.store.usage import PERIODS, Dimension, UsageRow, usage
+from app.store.usage import MEMBERS, PERIODS, UsageRow, usage
 
-GROUPS: tuple[Dimension, ...] = get_args(Dimension)
+GROUPS = (*MEMBERS, *PERIODS)
 
 COLUMNS = (
     "requests",
@@ -50,7 +50,7 @@ def show_usage(
     for name in asked:
         if name not in GROUPS:
             raise typer.BadParameter(f"{name!r} is none of {', '.join(GROUPS)}")
-    groups = tuple(group for name in dict.fromkeys(asked) for group in GROUPS if group == name)
+    groups = tuple(dict.fromkeys(asked))
     if len(periods := [group for group in groups if group in PERIODS]) > 1:
         raise typer.BadParameter(f"{' and '.join(periods)} do not go together")
     now = datetime.now(UTC)
@@ -62,7 +62,7 @@ def show_usage(
 
     async def work() -> list[dict[str, Any]]:
         async with reading(data_dir) as connection:
-            return [_row(row) for row in await usage(connection, groups, start_ms, end_ms)]
+            return [_row(row) for row in (await usage(connection, groups, start_ms, end_ms)).rows]
 
     rows = run(work())
     style = Format.json if as_json else style

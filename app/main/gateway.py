@@ -11,14 +11,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
+from starlette.requests import HTTPConnection
 
 from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
+from app.admin.access import Access
 from app.admin.app import create_control_plane
+from app.admin.wire import Tools
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
+from app.edge.endpoints import FAMILIES
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
 from app.ledger.journal import Journal
@@ -31,6 +35,7 @@ from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
+from app.main.prices import SetPrices
 from app.main.states import States
 from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
@@ -122,13 +127,14 @@ async def open_gateway(
 
         peers = Peers(configuration.server.trusted_proxies)
         cache = await open_cache(stack, environment, configuration, database, metrics, log, states)
-        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache)
+        set_prices = SetPrices(log)
+        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
 
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
-        catalog, prices = compiled(configuration, pools, off)
+        catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
         sweep = Sweep()
         sweep.start()
         stack.push_async_callback(sweep.close)
@@ -147,13 +153,13 @@ async def open_gateway(
             sweep=sweep,
             cache=cache,
         )
-        switch = Switch(parts, upstreams, off)
-        stack.push_async_callback(switch.close)
+        switch = _open_switch(stack, parts, upstreams, off, set_prices)
         token = environment.metrics_token
+        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
         app = GatewayApp(
             switch.pipeline,
             create_control_plane(
-                metrics, host=environment.host, metrics_token=token.get_secret_value() if token else None
+                tools, host=environment.host, metrics_token=token.get_secret_value() if token else None
             ),
             settings=configuration.server,
             peers=peers,
@@ -170,6 +176,48 @@ async def open_gateway(
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
 
+def _tools(
+    environment: Environment,
+    database: Database,
+    clock: Clock,
+    log: LogWriter,
+    metrics: Metrics,
+    authenticator: Authenticator,
+    peers: Peers,
+    switch: Switch,
+) -> Tools:
+    """What the control plane works with."""
+
+    def peer_of(request: HTTPConnection) -> str:
+        return peers.address(request.scope.get("client"), request.headers.raw)
+
+    def is_secure(request: HTTPConnection) -> bool:
+        if request.url.scheme == "https":
+            return True
+        client = request.scope.get("client")
+        forwarded = request.headers.get("x-forwarded-proto", "")
+        return forwarded == "https" and client is not None and peers.is_trusted(client[0])
+
+    return Tools(
+        database=database,
+        clock=clock,
+        log=log,
+        metrics=metrics,
+        access=Access(
+            database,
+            clock,
+            authenticator,
+            peer_of=peer_of,
+            is_trusted_proxy=peers.is_trusted,
+            admin_token=environment.admin,
+        ),
+        authenticator=authenticator,
+        in_force=lambda: switch.in_force,
+        is_secure=is_secure,
+        families=FAMILIES,
+    )
+
+
 async def _open_people(
     stack: AsyncExitStack,
     database: Database,
@@ -178,12 +226,14 @@ async def _open_people(
     accounts: Shared | Alone,
     states: States,
     cache: ResponseCache,
+    set_prices: SetPrices,
 ) -> Authenticator:
     authenticator = Authenticator(
         database,
         clock,
         on_state=states.reporter("ledger_reads"),
         on_cache_clears=cache.clears.take,
+        on_prices=set_prices.take,
         is_trusted_proxy=peers.is_trusted,
     )
     await authenticator.start()
@@ -191,6 +241,16 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _open_switch(
+    stack: AsyncExitStack, parts: Parts, upstreams: Upstreams, off: frozenset[str], set_prices: SetPrices
+) -> Switch:
+    switch = Switch(parts, upstreams, off, set_prices)
+    stack.push_async_callback(switch.close)
+    set_prices.follow(switch.put_prices_in_force)
+    stack.push_async_callback(set_prices.close)
+    return switch
 
 
 def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:

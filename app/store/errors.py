@@ -16,6 +16,9 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchPrice
+├── TooManyPrices
+├── NoSuchToken            of those for the control plane
 ├── NoSuchProcess
 └── ProcessRuns            it would be wrong to take it for lost
 """
@@ -84,6 +87,18 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchPrice(StoreError):
+    pass
+
+
+class TooManyPrices(StoreError):
+    pass
+
+
+class NoSuchToken(StoreError):
     pass
 
 

@@ -18,7 +18,7 @@ from app.core.records import BudgetWindow, Entry
 from app.core.usage import NOTHING_USED, Usage
 from app.store import statements
 from app.store.budgets import Posting, count_money
-from app.store.flatten import Adjust, Row, entry_row, rollup_rows
+from app.store.flatten import Adjust, Row, entry_row, last_uses, rollup_rows
 from app.store.steps import Ask, Steps
 from app.store.tables import entries
 
@@ -78,6 +78,9 @@ def post(given: Given) -> Steps[Written]:
     sums = rollup_rows(given.new_records, given.new_entries, [adjust for _, adjust in adjusts])
     if sums:
         yield Ask(statements.ROLLUPS, sums)
+    uses = last_uses(given.new_records)
+    if uses:
+        yield Ask(statements.SECRET_USES, uses)
     named = {window: record.team_id for record in given.records for window in record.budgets}
     postings: list[Posting] = []
     if given.all_new:

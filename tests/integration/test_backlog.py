@@ -68,7 +68,7 @@ async def assert_whole(url, count):
     database = await Database.open(url)
     async with database.read() as connection:
         proof = await prove(connection)
-        (row,) = await usage(connection, (), 0, 2 * NOON_MS)
+        (row,) = (await usage(connection, (), 0, 2 * NOON_MS)).rows
     await database.close()
     assert proof.holds
     assert (proof.records, proof.entries, proof.budgets, proof.poison) == (count, count, KEYS + 2, 0)

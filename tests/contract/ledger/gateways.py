@@ -50,6 +50,6 @@ class Gateway:
 async def totals(database):
     async with database.read() as connection:
         proof = await prove(connection)
-        rows = await usage(connection, (), 0, 2 * NOON_MS)
+        rows = (await usage(connection, (), 0, 2 * NOON_MS)).rows
     assert proof.holds
     return proof, rows[0] if rows else None

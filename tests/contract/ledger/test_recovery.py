@@ -238,7 +238,7 @@ async def test_what_is_in_sql_already_is_left_alone(root, database):
 
 async def total(database):
     async with database.read() as connection:
-        (row,) = await usage(connection, (), 0, 2 * NOON_MS)
+        (row,) = (await usage(connection, (), 0, 2 * NOON_MS)).rows
     await proof_of(database)
     return row
 

@@ -27,7 +27,7 @@ from tests.contract.store.samples import NOON_MS, entry_of, owned_of, record_of
 
 async def total(database):
     async with database.read() as connection:
-        (row,) = await usage(connection, (), 0, 2 * NOON_MS)
+        (row,) = (await usage(connection, (), 0, 2 * NOON_MS)).rows
         assert (await prove(connection)).holds
     return row
 
@@ -317,7 +317,7 @@ async def test_poison_that_cannot_be_kept_is_told(database):
 async def total_or_none(database):
     async with database.read() as connection:
         assert (await prove(connection)).poison == 0
-        rows = await usage(connection, (), 0, 2 * NOON_MS)
+        rows = (await usage(connection, (), 0, 2 * NOON_MS)).rows
     return rows[0] if rows else None
 
 

@@ -26,7 +26,7 @@ CUT_MS = quarter_of(NOON_MS)
 
 async def total(database):
     async with database.read() as connection:
-        (row,) = await usage(connection, (), 0, 2 * NOON_MS)
+        (row,) = (await usage(connection, (), 0, 2 * NOON_MS)).rows
         assert (await prove(connection)).holds
     return row
 

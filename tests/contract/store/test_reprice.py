@@ -73,7 +73,7 @@ async def total(database):
     async with database.read() as connection:
         proof = await prove(connection)
         assert proof.holds, proof
-        (row,) = await usage(connection, (), 0, 2 * NOON_MS)
+        (row,) = (await usage(connection, (), 0, 2 * NOON_MS)).rows
         assert proof.unpriced == row.unpriced
     return row
 

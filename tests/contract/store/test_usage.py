@@ -11,7 +11,7 @@ from app.core.usage import Usage
 from app.store.batch import write_batch
 from app.store.keys import create_key
 from app.store.teams import create_team
-from app.store.usage import usage
+from app.store.usage import UsageFilter, usage
 from tests.contract.store.samples import entry_of, record_of
 
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -24,7 +24,7 @@ def ms(*parts, zone=UTC):
 
 async def used(database, *args, **kwargs):
     async with database.read() as connection:
-        return await usage(connection, *args, **kwargs)
+        return (await usage(connection, *args, **kwargs)).rows
 
 
 async def test_all_numbers_are_summed_and_names_are_shown(database):
@@ -93,8 +93,10 @@ async def test_a_span_has_its_start_and_not_its_end(database):
 async def test_one_team_or_key_alone(database):
     await write_batch(database, [record_of(), record_of(team_id="t2"), record_of(key_id="k2")])
     end_ms = ms(2100, 1, 1)
-    assert [row.requests for row in await used(database, (), 0, end_ms, team_id="team000001")] == [2]
-    assert [row.requests for row in await used(database, (), 0, end_ms, key_id="k2")] == [1]
+    assert [
+        row.requests for row in await used(database, (), 0, end_ms, only=UsageFilter(team_ids=("team000001",)))
+    ] == [2]
+    assert [row.requests for row in await used(database, (), 0, end_ms, only=UsageFilter(key_ids=("k2",)))] == [1]
 
 
 @pytest.mark.parametrize("zone", [UTC, BERLIN, KATHMANDU, ZoneInfo("America/St_Johns")])

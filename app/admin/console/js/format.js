@@ -86,6 +86,7 @@ export const count = (value) => (value === null || value === undefined ? UNKNOWN
 export function percent(value, places = undefined) {
   if (value === null || value === undefined) return UNKNOWN;
   const of = Number(value);
+  if (of === 0) return '0%';
   return `${of.toFixed(places ?? (of !== 0 && Math.abs(of) < 1 ? 2 : 1))}%`;
 }
 

@@ -180,6 +180,20 @@ export function teamFilter(ctx, { className = 'menu-button grow' } = {}) {
   }).element;
 }
 
+/** One team, or all: for a view that shows no other choice. @param {import('./shell.js').Context} ctx */
+export function oneTeam(ctx, { className = 'menu-button grow' } = {}) {
+  if (!ctx.may('admin', 'viewer')) return null;
+  const chosen = ctx.state.list('team')[0] ?? '';
+  const place = h('span', { style: { display: 'contents' } });
+  const draw = (teams) => put(place, menu({
+    label: 'Team', what: 'Team', className, value: chosen, finds: teams.length > 12,
+    items: [{ value: '', label: 'All' }, ...teams.map((team) => ({ value: team.id, label: team.name }))], onPick: (team) => ctx.set({ team }),
+  }));
+  draw([]);
+  readTeams(ctx.api).then(draw).catch(() => {});
+  return place;
+}
+
 function labelOf(teams, ids) {
   const names = ids.map((id) => teams.find((team) => team.id === id)?.name ?? id);
   return names.length <= 2 ? names.join(', ') : `${names[0]} and ${names.length - 1} more`;

@@ -1,7 +1,8 @@
 /** The frame round every view: sidebar, badges, theme, and who is signed in. */
 import * as format from './format.js';
+import { followBadges } from './badges.js';
 import { h, put } from './dom.js';
-import { icon, mark } from './icons.js';
+import { icon } from './icons.js';
 import { openSheet } from './dialog.js';
 import { faultBox } from './panel.js';
 import { Router } from './router.js';
@@ -33,6 +34,7 @@ export class Shell {
   #turn = 0;
   #leave = new AbortController();
   #handle = null;
+  #isClosed = false;
 
   /** @param {HTMLElement} root @param {import('./api.js').Api} api @param {import('./session.js').Session} session */
   constructor(root, api, session) {
@@ -44,10 +46,12 @@ export class Shell {
     put(root, h('div.shell', this.topbar, this.#side(), this.main));
     this.router = new Router((state, how) => this.#show(state, how));
     this.#show(this.router.state, { isNew: true, isFirst: true });
+    if (session.role !== 'key') followBadges(this, () => this.#isClosed);
   }
 
   /** Leave the view that is shown; nothing of it goes on. */
   close() {
+    this.#isClosed = true;
     this.#leave.abort();
     this.#handle?.leave?.();
     this.#handle = null;
@@ -215,5 +219,3 @@ function drawBadge(place, badge) {
   put(place, SIGNS[level] && level !== 'plain' && !badge.text.endsWith('%') ? h('span', { 'aria-hidden': 'true' }, SIGNS[level], ' ') : null, badge.text,
     badge.say && h('span.hush', ` ${badge.say}`));
 }
-
-export { mark };

@@ -51,6 +51,7 @@ export function table(options) {
     const active = document.activeElement;
     const focused = scroll.contains(active) ? active.closest('tr')?.dataset.id ?? active.dataset.sort : null;
     rowsById.clear();
+    element.style.setProperty('--rows', now.rows.length);
     if (!now.rows.length && now.empty) put(scroll, now.empty);
     else put(scroll, h('table.table', { class: now.class }, h('caption', now.caption), headOf(), bodyOf(), footOf()));
     put(next, now.onNext && h('button.button.is-small', { type: 'button', onclick: () => now.onNext() }, 'Next page'));

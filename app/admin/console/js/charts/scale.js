@@ -2,6 +2,7 @@
 
 const STEPS = [1, 2, 2.5, 5, 10];
 const TALLEST = 0.95;
+const STRIDES = [1, 2, 5, 7, 10, 14, 15, 30, 61, 91, 182];
 
 /**
  * Lines at 1, 2, 2.5 or 5 times a power of ten; the largest value reaches 95% of the height.
@@ -29,15 +30,14 @@ export function ticks(max, wanted = 4) {
  */
 export function shownLabels(labels, width, marked = -1) {
   const room = Math.max(1, ...labels.map((label) => label.length)) * 6.2 + 8;
-  const needed = room / width;
-  const stride = [1, 2, 5, 7, 10, 14, 15, 30, 61, 91, 182].find((one) => one >= needed) ?? Math.ceil(needed);
-  const shown = new Set();
-  for (let index = 0; index < labels.length; index += stride) {
-    const touches = marked >= 0 && index !== marked && Math.abs(index - marked) * width < room;
-    if (!touches && labels[index] !== '') shown.add(index);
-  }
+  const named = labels.map((label, index) => index).filter((index) => labels[index] !== '');
+  const gap = named.length > 1 ? ((named[named.length - 1] - named[0]) / (named.length - 1)) * width : width;
+  const needed = room / gap;
+  const stride = STRIDES.find((one) => one >= needed) ?? Math.ceil(needed);
+  const clear = (index, from) => Math.abs(index - from) * width >= room;
+  const shown = new Set(named.filter((index, place) => place % stride === 0 && (marked < 0 || index === marked || clear(index, marked))));
   if (marked >= 0) shown.add(marked);
-  const last = labels.length - 1;
-  if (stride > 1 && ![...shown].some((index) => Math.abs(last - index) * width < room)) shown.add(last);
+  const last = named[named.length - 1];
+  if (stride > 1 && [...shown].every((index) => clear(last, index))) shown.add(last);
   return shown;
 }

@@ -1,7 +1,8 @@
 /** Which names a chart shows, in which colour and order. */
 
 const SHOWN_MAX = 8;
-export const OTHER = '\u0000other';
+/** As the API names what it does not tell one by one. */
+export const OTHER = '_other';
 
 /**
  * @typedef {{id: string, name: string, color: number, size: number}} Member `size`: what it is ranked by
@@ -15,7 +16,7 @@ export const OTHER = '\u0000other';
  * @returns {{series: Series[], of: (id: string) => string}} `of` gives the series an id is part of
  */
 export function seriesOf(members) {
-  const ranked = [...members].sort((one, other) => other.size - one.size || compare(one, other));
+  const ranked = members.filter((one) => one.id !== OTHER).sort((one, other) => other.size - one.size || compare(one, other));
   const shown = ranked.slice(0, SHOWN_MAX).sort(compare);
   const wanted = new Set(shown.map((one) => one.color));
   const taken = new Set();
@@ -28,7 +29,9 @@ export function seriesOf(members) {
     return { id, name, color: slot };
   });
   const ids = new Set(series.map((one) => one.id));
-  if (ranked.length > SHOWN_MAX) series.push({ id: OTHER, name: `Other (${ranked.length - SHOWN_MAX})`, color: 0 });
+  const rest = Math.max(0, ranked.length - SHOWN_MAX);
+  const hasMore = members.length > ranked.length;
+  if (rest || hasMore) series.push({ id: OTHER, name: hasMore || !rest ? 'Other' : `Other (${rest})`, color: 0 });
   return { series, of: (id) => (ids.has(id) ? id : OTHER) };
 }
 

@@ -1,10 +1,12 @@
 /** Are we fine this month? Money, what needs a person, cost by day, who spends it, and how the service does. */
+import { showBadges } from '../badges.js';
 import { clock } from '../format.js';
 import { icon } from '../icons.js';
 import { h, put } from '../dom.js';
-import { popupButton, teamFilter, zonePicker } from '../menu.js';
+import { popupButton, oneTeam, zonePicker } from '../menu.js';
 import { head, loader } from '../panel.js';
 import { RANGES } from '../range.js';
+import { toast } from '../status.js';
 import { drawAttention } from './overview/attention.js';
 import { days } from './overview/days.js';
 import { figures } from './overview/figures.js';
@@ -16,8 +18,12 @@ const AGAIN_MS = 60_000;
 export default {
   name: 'overview', title: 'Overview', roles: ['admin', 'viewer', 'lead'],
   async render(root, ctx) {
+    if (ctx.state.list('team').length > 1) {
+      ctx.set({ team: null });
+      toast('Overview shows one team or all of them. Explore shows any number.');
+    }
     const controls = h('div', { style: { display: 'contents' } });
-    const parts = { figures: figures(), days: days(ctx), keys: topKeys(ctx), models: topModels(ctx), service: service(ctx) };
+    const parts = { figures: figures(ctx), days: days(ctx), keys: topKeys(ctx), models: topModels(ctx), service: service(ctx) };
     const attention = h('section.panel.attention', { 'aria-label': 'Needs a person', hidden: true });
     const body = h('div.overview', parts.figures.element, attention,
       h('div.columns.overview-days', parts.days.chart, parts.days.legend),
@@ -25,7 +31,7 @@ export default {
     root.append(head('Overview', controls), body);
 
     function drawHead() {
-      put(controls, monthPicker(ctx), teamFilter(ctx), zonePicker(ctx, { what: 'Days in', className: 'menu-button is-note' }));
+      put(controls, monthPicker(ctx), oneTeam(ctx), zonePicker(ctx, { what: 'Days in', className: 'menu-button is-note' }));
     }
 
     const { load } = loader(body, {
@@ -38,7 +44,7 @@ export default {
         parts.keys.draw(context);
         parts.models.draw(context);
         parts.service.draw(context);
-        drawBadges(ctx.shell, data);
+        showBadges(ctx.shell, data);
       },
       signal: ctx.signal, tz: () => ctx.state.tz,
     });
@@ -64,17 +70,4 @@ function monthPicker(ctx) {
         RANGES.filter(([name]) => name !== 'this_month').map(([name, label]) => h('a', { role: 'menuitem', href: ctx.state.href('explore', { range: name, by: ctx.state.get('by') }) }, label)));
     },
   }).element;
-}
-
-/** What a person must act on, beside the view where it is done. */
-function drawBadges(shell, { month, service: health, attention }) {
-  const down = health.upstreams.filter((one) => one.state === 'down').length;
-  const ailing = health.upstreams.filter((one) => one.state === 'degraded' || one.state === 'down').length;
-  shell.badge('upstreams', ailing ? { text: String(ailing), level: down ? 'bad' : 'warn', say: ailing === 1 ? 'upstream is not healthy' : 'upstreams are not healthy' } : null);
-  shell.badge('prices', month.unpriced ? { text: String(month.unpriced), level: 'unpriced', say: 'requests without a price' } : null);
-  const budget = attention.find((one) => one.href.startsWith('/console/budgets'));
-  const used = /(\d+)%/.exec(budget?.title ?? '')?.[1];
-  shell.badge('budgets', budget ? { text: used ? `${used}%` : '1', level: 'warn', say: 'of a budget is used' } : null);
-  const running = health.upstreams.reduce((sum, one) => sum + (one.in_flight ?? 0), 0);
-  shell.badge('live', running ? { text: String(running), say: 'in flight' } : null);
 }

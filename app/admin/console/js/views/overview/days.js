@@ -1,16 +1,15 @@
 /** Cost by day, and the legend that is a table. */
 import { columns, keyOf } from '../../charts/columns.js';
 import { OTHER, bySeries, seriesOf } from '../../charts/series.js';
-import { h, put, uniqueId } from '../../dom.js';
-import { openDialog } from '../../dialog.js';
+import { h, put } from '../../dom.js';
 import { change, day, percent, plural, usd, usdAxis, usdColumn } from '../../format.js';
 import { segments } from '../../menu.js';
 import { empty, named, panel } from '../../panel.js';
 import { today } from '../../range.js';
+import { askTag } from '../../tag.js';
 import { table } from '../../table.js';
 
 const WORDS = { team: 'Team', model: 'Model', key: 'Key' };
-const TAG_KEY = 'headgate.tag';
 
 /** @param {import('../../shell.js').Context} ctx */
 export function days(ctx) {
@@ -27,14 +26,19 @@ export function days(ctx) {
     const kind = by.startsWith('tag.') ? 'tag' : by;
     const items = Object.entries(WORDS).filter(([value]) => !(isLead && value === 'team')).map(([value, label]) => ({ value, label }));
     put(switchPlace, segments({ label: 'Stacked by', value: kind, items: [...items, { value: 'tag', label: by.startsWith('tag.') ? `Tag ${by.slice(4)}` : 'Tag' }],
-      onPick: (value) => (value === 'tag' ? askTag(ctx, drawSwitch) : ctx.set({ by: value })) }));
+      onPick: async (value) => {
+        const chosen = value === 'tag' ? await askTag() : value;
+        if (chosen) ctx.set({ by: chosen });
+        drawSwitch();
+      } }));
   }
 
   function draw({ data, tz, until }) {
     const by = ctx.state.get('by');
     const word = by.startsWith('tag.') ? by.slice(4) : WORDS[by] ?? by;
     const { series, of } = seriesOf(data.legend.map((one) => ({ ...one, size: Number(one.cost_usd ?? 0) })));
-    const month = day(data.month.from, { month: 'long', year: 'numeric' });
+    const from = today(tz, Date.parse(data.month.from));
+    const month = day(from, { month: 'long', year: 'numeric' });
     chartBox.setTitle(`Cost by day, ${month}`);
     legendBox.setTitle(`By ${word.toLowerCase()}`);
     legendBox.element.querySelector('.panel-head a').setAttribute('href', ctx.state.href('explore', { by, range: null }));
@@ -57,7 +61,7 @@ export function days(ctx) {
 
   function drawLegend(data, by, word, series, of) {
     const cost = usdColumn(data.month.spent_usd);
-    const before = day(monthBefore(data.month.from), { month: 'short' });
+    const before = day(monthBefore(today(data.time_zone, Date.parse(data.month.from))), { month: 'short' });
     const rows = legendRows(data.legend, series, of);
     const options = {
       caption: `Cost by ${word.toLowerCase()}`, id: (row) => row.id, rows, sort: '-cost',
@@ -101,8 +105,8 @@ function slotsOf(data, tz, until, of) {
 /** By cost; what is not shown by name is one row. */
 function legendRows(legend, series, of) {
   const shown = new Map(series.map((one) => [one.id, one]));
-  const rows = legend.filter((one) => of(one.id) === one.id).map((one) => ({ ...one, color: shown.get(one.id).color, isUnpriced: one.cost_usd === null }));
-  const rest = legend.filter((one) => of(one.id) !== one.id);
+  const rows = legend.filter((one) => of(one.id) !== OTHER).map((one) => ({ ...one, color: shown.get(one.id).color, isUnpriced: one.cost_usd === null }));
+  const rest = legend.filter((one) => of(one.id) === OTHER);
   if (rest.length) {
     const sum = (field) => rest.reduce((total, one) => total + Number(one[field] ?? 0), 0);
     rows.push({ id: OTHER, name: shown.get(OTHER).name, color: 0, cost_usd: sum('cost_usd'), share_percent: sum('share_percent'), change_percent: null });
@@ -126,30 +130,6 @@ function openDay(ctx, by, slot, part) {
 function filterBy(ctx, by, id) {
   if (by === 'team') ctx.set({ team: [id], by: 'key' });
   else ctx.navigate(ctx.state.href('explore', { by: by === 'key' ? 'model' : 'key', [by]: id, range: null }));
-}
-
-/** Which tag: there is no list of them, its name is asked for and kept. */
-function askTag(ctx, undo) {
-  const id = uniqueId('tag');
-  let kept = '';
-  try {
-    kept = localStorage.getItem(TAG_KEY) ?? '';
-  } catch {
-    // Then it is typed again.
-  }
-  const field = h('input.input', { id, value: kept, placeholder: 'service', pattern: '[A-Za-z0-9_.\\-]{1,64}', required: true, autofocus: true });
-  const form = h('form.fields', { id: `${id}-form`, onsubmit: (event) => {
-    event.preventDefault();
-    const name = field.value.trim();
-    try {
-      localStorage.setItem(TAG_KEY, name);
-    } catch {
-      // As above.
-    }
-    dialog.close();
-    ctx.set({ by: `tag.${name}` });
-  } }, h('div.field', h('label', { for: id }, 'Name of the tag'), field, h('p.hint', 'Keys carry tags, and requests may send more.')));
-  const dialog = openDialog({ title: 'Stack by a tag', body: form, onClose: undo, foot: [h('button.button.is-primary', { type: 'submit', form: `${id}-form` }, 'Show this tag')] });
 }
 
 function monthBefore(from) {

@@ -1,30 +1,40 @@
 /** The first row: what was spent, whether it will last, and four figures beside it. */
 import { h, put } from '../../dom.js';
 import { count, day, duration, percent, short, usd, usdCents, usdColumn, usdLimit } from '../../format.js';
+import { today } from '../../range.js';
 
-/** @returns {{element: HTMLElement, draw: (context: object) => void}} */
-export function figures() {
-  const spent = tile('Spent this month', 'is-lead');
-  const today = tile('Today');
+/** @param {import('../../shell.js').Context} ctx @returns {{element: HTMLElement, draw: (context: object) => void}} */
+export function figures(ctx) {
+  const theMonth = tile('Spent this month', 'is-lead');
+  const oneDay = tile('Today');
   const requests = tile('Requests');
   const firstByte = tile('First byte, p95');
   const saved = tile('Saved by cache');
-  const element = h('section.panel.figures', { 'aria-label': 'Figures of the month' }, [spent, today, requests, firstByte, saved].map((one) => one.element));
+  const element = h('section.panel.figures', { 'aria-label': 'Figures of the month' }, [theMonth, oneDay, requests, firstByte, saved].map((one) => one.element));
   return {
     element,
     draw({ data, until }) {
       const { month } = data;
       const cost = usdColumn(month.spent_usd);
-      spent.draw(`Spent in ${day(month.from, { month: 'long' })}`, cost(month.spent_usd), null);
-      put(spent.note, wordsOf(month));
-      put(spent.more, barOf(month));
-      today.draw(`Today, ${until}`, cost(data.today.spent_usd), usualOf(data.today.usual_percent, data.until, data.time_zone));
+      theMonth.draw(`Spent in ${day(today(data.time_zone, Date.parse(month.from)), { month: 'long' })}`, cost(month.spent_usd), null);
+      put(theMonth.note, wordsOf(month));
+      put(theMonth.more, month.budget_usd === null && month.forecast_usd === null ? budgetLink(ctx) : barOf(month));
+      oneDay.draw(`Today, ${until}`, cost(data.today.spent_usd), usualOf(data.today.usual_percent, data.until, data.time_zone));
       const { requests: all, failed } = data.requests;
       requests.draw('Requests', short(all), all ? `${percent((failed / all) * 100)} failed` : 'none yet', count(all));
       firstByte.draw('First byte, p95', duration(data.service.first_byte_p95_ms), data.service.overhead_p95_ms === null ? 'in the last 24 hours' : `${duration(data.service.overhead_p95_ms)} of it is Headgate`);
-      saved.draw('Saved by cache', usd(data.saved.saved_usd), data.saved.requests_percent === null ? 'no request yet' : `${percent(data.saved.requests_percent)} of requests`);
+      saved.draw('Saved by cache', usd(data.saved.saved_usd), savedOf(data));
     },
   };
+}
+
+/** Where there is nothing to measure against, the next step. */
+const budgetLink = (ctx) => (ctx.may('admin') ? h('a.note', { href: ctx.state.href('budgets') }, 'Make a budget') : h('p.note', 'There is no budget to measure it against.'));
+
+function savedOf({ saved, month }) {
+  if (saved.requests_percent !== null) return `${percent(saved.requests_percent)} of requests`;
+  const whole = Number(saved.saved_usd) + Number(month.spent_usd);
+  return whole > 0 ? `${percent((Number(saved.saved_usd) / whole) * 100)} of what it would have cost` : 'nothing asked yet';
 }
 
 function tile(label, cls = '') {
@@ -46,7 +56,7 @@ function tile(label, cls = '') {
 
 function wordsOf(month) {
   const forecast = month.forecast_usd === null ? 'forecast: too early to say' : `forecast ${usdLimit(rounded(month.forecast_usd))}`;
-  if (month.budget_usd === null) return ['no budget · ', forecast];
+  if (month.budget_usd === null) return forecast;
   const over = month.forecast_usd !== null && Number(month.forecast_usd) > Number(month.budget_usd);
   return [`of ${usdLimit(month.budget_usd)} · `, h('span', { class: over ? 'warn' : '' }, over ? '▲ ' : '', forecast)];
 }
@@ -66,7 +76,7 @@ function barOf(month) {
 }
 
 function usualOf(usual, until, tz) {
-  if (usual === null) return 'no usual day to compare with yet';
+  if (usual === null) return 'too early to compare';
   const weekday = new Intl.DateTimeFormat('en-GB', { weekday: 'long', timeZone: tz }).format(Date.parse(until));
   const size = Math.round(Math.abs(usual));
   return size === 0 ? `like a usual ${weekday}` : `${size}% ${usual > 0 ? 'above' : 'below'} a usual ${weekday}`;

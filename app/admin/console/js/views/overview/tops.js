@@ -1,6 +1,6 @@
 /** The ten keys and the ten models that cost most. */
 import { h } from '../../dom.js';
-import { count, plural, short, usd, usdColumn } from '../../format.js';
+import { count, plural, short, usdColumn } from '../../format.js';
 import { empty, named, panel } from '../../panel.js';
 import { table } from '../../table.js';
 
@@ -57,5 +57,3 @@ export function topModels(ctx) {
     },
   };
 }
-
-export { usd };
