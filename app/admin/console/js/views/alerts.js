@@ -14,10 +14,12 @@ const REFRESH_MS = 30_000;
 
 async function render(root, ctx) {
   const isAdmin = ctx.may('admin');
+  const openBox = panel({ title: 'Firing now', flush: true });
+  openBox.element.hidden = true;
   const rulesBox = panel({ title: 'Rules', flush: true });
   const targetsBox = panel({ title: 'Who is told', class: 'of-5', flush: true });
   const sentBox = panel({ title: 'What was sent', class: 'of-7', flush: true });
-  const body = h('div.alerts', rulesBox.element, h('div.columns', targetsBox.element, sentBox.element));
+  const body = h('div.alerts', openBox.element, rulesBox.element, h('div.columns', targetsBox.element, sentBox.element));
   put(root, head('Alerts', isAdmin && h('button.button.is-primary', { type: 'button', onclick: () => makeAlert(ctx, { targets, done: load }) }, icon('plus'), 'Make a rule')), body);
   let targets = [];
   const shown = new Map();
@@ -35,18 +37,32 @@ async function render(root, ctx) {
   const { load } = loader(body, {
     signal: ctx.signal, tz: () => ctx.state.tz,
     read: async (signal) => {
-      const [rules, found, sent] = await Promise.all([
+      const [rules, found, sent, open] = await Promise.all([
         ctx.api.get('alerts', { limit: 200 }, { signal }), ctx.api.get('alerts/targets', {}, { signal }), ctx.api.get('alerts/deliveries', { limit: 50 }, { signal }),
+        ctx.api.get('alerts/open', { limit: 50 }, { signal }),
       ]);
-      return { rules: rules.data, found: found.data, sent: sent.data };
+      return { rules: rules.data, found: found.data, sent: sent.data, open: open.data };
     },
-    draw: ({ rules, found, sent }) => {
+    draw: ({ rules, found, sent, open }) => {
+      openBox.element.hidden = open.length === 0;
+      show(openBox, openTable(open, ctx.state.tz));
       targets = found;
       show(rulesBox, rulesTable(rules, ctx.state.tz));
       show(targetsBox, targetsTable(found, ctx.state.tz));
       show(sentBox, sentTable(sent, ctx.state.tz));
     },
   });
+
+  function openTable(open, tz) {
+    return {
+      caption: 'What fires now, the worst on top', class: 'is-two', rows: open, id: (each) => each.id,
+      columns: [
+        { key: 'what', label: 'What', class: 'keys-name', cell: (each) => h('span.alert-what', mark(each.severity === 'bad' ? 'bad' : 'warn', 14), h('span', h('span.strong.keys-name-text', { title: each.title }, each.title), h('span.line-2.cell-cut', { title: each.detail }, each.detail))) },
+        { key: 'rule', label: 'Rule', class: 'wide-only', cell: (each) => each.rule?.name || kindTitle(each.rule?.kind ?? '') },
+        { key: 'since', label: 'Since', cell: (each) => ago(each.fired_at, tz), title: (each) => exactly(each.fired_at, tz) },
+      ],
+    };
+  }
 
   function rulesTable(rules, tz) {
     return {
@@ -98,8 +114,8 @@ async function render(root, ctx) {
     button.setAttribute('aria-disabled', 'true');
     try {
       const sent = await ctx.api.post(`alerts/targets/${encodeURIComponent(target.name)}/test`, {}, { timeoutMs: 60_000 });
-      const state = sent?.state ?? 'waiting';
-      toast(state === 'delivered' ? `${target.name} has the test.` : state === 'waiting' ? `A test is on its way to ${target.name}.` : `The test did not reach ${target.name}: ${sent.attempts?.at(-1)?.error ?? state}`);
+      const last = sent.delivery?.attempts?.at(-1);
+      toast(sent.ok ? `${target.name} has the test.` : `The test did not reach ${target.name}: ${last?.error ?? (last?.status ? `it answered ${last.status}` : 'no answer')}`);
     } catch (error) {
       toast(`That did not work: ${error.message}`);
     } finally {

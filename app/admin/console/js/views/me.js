@@ -62,7 +62,7 @@ async function render(root, ctx) {
   function drawHead({ me }) {
     const isGood = me.state === 'active';
     put(title, me.key.name);
-    put(about, me.secret_id && h('code.text-2', `sk-hg-${me.secret_id}-…`), h('span.chip', { class: isGood ? 'is-good' : 'is-bad' }, mark(isGood ? 'good' : 'bad', 9), me.state.charAt(0).toUpperCase() + me.state.slice(1)));
+    put(about, h('code.text-2', `sk-hg-${me.secret_id ?? me.key.id}-…`), h('span.chip', { class: isGood ? 'is-good' : 'is-bad' }, mark(isGood ? 'good' : 'bad', 9), me.state.charAt(0).toUpperCase() + me.state.slice(1)));
   }
 
   function drawControls() {

@@ -1,7 +1,7 @@
 /** Prices: what is a token worth? What has no price stands first. */
 import { h, put } from '../dom.js';
 import { confirm } from '../dialog.js';
-import { moment, plural, short } from '../format.js';
+import { day, moment, plural, short } from '../format.js';
 import { icon } from '../icons.js';
 import { readAll } from '../pages.js';
 import { empty, head, loader, panel } from '../panel.js';
@@ -30,7 +30,7 @@ async function render(root, ctx) {
     draw: (read) => {
       rows = read.rows;
       const without = rows.filter((row) => row.source === 'unpriced');
-      const priced = rows.filter((row) => row.source !== 'unpriced').sort((one, other) => other.requests_30_days - one.requests_30_days || one.model.localeCompare(other.model));
+      const priced = rows.filter((row) => row.source !== 'unpriced').sort((one, other) => (other.requests_30_days ?? 0) - (one.requests_30_days ?? 0) || one.model.localeCompare(other.model));
       const waiting = rows.reduce((sum, row) => sum + (row.unpriced ?? 0), 0);
       ctx.shell.badge('prices', waiting ? { text: String(waiting), level: 'unpriced', say: 'requests without a price' } : null);
       unpricedBox.element.hidden = without.length === 0;
@@ -75,13 +75,19 @@ function columnsOf(ctx, isAdmin, { rows, load, take }) {
     { key: 'in', label: 'In, for 1M', end: true, cell: price('input_per_mtok_usd') },
     { key: 'cached', label: 'Cached', end: true, class: 'wide-only', cell: price('cached_input_per_mtok_usd') },
     { key: 'out', label: 'Out', end: true, cell: price('output_per_mtok_usd') },
-    { key: 'source', label: 'Source', class: 'wide-only prices-source', cell: (row) => [row.source === 'override' ? h('span.chip.is-accent', SOURCES.override) : h('span.text-2', row.source === 'list' && row.version ? row.version : SOURCES[row.source] ?? row.source)] },
-    { key: 'from', label: 'From', class: 'wide-only', cell: (row) => (row.effective_from ? moment(row.effective_from, tz).split(',')[0] : h('span.text-3', '–')) },
+    { key: 'source', label: 'Source', class: 'wide-only prices-source', cell: (row) => [row.source === 'override' && row.id ? h('span.chip.is-accent', SOURCES.override) : h('span.text-2.cell-cut', { title: row.version }, row.source === 'list' && row.version ? `list, ${row.version.split(' ')[0]}` : row.source === 'override' ? SOURCES.file : SOURCES[row.source] ?? row.source)] },
+    { key: 'from', label: 'From', class: 'wide-only', cell: (row) => fromText(row, tz) },
     { key: 'requests', label: 'Requests, 30 days', end: true, class: 'wide-only', cell: (row) => [row.unpriced > 0 && h('span.warn', { title: `${plural(row.unpriced, 'request')} still without a price: reprice` }, `◇ ${row.unpriced} of `), short(row.requests_30_days)] },
     isAdmin && { key: 'act', label: h('span.hush', 'Actions'), end: true, class: 'prices-acts', cell: (row) => [
       h('button.link', { type: 'button', 'aria-label': `Change the price of ${row.model}`, onclick: () => setPrice(ctx, { rows: rows(), row, done: load }) }, 'Change'),
       row.id && row.source === 'override' && [' ', h('button.link.bad', { type: 'button', 'aria-label': `Take away the price of ${row.model}`, onclick: () => take(row) }, 'Take away')]] },
   ].filter(Boolean);
+}
+
+/** A date of the file has no zone; a moment has. */
+function fromText(row, tz) {
+  if (!row.effective_from) return h('span.text-3', '–');
+  return row.effective_from.length === 10 ? day(row.effective_from, { day: 'numeric', month: 'short', year: 'numeric' }) : moment(row.effective_from, tz).split(',')[0];
 }
 
 function redraw(known, body, options) {

@@ -38,8 +38,8 @@ async function render(root, ctx) {
       columns: [
         { key: 'name', label: 'Upstream', class: 'keys-name', cell: (row) => [h('span.strong.keys-name-text', { title: row.name }, row.name), h('span.line-2.cell-cut', row.host ?? row.kind)] },
         { key: 'state', label: 'State', cell: (row) => stateCell(row, tz) },
-        { key: 'line', label: 'Requests an hour', class: 'wide-only upstreams-line', cell: (row) => sparkline(row.hours.map((each) => each.requests), { width: 120, height: 28, label: `Requests an hour: ${plural(sumOf(row), 'request')} in 24 hours` }) },
-        { key: 'failing', label: 'Failed an hour', class: 'wide-only upstreams-line', cell: (row) => sparkline(row.hours.map((each) => (each.requests ? (100 * each.failed) / each.requests : 0)), { width: 120, height: 28, level: row.state === 'healthy' ? 'plain' : row.state === 'down' ? 'bad' : 'warn', label: `Failed in percent, hour by hour; now ${percent(row.failed_percent)}` }) },
+        { key: 'line', label: 'Requests an hour', class: 'wide-only upstreams-line', cell: (row) => row.state !== 'off' && sparkline(row.hours.map((each) => each.requests), { width: 120, height: 28, label: `Requests an hour: ${plural(sumOf(row), 'request')} in 24 hours` }) },
+        { key: 'failing', label: 'Failed an hour', class: 'wide-only upstreams-line', cell: (row) => row.state !== 'off' && sparkline(row.hours.map((each) => (each.requests ? (100 * each.failed) / each.requests : 0)), { width: 120, height: 28, level: row.state === 'healthy' ? 'plain' : row.state === 'down' ? 'bad' : 'warn', label: `Failed in percent, hour by hour; now ${percent(row.failed_percent)}` }) },
         { key: 'failed', label: 'Failed', end: true, cell: (row) => h('span', { class: row.state === 'down' ? 'bad' : row.state === 'degraded' ? 'warn' : '' }, percent(row.failed_percent)) },
         { key: 'first', label: 'First byte p95', end: true, class: 'wide-only', cell: (row) => duration(row.first_byte_p95_ms) },
         { key: 'flight', label: 'In flight', end: true, cell: (row) => count(row.in_flight) },

@@ -140,7 +140,8 @@ export class LiveBoard {
       const arrived = this.feed.arrived;
       parts.push(h('span', this.isPaused ? 'Paused. ' : 'Standing still while you look. '), arrived ? h('button.link', { type: 'button', onclick: () => this.showNew() }, `${count(arrived)} new: show`) : h('span.text-3', 'Nothing new.'));
     }
-    if (this.feed.dropped) parts.push(h('span.text-3', `More than 50 events came within a second: ${count(this.feed.dropped)} are not shown here. Requests has them all.`));
+    if (this.feed.isDegraded) parts.push(h('span.warn', '▲ Other processes cannot be heard: only one is shown'));
+    if (this.feed.dropped) parts.push(h('span.text-3', `More came than is told here: ${count(this.feed.dropped)} have no row. Requests has them all.`));
     const text = parts.map((part) => part.textContent).join('|');
     if (text === this.noticeText) return;
     this.noticeText = text;

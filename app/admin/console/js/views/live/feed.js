@@ -16,6 +16,8 @@ export class Feed {
     /** How many are in flight by the gateway's own count; null until it told. @type {?number} */
     this.told = null;
     this.arrived = 0;
+    /** Whether other processes cannot be heard, and only one is shown. */
+    this.isDegraded = false;
     /** @type {?{flights: object[], finished: object[], inFlight: number}} */
     this.held = null;
   }
@@ -27,8 +29,9 @@ export class Feed {
       case 'started': this.#start(data); break;
       case 'progress': this.#progress(data); break;
       case 'finished': this.#finish(data); break;
+      case 'ended': for (const id of data.request_ids ?? []) this.flights.delete(id); break;
       case 'dropped': this.dropped += data.events ?? 0; break;
-      case 'count': this.told = data.in_flight; break;
+      case 'count': this.#count(data); break;
       default: // What a later version tells of is not shown by this one.
     }
   }
@@ -68,6 +71,11 @@ export class Feed {
     this.finished = finished.slice(0, FINISHED_MAX);
     this.told = null;
     this.dropped = 0;
+  }
+
+  #count({ in_flight: inFlight, degraded = false }) {
+    this.told = inFlight;
+    this.isDegraded = degraded;
   }
 
   #start(flight) {

@@ -1,6 +1,6 @@
 /** A stream of Server-Sent Events that comes back by itself; each connection begins with a snapshot. */
 
-const EVENTS = ['snapshot', 'started', 'progress', 'finished', 'dropped', 'count'];
+const EVENTS = ['snapshot', 'started', 'progress', 'finished', 'ended', 'dropped', 'count'];
 const RETRY_MS = [1000, 2000, 5000, 10_000];
 /** The gateway says something every 15 s at the latest; a connection that is silent for longer is dead. */
 const SILENCE_MS = 45_000;
