@@ -147,7 +147,11 @@ class Access:
             caller = Caller("key", principal.secret_id, principal.key_name, "key", principal.team_id, peer)
         return await self.open(caller, request)
 
-    async def open(self, caller: Caller, request: HTTPConnection) -> SignedIn:
+    def peer(self, request: HTTPConnection) -> str:
+        """The address that a request comes from."""
+        return self._peer_of(request)
+
+    async def open(self, caller: Caller, request: HTTPConnection, *, lasts_ms: int = SESSION_MS_MAX) -> SignedIn:
         """A session for whoever has proved to be ``caller``; one that the browser had before is over."""
         now_ms = self._clock.now_ms()
         cookie = random_base62(COOKIE_CHARS)
@@ -161,7 +165,7 @@ class Access:
             csrf=random_base62(CSRF_CHARS),
             created_at_ms=now_ms,
             seen_at_ms=now_ms,
-            expires_at_ms=now_ms + SESSION_MS_MAX,
+            expires_at_ms=now_ms + lasts_ms,
         )
         async with self._database.transaction() as connection:
             if (before := request.cookies.get(COOKIE)) is not None:

@@ -12,8 +12,25 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
 from app.admin.console import mount_console
+from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
-from app.admin.routes import audit, keys, prices, session, teams
+from app.admin.routes import (
+    alerts,
+    audit,
+    budgets,
+    keys,
+    limits,
+    live,
+    me,
+    overview,
+    prices,
+    records,
+    session,
+    sso,
+    teams,
+    upstreams,
+    usage,
+)
 from app.admin.wire import Tools, add_error_handlers
 from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
@@ -21,15 +38,22 @@ from app.telemetry.metrics import Metrics
 ADMIN_API = "/admin/api/v1"
 ROUTERS: tuple[APIRouter, ...] = (
     session.router,
+    sso.router,
     teams.router,
     keys.router,
+    overview.router,
+    usage.router,
+    records.router,
+    budgets.router,
+    limits.router,
+    upstreams.router,
     prices.router,
     audit.router,
+    live.router,
+    alerts.router,
 )
-DESCRIPTION = """
-Who may do what, times, money, lists and errors: see docs/admin-api.md. Send an admin token as
-`Authorization: Bearer hg-admin-…`.
-"""
+OWN_ROUTERS: tuple[APIRouter, ...] = (me.router, live.own_router)
+"""What a plain key may see of itself, at `/me`."""
 
 
 def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
@@ -55,7 +79,10 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     mount_console(app)
     for router in ROUTERS:
-        app.include_router(router, prefix=ADMIN_API)
+        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+    for router in OWN_ROUTERS:
+        app.include_router(router, responses=RESPONSES)
+    describe(app)
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

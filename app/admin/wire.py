@@ -15,6 +15,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.admin.sso import SSO
+from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
 from app.catalog import Catalog
 from app.core.clock import Clock
@@ -32,6 +34,7 @@ from app.core.errors import (
 )
 from app.core.identity import Principal
 from app.core.ids import new_request_id
+from app.limits.limiter import Limit as CountedLimit
 from app.metering.pricing import PriceBook
 from app.settings import Configuration
 from app.store.database import Database
@@ -39,15 +42,18 @@ from app.store.errors import (
     LimitInvalid,
     LimitTaken,
     NameTaken,
+    NoSuchAlertRule,
     NoSuchKey,
     NoSuchLimit,
     NoSuchPrice,
     NoSuchTeam,
     NoSuchToken,
     StoreError,
+    TooManyAlertRules,
     TooManyLimits,
     TooManyPrices,
 )
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
@@ -71,7 +77,8 @@ class InForce(msgspec.Struct, frozen=True):
 
 class Tools(msgspec.Struct, frozen=True):
     """What routes work with. ``in_force`` tells what the data plane goes by at this moment, ``is_secure`` whether
-    a request came by TLS, ``families`` the endpoints that keys may be given.
+    a request came by TLS, ``families`` the endpoints that keys may be given, ``peek`` what is counted of limits under
+    the tag of a team: how much, and for how many milliseconds more; None where that is not known.
     """
 
     database: Database
@@ -83,6 +90,10 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
+    live: LiveFeed
+    alerts: Courier
+    sso: SSO | None = None
 
     def __repr__(self) -> str:
         return f"Tools(database={self.database!r})"
@@ -167,9 +178,9 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
-NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice)
+NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
 TAKEN = (NameTaken, LimitTaken)
-INVALID = (LimitInvalid, TooManyLimits, TooManyPrices)
+INVALID = (LimitInvalid, TooManyLimits, TooManyPrices, TooManyAlertRules)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -116,7 +116,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """One admitted request, written once when it closes; ``entries`` are its attempts' primary entries.
 
     ``usage_raw`` (JSON text, at most 4 KiB) keeps the numbers as the upstream gave them;
-    ``decision`` (at most 2 KiB as JSON) says what was checked and chosen.
+    ``decision`` (at most 2 KiB as JSON) says what was checked and chosen. ``own_us`` is what the gateway itself
+    took for it, in microseconds, where that is known.
     """
 
     request_id: str
@@ -149,6 +150,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     suspect: bool = False
     budgets: tuple[BudgetWindow, ...] = ()
     decision: dict[str, object] = msgspec.field(default_factory=dict)
+    own_us: int | None = None
 
 
 class OwnedObject(msgspec.Struct, frozen=True):

@@ -11,30 +11,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
-from starlette.requests import HTTPConnection
 
 from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
-from app.admin.access import Access
-from app.admin.app import create_control_plane
-from app.admin.wire import Tools
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
-from app.edge.endpoints import FAMILIES
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
+from app.main.alerts import open_alerts
 from app.main.books import Books
 from app.main.cache import open_cache
+from app.main.control import control_plane
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
+from app.main.live import open_live
 from app.main.prices import SetPrices
 from app.main.states import States
 from app.main.switch import Switch, compiled
@@ -44,6 +42,7 @@ from app.pipeline import Desk, Drains, Parts
 from app.settings import Configuration, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.telemetry.shared import SUFFIX
@@ -130,6 +129,8 @@ async def open_gateway(
         set_prices = SetPrices(log)
         authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
 
+        # The app is there by the time that anybody looks.
+        live = await open_live(stack, environment, database, slot, lambda: app.draining)
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
         stack.push_async_callback(upstreams.close)
@@ -149,17 +150,16 @@ async def open_gateway(
             prices=prices,
             estimates=Estimates(),
             journal=journal,
-            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains()),
+            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains(), live.board),
             sweep=sweep,
             cache=cache,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
-        token = environment.metrics_token
-        tools = _tools(environment, database, clock, log, metrics, authenticator, peers, switch)
+        alerts = open_alerts(stack, database, switch, metrics, log)
         app = GatewayApp(
             switch.pipeline,
-            create_control_plane(
-                tools, host=environment.host, metrics_token=token.get_secret_value() if token else None
+            control_plane(
+                environment, switch, database=database, peers=peers, accounts=accounts, live=live, alerts=alerts
             ),
             settings=configuration.server,
             peers=peers,
@@ -172,50 +172,8 @@ async def open_gateway(
         watchdog = Watchdog(log)
         watchdog.start()
         stack.callback(watchdog.close)
-        _watch(metrics, switch, journal, watchdog)
+        _watch(metrics, switch, journal, watchdog, live)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
-
-
-def _tools(
-    environment: Environment,
-    database: Database,
-    clock: Clock,
-    log: LogWriter,
-    metrics: Metrics,
-    authenticator: Authenticator,
-    peers: Peers,
-    switch: Switch,
-) -> Tools:
-    """What the control plane works with."""
-
-    def peer_of(request: HTTPConnection) -> str:
-        return peers.address(request.scope.get("client"), request.headers.raw)
-
-    def is_secure(request: HTTPConnection) -> bool:
-        if request.url.scheme == "https":
-            return True
-        client = request.scope.get("client")
-        forwarded = request.headers.get("x-forwarded-proto", "")
-        return forwarded == "https" and client is not None and peers.is_trusted(client[0])
-
-    return Tools(
-        database=database,
-        clock=clock,
-        log=log,
-        metrics=metrics,
-        access=Access(
-            database,
-            clock,
-            authenticator,
-            peer_of=peer_of,
-            is_trusted_proxy=peers.is_trusted,
-            admin_token=environment.admin,
-        ),
-        authenticator=authenticator,
-        in_force=lambda: switch.in_force,
-        is_secure=is_secure,
-        families=FAMILIES,
-    )
 
 
 async def _open_people(
@@ -276,9 +234,10 @@ def _failing(app: GatewayApp, states: States, accounts: Shared | Alone) -> list[
     return failing
 
 
-def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog) -> None:
+def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog, live: LiveFeed) -> None:
     metrics.watch("headgate_in_flight", "Requests being served.", lambda: switch.pipeline.in_flight)
     metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: switch.streams_open)
+    metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
     metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
     metrics.watch(
         "headgate_journal_oldest_seconds",

@@ -45,6 +45,11 @@ class Switch:
         return f"Switch({self.pipeline!r}, before={len(self._before)})"
 
     @property
+    def parts(self) -> Parts:
+        """What the pipeline in force is made of."""
+        return self._parts
+
+    @property
     def configuration(self) -> Configuration:
         """What is in force."""
         return self._parts.configuration

@@ -1,4 +1,4 @@
-"""What metrics and log are told of a request that has ended."""
+"""What metrics, log and the live feed are told of a request that has ended."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class Moments(Protocol):
 
 def report(desk: Desk, principal: Principal, record: Record, started_s: float, moments: Moments | None) -> None:
     """Tell them. ``moments``: those of the call; None where nothing was sent for the request."""
+    desk.live.finish(principal, record)
     ended_s = desk.clock.monotonic_s()
     metrics = desk.metrics
     # Every attempt but the last is void, so the last one's figures are the sums.

@@ -22,6 +22,7 @@ from app.store.engines import (
     sqlite_engine,
 )
 from app.store.errors import DatabaseUnavailable
+from app.store.zones import INFO, ZonesAsked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -64,7 +65,7 @@ def is_unavailable(error: Exception) -> bool:
 class Database:
     """Opened once per process. Its repr, errors and logs never hold credentials."""
 
-    __slots__ = ("_address", "_late", "_reader", "_write_lock", "_writer", "dialect")
+    __slots__ = ("_address", "_late", "_reader", "_write_lock", "_writer", "dialect", "zones")
 
     def __init__(self, address: SQLiteAddress | PostgresAddress, writer: AsyncEngine, reader: AsyncEngine) -> None:
         self._address = address
@@ -72,6 +73,7 @@ class Database:
         self._reader = reader
         self._write_lock = asyncio.Lock()
         self._late: set[asyncio.Future[Any]] = set()
+        self.zones = ZonesAsked()
         self.dialect: Literal["sqlite", "postgresql"] = "sqlite" if isinstance(address, SQLiteAddress) else "postgresql"
 
     def __repr__(self) -> str:
@@ -126,13 +128,13 @@ class Database:
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A reading transaction; on SQLite one snapshot, on PostgreSQL READ COMMITTED.
+        """A reading transaction: one snapshot, in which every statement sees the same moment.
 
         Whatever the database refuses to read (a table that a restore has taken away, a damaged page) is for
         its readers as if it did not answer: DatabaseUnavailable.
         """
         try:
-            async with self._begun(self._reader) as connection:
+            async with self._begun(self._reader, reads=True) as connection:
                 yield connection
         except exc.SQLAlchemyError as error:
             raise DatabaseUnavailable(reason_of(error)) from error
@@ -229,8 +231,12 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def _begun(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async def _begun(self, engine: AsyncEngine, *, reads: bool = False) -> AsyncIterator[AsyncConnection]:
         async with self._checkout(engine) as connection:
+            if reads:
+                connection.info[INFO] = self.zones
+                if self.dialect == "postgresql":
+                    await connection.execution_options(isolation_level="REPEATABLE READ")
             try:
                 async with connection.begin():
                     yield connection

@@ -19,6 +19,8 @@ StoreError
 ├── NoSuchPrice
 ├── TooManyPrices
 ├── NoSuchToken            of those for the control plane
+├── NoSuchAlertRule
+├── TooManyAlertRules
 ├── NoSuchProcess
 └── ProcessRuns            it would be wrong to take it for lost
 """
@@ -99,6 +101,14 @@ class TooManyPrices(StoreError):
 
 
 class NoSuchToken(StoreError):
+    pass
+
+
+class NoSuchAlertRule(StoreError):
+    pass
+
+
+class TooManyAlertRules(StoreError):
     pass
 
 

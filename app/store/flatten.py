@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 from app.core.records import Entry
+from app.store.tables import ROLLUP_SUMS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from app.core.records import BudgetWindow, OwnedObject, Record
 
@@ -26,13 +27,16 @@ TEXT_CHARS_MAX = 512
 FAILED = frozenset({"failed", "interrupted"})
 """Outcomes without an answer that the client did not choose: ``incomplete`` has one, ``cancelled`` chose."""
 
+SUMS = len(ROLLUP_SUMS)
+
 _encode = msgspec.json.Encoder().encode
 
 
 class Adjust(msgspec.Struct, frozen=True):
     """A correction of an attempt, counted where its primary entry is. ``entry`` holds the differences;
     ``unpriced`` is what the correction changes of that count: -1 where it gives a price to an attempt
-    without one, 1 where it takes away the certainty of the one there was.
+    without one, 1 where it takes away the certainty of the one there was. ``estimated_nanousd`` is what it
+    changes of the money of estimates.
     """
 
     request_id: str
@@ -42,6 +46,7 @@ class Adjust(msgspec.Struct, frozen=True):
     ended_at_ms: int
     entry: Entry
     unpriced: int
+    estimated_nanousd: int
 
 
 def _clean(text: str | None) -> str | None:
@@ -96,6 +101,7 @@ def record_row(record: Record) -> Row:
         int(record.suspect),
         _json(record.decision),
         windows_text(record.budgets),
+        record.own_us,
     )
 
 
@@ -175,20 +181,53 @@ def rollup_rows(
         key = (record.quarter_ms, record.team_id, record.key_id, _clean(record.model), record.upstream)
         row = sums.get(key)
         if row is None:
-            row = sums[key] = [0] * 11
+            row = sums[key] = [0] * SUMS
         row[0] += 1
         row[1] += record.outcome in FAILED
         row[8] += record.saved_nanousd
     for record, entry in entries:
         row = _add(sums, record, entry)
         row[9] += entry.cost_nanousd is None
-        row[10] += entry.kind == "estimate"
+        if entry.kind == "estimate":
+            row[10] += 1
+            row[11] += entry.cost_nanousd or 0
     for adjust in adjusts:
         row = _add(sums, adjust, adjust.entry)
         row[9] += adjust.unpriced
         # Two make one: the estimate is none any more.
         row[10] -= adjust.entry.reason == "exact"
+        row[11] += adjust.estimated_nanousd
     return [(*key, *sums[key]) for key in sorted(sums)]
+
+
+def tagged_rows(
+    records: Iterable[Record],
+    entries: Iterable[tuple[Record, Entry]],
+    adjusts: Iterable[Adjust],
+    tags: Mapping[str, Mapping[str, str]],
+) -> list[tuple[str, str, Row]]:
+    """What the same adds to the sums by tag: the name, the value, and a row of ``rollups`` for each request with
+    tags; ``tags`` are those of each request, by its id.
+    """
+    mine: dict[str, tuple[list[Record], list[tuple[Record, Entry]], list[Adjust]]] = {}
+
+    def of(request_id: str) -> tuple[list[Record], list[tuple[Record, Entry]], list[Adjust]] | None:
+        return mine.setdefault(request_id, ([], [], [])) if tags.get(request_id) else None
+
+    for record in records:
+        if (its := of(record.request_id)) is not None:
+            its[0].append(record)
+    for record, entry in entries:
+        if (its := of(record.request_id)) is not None:
+            its[1].append((record, entry))
+    for adjust in adjusts:
+        if (its := of(adjust.request_id)) is not None:
+            its[2].append(adjust)
+    rows: list[tuple[str, str, Row]] = []
+    for request_id, its in mine.items():
+        for row in rollup_rows(*its):
+            rows += [(name, value, row) for name, value in tags[request_id].items()]
+    return rows
 
 
 def _add(sums: dict[tuple[str | int | None, ...], list[int]], place: Record | Adjust, entry: Entry) -> list[int]:
@@ -196,7 +235,7 @@ def _add(sums: dict[tuple[str | int | None, ...], list[int]], place: Record | Ad
     key = (place.quarter_ms, place.team_id, place.key_id, _clean(entry.model), entry.upstream)
     row = sums.get(key)
     if row is None:
-        row = sums[key] = [0] * 11
+        row = sums[key] = [0] * SUMS
     usage = entry.usage
     row[2] += usage.input_tokens
     row[3] += usage.cached_tokens

@@ -18,9 +18,11 @@ from app.core.records import BudgetWindow, Entry
 from app.core.usage import NOTHING_USED, Usage
 from app.store import statements
 from app.store.budgets import Posting, count_money
-from app.store.flatten import Adjust, Row, entry_row, last_uses, rollup_rows
+from app.store.flatten import Adjust, Row, entry_row, last_uses
+from app.store.folds import add_sums
 from app.store.steps import Ask, Steps
 from app.store.tables import entries
+from app.store.timings import timing_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,9 +77,10 @@ def post(given: Given) -> Steps[Written]:
         adjusts = yield from _adjusts(given)
         asked = [(record.request_id,) for record in given.records]
         estimated = {row[0] for row in (yield Ask(statements.ESTIMATED_REQUESTS, asked))}
-    sums = rollup_rows(given.new_records, given.new_entries, [adjust for _, adjust in adjusts])
-    if sums:
-        yield Ask(statements.ROLLUPS, sums)
+    yield from add_sums(given.new_records, given.new_entries, [adjust for _, adjust in adjusts])
+    timed = timing_rows(given.new_records)
+    if timed:
+        yield Ask(statements.TIMINGS, timed)
     uses = last_uses(given.new_records)
     if uses:
         yield Ask(statements.SECRET_USES, uses)
@@ -141,9 +144,9 @@ def exact_adjust(rows: Sequence[Mapping[str, Any]], record: Record, exact: Entry
     for row in rows:
         used = used.plus(Usage(*(row[name] for name in _UNITS)))
     cost = exact.cost_nanousd
+    spent = sum(row["cost_nanousd"] or 0 for row in rows)
     lower = upper = None
     if cost is not None:
-        spent = sum(row["cost_nanousd"] or 0 for row in rows)
         lower = cost - sum(_or_cost(row, "cost_lower_nanousd") for row in rows)
         upper = cost - sum(_or_cost(row, "cost_upper_nanousd") for row in rows)
         cost -= spent
@@ -168,6 +171,8 @@ def exact_adjust(rows: Sequence[Mapping[str, Any]], record: Record, exact: Entry
             reason=EXACT,
         ),
         unpriced=_is_unpriced(rows, cost) - is_unpriced(rows),
+        # Whatever it has cost by now was an estimate's.
+        estimated_nanousd=-spent,
     )
 
 

@@ -5,14 +5,13 @@ What ``prune`` has taken away is left out: rollups of before, and budgets whose 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import (
     ColumnElement,
     Select,
     and_,
-    case,
     cast,
     exists,
     func,
@@ -24,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from app.store.flatten import FAILED
+from app.store.bill import counted, of_corrections
 from app.store.posting import EXACT
 from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, budgets, entries, meta, poison, records, rollups
 
@@ -172,88 +171,24 @@ async def _offenders(connection: AsyncConnection, asked: Select[str]) -> tuple[i
     return (rows[0].total if rows else 0), [row.request_id for row in rows]
 
 
-def _zeros(values: dict[str, ColumnElement[int]]) -> list[ColumnElement[Any]]:
-    """A column for each sum of a rollup: those given, taken away, and 0 for the rest."""
-    return [
-        (-values[name]).label(name) if name in values else literal_column("0", INT).label(name) for name in ROLLUP_SUMS
-    ]
-
-
-def _is(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return case((condition, 1), else_=0)
-
-
-def _of_corrections() -> Select[Any]:
-    """What the corrections of each attempt have changed of ``unpriced``, together, by the key of its rollup.
-
-    The same as ``posting.is_unpriced`` says, as a difference to the primary entry alone.
-    """
-    of_exact = and_(entries.c.reason == EXACT, entries.c.cost_nanousd.is_(None))
-    corrections = (
-        select(
-            entries.c.attempt_id,
-            func.max(_is(entries.c.reason == EXACT)).label("exact"),
-            func.max(_is(of_exact)).label("exact_unpriced"),
-            func.max(_is(and_(entries.c.reason != EXACT, entries.c.cost_nanousd.is_not(None)))).label("repriced"),
-        )
-        .where(entries.c.kind == "adjust")
-        .group_by(entries.c.attempt_id)
-        .subquery()
-    )
-    there = corrections.c
-    before = _is(entries.c.cost_nanousd.is_(None))
-    after = case((there.repriced == 1, 0), (there.exact == 1, there.exact_unpriced), else_=before)
-    changed: ColumnElement[int] = after - before
-    return (
-        select(*[entries.c[name] for name in ROLLUP_KEY], *_zeros({"unpriced": changed}))
-        .select_from(entries)
-        .join(corrections, there.attempt_id == entries.c.attempt_id)
-        .where(entries.c.kind != "adjust")
-    )
-
-
 async def _uncertain(connection: AsyncConnection) -> tuple[int, int]:
     """How many attempts have no price, and of how many nothing exact is known."""
-    changed = _of_corrections().subquery()
+    changed = of_corrections().subquery()
     corrected = (
         await connection.execute(select(func.coalesce(cast(func.sum(changed.c.unpriced), INT), 0)))
     ).scalar_one()
     unpriced = await _count(connection, entries, entries.c.kind != "adjust", entries.c.cost_nanousd.is_(None))
     estimated = await _count(connection, entries, entries.c.kind == "estimate")
     exact = await _count(connection, entries, entries.c.kind == "adjust", entries.c.reason == EXACT)
-    # What is summed was taken away from the rollups, so its sign is the other one.
-    return unpriced - corrected, estimated - exact
+    return unpriced + corrected, estimated - exact
 
 
 async def _differences(connection: AsyncConnection) -> tuple[int, list[Difference]]:
     """Rollups with the sums of their rows taken away: what is left, by key, should be nothing."""
     of_rollups = select(*[rollups.c[name] for name in (*ROLLUP_KEY, *ROLLUP_SUMS)])
-    of_records = select(
-        *[records.c[name] for name in ROLLUP_KEY],
-        *_zeros(
-            {
-                "requests": literal_column("1", INT),
-                "failed": _is(records.c.outcome.in_(sorted(FAILED))),
-                "saved_nanousd": records.c.saved_nanousd,
-            }
-        ),
-    )
-    of_entries = select(
-        *[entries.c[name] for name in ROLLUP_KEY],
-        *_zeros(
-            {
-                "input_tokens": entries.c.input_tokens,
-                "cached_tokens": entries.c.cached_tokens,
-                "cache_write_tokens": entries.c.cache_write_tokens,
-                "output_tokens": entries.c.output_tokens,
-                "reasoning_tokens": entries.c.reasoning_tokens,
-                "cost_nanousd": func.coalesce(entries.c.cost_nanousd, 0),
-                "unpriced": _is(and_(entries.c.kind != "adjust", entries.c.cost_nanousd.is_(None))),
-                "estimated": case((entries.c.kind == "estimate", 1), (_is_exact_adjust(), -1), else_=0),
-            }
-        ),
-    )
-    rows = union_all(of_rollups, of_records, of_entries, _of_corrections()).subquery()
+    bill = counted()
+    taken_away = select(*[bill.c[name] for name in ROLLUP_KEY], *[(-bill.c[name]).label(name) for name in ROLLUP_SUMS])
+    rows = union_all(of_rollups, taken_away).subquery()
     sums = [cast(func.sum(rows.c[name]), INT) for name in ROLLUP_SUMS]
     asked = (
         select(
@@ -276,10 +211,6 @@ async def _differences(connection: AsyncConnection) -> tuple[int, list[Differenc
         for row in found
     ]
     return (found[0]["total"] if found else 0), differences
-
-
-def _is_exact_adjust() -> ColumnElement[bool]:
-    return and_(entries.c.kind == "adjust", entries.c.reason == EXACT)
 
 
 async def _budget_differences(connection: AsyncConnection) -> tuple[int, list[BudgetDifference]]:

@@ -108,13 +108,13 @@ class RecordView(msgspec.Struct, frozen=True):
 async def find_record(connection: AsyncConnection, request_id: str) -> RecordView | None:
     """The record of one request, or None."""
     row = (await connection.execute(select(records).where(records.c.request_id == request_id))).mappings().one_or_none()
-    return None if row is None else (await _with_entries(connection, [row]))[0]
+    return None if row is None else (await with_entries(connection, [row]))[0]
 
 
 async def find_records_of_response(connection: AsyncConnection, response_id: str) -> list[RecordView]:
     """The records that name this response, oldest first."""
     asked = select(records).where(records.c.response_id == response_id).order_by(records.c.admitted_at_ms)
-    return await _with_entries(connection, (await connection.execute(asked)).mappings().all())
+    return await with_entries(connection, (await connection.execute(asked)).mappings().all())
 
 
 async def recent_records(
@@ -131,7 +131,7 @@ async def recent_records(
     if key_id is not None:
         asked = asked.where(records.c.key_id == key_id)
     found = await connection.execute(asked.limit(min(limit, RECENT_RECORDS_MAX)))
-    return await _with_entries(connection, found.mappings().all())
+    return await with_entries(connection, found.mappings().all())
 
 
 async def count_records(connection: AsyncConnection) -> int:
@@ -141,7 +141,8 @@ async def count_records(connection: AsyncConnection) -> int:
     return number
 
 
-async def _with_entries(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[RecordView]:
+async def with_entries(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[RecordView]:
+    """Rows of ``records``, each with its entries."""
     asked = (
         select(entries)
         .where(entries.c.request_id.in_([row["request_id"] for row in rows]))

@@ -20,7 +20,8 @@ from app.core.records import BudgetWindow, Entry
 from app.core.usage import NOTHING_USED, Usage
 from app.store import statements
 from app.store.budgets import Posting, count_money
-from app.store.flatten import Adjust, entry_row, rollup_rows
+from app.store.flatten import Adjust, entry_row
+from app.store.folds import add_sums
 from app.store.posting import EXACT, is_unpriced
 from app.store.steps import Ask, Steps, run_on
 from app.store.tables import entries, records
@@ -192,7 +193,7 @@ def _batch(
     new = {row[0] for row in inserted}
     adjusts = [adjust for adjust in adjusts if adjust.entry.attempt_id in new]
     if adjusts:
-        yield Ask(statements.ROLLUPS, rollup_rows((), (), adjusts))
+        yield from add_sums((), (), adjusts)
         postings = [
             Posting(adjust, corrections[adjust.entry.attempt_id].windows, adjust.entry.cost_nanousd or 0)
             for adjust in adjusts
@@ -269,4 +270,5 @@ def _adjust(rows: Sequence[Mapping[str, Any]], asked: Unpriced, found: Found, no
         ended_at_ms=now_ms,
         entry=entry,
         unpriced=-is_unpriced(rows),
+        estimated_nanousd=(entry.cost_nanousd or 0) if _newest(rows)["kind"] == "estimate" else 0,
     )

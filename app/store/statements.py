@@ -32,7 +32,7 @@ from app.store import tables
 from app.store.steps import Statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from sqlalchemy import Column, Select, Table
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -92,10 +92,11 @@ def _new(table: Table, *returned: Column[Any]) -> Statement:
     return _insert(table, finish)
 
 
-def _added_to_rollups(insert: AnyInsert) -> Insert:
-    return insert.on_conflict_do_update(
-        index_elements=list(tables.ROLLUP_KEY),
-        set_={name: tables.rollups.c[name] + insert.excluded[name] for name in tables.ROLLUP_SUMS},
+def _adding(table: Table, key: Sequence[str]) -> Callable[[AnyInsert], Insert]:
+    """Adds the other columns to those of a row that is there."""
+    return lambda insert: insert.on_conflict_do_update(
+        index_elements=list(key),
+        set_={each.name: each + insert.excluded[each.name] for each in table.columns if each.name not in key},
     )
 
 
@@ -160,7 +161,10 @@ RECORDS = _new(tables.records, _records.request_id)
 ENTRIES = _new(tables.entries, _entries.attempt_id, _entries.reason, _entries.number)
 OBJECTS = _new(tables.objects)
 POISON = _new(tables.poison)
-ROLLUPS = _insert(tables.rollups, _added_to_rollups)
+ROLLUPS = _insert(tables.rollups, _adding(tables.rollups, tables.ROLLUP_KEY))
+SUMS = _insert(tables.sums, _adding(tables.sums, tables.SUMS_KEY))
+TIMINGS = _insert(tables.timings, _adding(tables.timings, tables.TIMINGS_KEY))
+TAG_VALUES = _new(tables.tag_values)
 SECRET_USES = _insert(tables.secret_uses, _later_of_secret_uses)
 """When secrets were last used: whatever is later stays."""
 
@@ -177,6 +181,27 @@ ESTIMATES_LOCKED = _of_ids(
 )
 """Which of these attempts have an estimate as their primary entry. Until the transaction ends nobody else
 corrects one of them."""
+
+_folds = tables.folds.c
+FOLDS_HELD = _of_one(
+    lambda _dialect: (
+        select(_folds.id, _folds.period, _folds.zone, _folds.until_ms, _folds.tags_from_ms)
+        .order_by(_folds.id)
+        .with_for_update(read=True)
+    ),
+    (),
+)
+"""The folds. Until the transaction ends nobody moves them on: SQLite has one writer anyway."""
+
+TAG_VALUES_OF = _of_one(
+    lambda _dialect: select(*tables.tag_values.columns).where(tables.tag_values.c.month == _int("month")), ("month",)
+)
+TAG_VALUES_LOCKED = Statement(
+    sqlite={1: "SELECT 1"}, postgres="SELECT pg_advisory_xact_lock(7521983760418375777)", arrays=False
+)
+"""Any number that is ours. SQLite has one writer anyway."""
+
+TAGS_OF_RECORDS = _of_ids(select(_records.request_id, _records.tags), _records.request_id)
 
 ENTRIES_OF_ATTEMPTS = _of_ids(select(*tables.entries.columns), _entries.attempt_id)
 

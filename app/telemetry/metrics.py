@@ -92,6 +92,12 @@ class Metrics:
             ("mode",),
             registry=registry,
         )
+        self.alert_deliveries = Counter(
+            "headgate_alert_deliveries_total",
+            "Tries to send a message of an alert, by what came of them.",
+            ("target", "result"),
+            registry=registry,
+        )
         self.degraded = Gauge(
             "headgate_degraded", "1 while a dependency does not answer.", ("dependency",), registry=registry
         )

@@ -69,7 +69,7 @@ async def _session(tools: Tools, caller: Caller) -> dict[str, Any]:
         "csrf": None if caller.session is None else caller.session.csrf,
         "expires_at": None if caller.session is None else iso_time(caller.session.expires_at_ms),
         "version": __version__,
-        "sso": False,
+        "sso": tools.sso is not None,
     }
 
 

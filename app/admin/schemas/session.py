@@ -48,6 +48,10 @@ class Session(Answer):
     sso: bool
 
 
+class Provider(Answer):
+    enabled: bool
+
+
 class TokenMade(Body):
     name: Name
     role: Literal["admin", "viewer", "lead"]

@@ -1,16 +1,31 @@
 """The schema, once, for SQLite and PostgreSQL: a change needs a migration (``migrations/versions``)."""
 
+from app.store.tables.alerts import (
+    alert_blocks,
+    alert_deliveries,
+    alert_rules,
+    alert_states,
+    leases,
+    upstream_sights,
+)
 from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, entries, objects, poison, records, refusals, rollups
 from app.store.tables.columns import INT, metadata
 from app.store.tables.control import audit, colors, prices, secret_uses, sessions
 from app.store.tables.holding import budgets, cache_clears, epoch, marks, meta, processes, tag_epochs
 from app.store.tables.people import admin_tokens, change_counter, keys, limits, secrets, teams
+from app.store.tables.sums import SUMS_KEY, TIMINGS_KEY, folds, sums, tag_values, timings
 
 __all__ = [
     "INT",
     "ROLLUP_KEY",
     "ROLLUP_SUMS",
+    "SUMS_KEY",
+    "TIMINGS_KEY",
     "admin_tokens",
+    "alert_blocks",
+    "alert_deliveries",
+    "alert_rules",
+    "alert_states",
     "audit",
     "budgets",
     "cache_clears",
@@ -18,7 +33,9 @@ __all__ = [
     "colors",
     "entries",
     "epoch",
+    "folds",
     "keys",
+    "leases",
     "limits",
     "marks",
     "meta",
@@ -33,6 +50,10 @@ __all__ = [
     "secret_uses",
     "secrets",
     "sessions",
+    "sums",
     "tag_epochs",
+    "tag_values",
     "teams",
+    "timings",
+    "upstream_sights",
 ]

@@ -39,6 +39,7 @@ records = Table(
     text_column("decision"),
     # JSON: [[budget id, first millisecond of the window], …], fixed at admission.
     Column("budgets", Text(), nullable=False, server_default=text("'[]'")),
+    int_column("own_us", null=True),
     PrimaryKeyConstraint("request_id"),
     Index(None, "admitted_at_ms"),
     Index(None, "team_id", "admitted_at_ms"),
@@ -110,6 +111,7 @@ rollups = Table(
     int_column("saved_nanousd"),
     int_column("unpriced"),
     int_column("estimated"),
+    units_column("estimated_nanousd"),
     PrimaryKeyConstraint("quarter_ms", "team_id", "key_id", "model", "upstream"),
     # A budget that is new looks for what its owner has spent, all of it for one that has no end.
     Index(None, "team_id", "quarter_ms"),

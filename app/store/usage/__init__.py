@@ -1,6 +1,6 @@
 """What was used and what it cost: the one query behind every report."""
 
-from app.store.usage.periods import PERIODS
+from app.store.periods import PERIODS
 from app.store.usage.query import usage
 from app.store.usage.shape import MEMBERS, UsageFilter, UsageReport, UsageRow, UsageSums, is_dimension
 

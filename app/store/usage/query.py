@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, and_, cast, func, literal, select
+from sqlalchemy import select
 
-from app.store.tables import INT, ROLLUP_SUMS, keys, rollups, teams
-from app.store.usage.periods import DAY_MS, HOUR_MS, hour_text, offset_parts, text_of_day
+from app.store.folding import list_folds
+from app.store.periods import offset_parts
+from app.store.tables import ROLLUP_SUMS, keys, teams
+from app.store.usage.groups import Groups, take_in
+from app.store.usage.plan import Asked, name_of_zone, phase_of, pieces_of
+from app.store.usage.selects import COLUMNS, filtered_columns, select_sums
 from app.store.usage.shape import Grouping, UsageFilter, UsageReport, UsageRow, UsageSums, grouping_of
+from app.store.usage.tagged import usage_by_tag
+from app.store.zones import note_zone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Sequence
     from datetime import tzinfo
 
-    from sqlalchemy import FromClause, Select, Table
+    from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 EVERYTHING = UsageFilter()
-COLUMNS = {"team": "team_id", "key": "key_id", "model": "model", "upstream": "upstream"}
 IDS_AT_ONCE = 500
 
 
@@ -34,96 +39,52 @@ async def usage(
 ) -> UsageReport:
     """Usage admitted from ``start_ms`` up to, not including, ``end_ms`` (both in whole quarters of an
     hour), grouped and ordered by ``by``: team, key, model, upstream, at most one ``tag.NAME`` and at most one of
-    hour, day, week (by its Monday) and month of ``time_zone``.
+    hour, day, week (by its Monday) and month of ``time_zone``. To be asked inside of ``Database.read()``, where all
+    that it reads is of one moment.
 
     Raises ValueError where it cannot be grouped or filtered so.
     """
     grouping = grouping_of(by)
+    columns = {COLUMNS[name] for name in grouping.members} | filtered_columns(only)
+    asked = Asked(start_ms, end_ms, grouping.period, time_zone, columns)
+    _note_zone(connection, asked)
+    folds = await list_folds(connection)
+    groups: Groups = {}
     if grouping.tag is not None or only.tags or only.not_tags:
-        raise ValueError("usage by tag is not there yet")
-    sums: dict[tuple[Any, ...], list[int]] = {}
-    parts = offset_parts(start_ms, end_ms, time_zone) if grouping.period else [(start_ms, end_ms, 0)]
-    for part_start_ms, part_end_ms, offset_ms in parts:
-        asked = _of_quarters(grouping, part_start_ms, part_end_ms, offset_ms).where(*conditions(rollups, only))
-        text = _texts(grouping, offset_ms)
-        _add(sums, (await connection.execute(asked)).all(), len(grouping.by), text)
-    return await _report(connection, grouping, sums)
+        groups = await usage_by_tag(connection, grouping, asked, only, folds)
+    else:
+        width = (grouping.period is not None) + len(grouping.members)
+        for piece in pieces_of(asked, folds):
+            rows = (await connection.execute(select_sums(piece, grouping.members, only))).all()
+            take_in(groups, rows, width, piece.text if piece.period is not None else None)
+    return await _report(connection, grouping, groups)
 
 
-def conditions(table: Table | FromClause, only: UsageFilter) -> list[ColumnElement[bool]]:
-    """What ``only`` says of the columns of sums."""
-    found: list[ColumnElement[bool]] = []
-    for name, any_of, none_of in (
-        ("team_id", only.team_ids, only.not_team_ids),
-        ("key_id", only.key_ids, only.not_key_ids),
-        ("model", only.models, only.not_models),
-        ("upstream", only.upstreams, only.not_upstreams),
-    ):
-        if any_of:
-            found.append(table.c[name].in_(any_of))
-        if none_of:
-            found.append(table.c[name].not_in(none_of))
-    return found
+def _note_zone(connection: AsyncConnection, asked: Asked) -> None:
+    """Sums by the days, or hours, of this zone are wanted."""
+    if asked.period == "hour":
+        for _, _, offset_ms in offset_parts(asked.start_ms, asked.end_ms, asked.time_zone):
+            note_zone(connection, "hour", str(phase_of(offset_ms)))
+    elif asked.period is not None:
+        name = name_of_zone(asked.time_zone)
+        if name is not None:
+            note_zone(connection, "day", name)
 
 
-def _of_quarters(grouping: Grouping, start_ms: int, end_ms: int, offset_ms: int) -> Select[Any]:
-    """Sums of the quarters in a span of one offset from UTC: the columns of the group in its order, then sums."""
-    groups: list[ColumnElement[Any]] = []
-    if grouping.period is not None:
-        # Written into the text as numbers: PostgreSQL takes two parameters for two expressions.
-        length = literal(HOUR_MS if grouping.period == "hour" else DAY_MS, INT, literal_execute=True)
-        local = rollups.c.quarter_ms + literal(offset_ms, INT, literal_execute=True)
-        groups.append(cast((local - local % length) / length, INT))
-    groups += [rollups.c[COLUMNS[name]] for name in grouping.members]
-    sums = [cast(func.sum(rollups.c[name]), INT) for name in ROLLUP_SUMS]
-    in_span = and_(rollups.c.quarter_ms >= start_ms, rollups.c.quarter_ms < end_ms)
-    # Without groups SQL would return one row of nothing where there is nothing.
-    return select(*groups, *sums).where(in_span).group_by(*groups).having(func.count() > 0)
-
-
-def _texts(grouping: Grouping, offset_ms: int) -> Callable[[int], str] | None:
-    if grouping.period is None:
-        return None
-    period = grouping.period
-    return lambda number: hour_text(number, offset_ms) if period == "hour" else text_of_day(period, number)
-
-
-def _add(
-    sums: dict[tuple[Any, ...], list[int]],
-    rows: Iterable[Sequence[Any]],
-    groups: int,
-    text: Callable[[int], str] | None,
-) -> None:
-    texts: dict[int, str] = {}
-    for row in rows:
-        key = tuple(row[:groups])
-        if text is not None:
-            number = key[0]
-            if number not in texts:
-                texts[number] = text(number)
-            key = (texts[number], *key[1:])
-        kept = sums.get(key)
-        if kept is None:
-            sums[key] = list(row[groups:])
-        else:
-            for position, value in enumerate(row[groups:]):
-                kept[position] += value
-
-
-async def _report(
-    connection: AsyncConnection, grouping: Grouping, sums: dict[tuple[Any, ...], list[int]]
-) -> UsageReport:
+async def _report(connection: AsyncConnection, grouping: Grouping, groups: Groups) -> UsageReport:
     """The sums under the names that people know, in the order of these."""
-    inner = ((grouping.period,) if grouping.period else ()) + grouping.members
+    inner = [*([grouping.period] if grouping.period is not None else []), *grouping.members]
+    if grouping.tag is not None:
+        inner.append(f"tag.{grouping.tag}")
     places = [inner.index(name) for name in grouping.by]
     names: dict[str, dict[str, str]] = {}
     for dimension, table in (("team", teams), ("key", keys)):
         if dimension in inner:
             place = inner.index(dimension)
-            names[dimension] = await _names(connection, table, {key[place] for key in sums})
+            names[dimension] = await _names(connection, table, {key[place] for key in groups})
     total = [0] * len(ROLLUP_SUMS)
-    rows: list[tuple[tuple[Any, ...], UsageRow]] = []
-    for key, values in sums.items():
+    rows: list[tuple[tuple[str, ...], UsageRow]] = []
+    for key, values in groups.items():
         group: dict[str, str] = {}
         ids: dict[str, str] = {}
         for name, place in zip(grouping.by, places, strict=True):
@@ -135,6 +96,7 @@ async def _report(
         for position, value in enumerate(values):
             total[position] += value
         row = UsageRow(*values, group=group, team_id=ids.get("team_id"), key_id=ids.get("key_id"))
+        # Ids too: two teams may each have a key of one name.
         rows.append(((*group.values(), *ids.values()), row))
     rows.sort(key=lambda each: each[0])
     return UsageReport([row for _, row in rows], UsageSums(*total))

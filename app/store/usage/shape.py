@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.store.usage.periods import PERIODS
+from app.store.periods import PERIODS
+from app.store.tag_values import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,3 +104,33 @@ def grouping_of(by: Sequence[str]) -> Grouping:
         members=tuple(name for name in by if name in MEMBERS),
         tag=tags[0].removeprefix(TAG) if tags else None,
     )
+
+
+class TagFilter(msgspec.Struct, frozen=True):
+    """Which values of a tag: of ``any_of`` (None: whichever) and not of ``none_of``; "" is no value."""
+
+    name: str
+    any_of: frozenset[str] | None
+    none_of: frozenset[str]
+
+    def lets(self, value: str) -> bool:
+        return (self.any_of is None or value in self.any_of) and value not in self.none_of
+
+    @property
+    def named(self) -> frozenset[str]:
+        """The values that it tells apart."""
+        return ((self.any_of or frozenset()) | self.none_of) - {"", OTHER}
+
+
+def tag_filters(only: UsageFilter) -> list[TagFilter]:
+    """One for each name."""
+    names = dict.fromkeys(name for name, _ in (*only.tags, *only.not_tags))
+    filters = []
+    for name in names:
+        any_of: frozenset[str] | None = None
+        for tag, values in only.tags:
+            if tag == name:
+                any_of = frozenset(values) if any_of is None else any_of & frozenset(values)
+        none_of = frozenset(value for tag, values in only.not_tags if tag == name for value in values)
+        filters.append(TagFilter(name, any_of, none_of))
+    return filters

@@ -254,8 +254,11 @@ async def test_postgresql_comes_back_after_a_restart_and_a_freeze_is_bounded(own
 
     async with database.read() as connection:
         commits = (await connection.execute(text("SHOW synchronous_commit"))).scalar()
-        isolation = (await connection.execute(text("SHOW transaction_isolation"))).scalar()
-    assert (commits, isolation) == ("on", "read committed")
+        reading = (await connection.execute(text("SHOW transaction_isolation"))).scalar()
+    async with database.transaction() as connection:
+        writing = (await connection.execute(text("SHOW transaction_isolation"))).scalar()
+    # What is read is of one moment; a batch that waited has to see what it waited for.
+    assert (commits, reading, writing) == ("on", "repeatable read", "read committed")
 
     own_server.stop(immediate=True)
     with pytest.raises(DatabaseUnavailable):

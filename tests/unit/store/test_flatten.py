@@ -65,4 +65,5 @@ def test_rollups_are_the_sums_of_their_rows_in_the_order_of_their_keys():
         assert row["cost_nanousd"] == sum(e.cost_nanousd or 0 for e in of_entries)
         assert row["unpriced"] == sum(e.cost_nanousd is None for e in of_entries)
         assert row["estimated"] == len(of_entries)
+        assert row["estimated_nanousd"] == row["cost_nanousd"]
     assert rollup_rows([], []) == []

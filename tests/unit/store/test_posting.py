@@ -59,7 +59,8 @@ def test_with_the_correction_the_sum_is_what_is_known_exactly(seed):
     (before_key,) = [row[: len(ROLLUP_KEY)] for row in rollup_rows((), [(record, estimate)])]
     (after,) = rollup_rows((), (), [adjust])
     assert after[: len(ROLLUP_KEY)] == before_key
-    assert (after[-1], after[-2]) == (-1, adjust.unpriced)
+    assert after[-3:] == (adjust.unpriced, -1, adjust.estimated_nanousd)
+    assert adjust.estimated_nanousd == -sum(row["cost_nanousd"] or 0 for row in rows)
 
 
 def test_what_a_correction_adds_takes_the_estimate_out_of_the_rollup():
@@ -68,6 +69,7 @@ def test_what_a_correction_adds_takes_the_estimate_out_of_the_rollup():
     (row,) = rollup_rows([record], [(record, record.entries[0])], [adjust])
     sums = dict(zip([column.name for column in rollups.columns], row, strict=True))
     assert (sums["requests"], sums["cost_nanousd"], sums["unpriced"], sums["estimated"]) == (1, 5, 0, 0)
+    assert sums["estimated_nanousd"] == 0
 
 
 def line(kind, cost, reason=""):

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.core.clock import QUARTER_MS
-from app.store.usage.periods import offset_ms_of, offset_parts
+from app.store.periods import offset_ms_of, offset_parts
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "Australia/Lord_Howe", "Asia/Kathmandu", "UTC"])

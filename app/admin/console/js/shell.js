@@ -43,7 +43,7 @@ export class Shell {
     this.main = h('main.main', { id: 'main', tabindex: -1 });
     this.topbar = h('header.topbar', this.#brand(), this.#themeButton(),
       h('button.button.is-plain.is-icon', { 'aria-label': 'Menu', onclick: () => this.#openMenu() }, icon('menu', { size: 18 })));
-    put(root, h('div.shell', this.topbar, this.#side(), this.main));
+    put(root, h('div.shell', this.topbar, this.#side('header.side'), this.main));
     this.router = new Router((state, how) => this.#show(state, how));
     this.#show(this.router.state, { isNew: true, isFirst: true });
     if (session.role !== 'key') followBadges(this, () => this.#isClosed);
@@ -145,14 +145,14 @@ export class Shell {
     return h('a.brand', { href: '/' }, icon('logo'), 'Headgate');
   }
 
-  #side() {
+  #side(tag = 'div.side') {
     const nav = h('nav', { 'aria-label': 'Views' }, groupsFor(this.session).map(({ title, views }) => h('div.side-group',
       h('h2.side-title', title), h('ul', views.map((entry) => h('li', this.#link(entry)))))));
     const who = menu({
       className: 'side-who', label: `Signed in as ${this.session.name}`, content: [h('b.cut', this.session.name), roleOf(this.session)],
       items: [{ value: 'out', label: 'Sign out' }], onPick: () => signOut(this.api), above: true, isAction: true,
     });
-    const side = h('div.side', this.#brand(), nav, h('div.side-foot', who, this.#themeButton()));
+    const side = h(tag, this.#brand(), nav, h('div.side-foot', who, this.#themeButton()));
     this.#sides.push(side);
     return side;
   }

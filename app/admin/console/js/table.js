@@ -132,7 +132,7 @@ export function table(options) {
       const scrolls = scroll.scrollWidth > scroll.clientWidth + 1;
       if (scrolls) {
         scroll.setAttribute('tabindex', '0');
-        scroll.setAttribute('role', 'region');
+        scroll.setAttribute('role', 'group');
         scroll.setAttribute('aria-label', now.caption);
       } else for (const name of ['tabindex', 'role', 'aria-label']) scroll.removeAttribute(name);
     });

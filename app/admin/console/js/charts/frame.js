@@ -203,8 +203,9 @@ export function frame(first, kind) {
   }
 
   svg.addEventListener('keydown', onKey);
-  svg.addEventListener('focusin', (event) => show(Number(event.target.dataset.index)));
-  svg.addEventListener('focusout', hide);
+  // On the element round it: an SVG element that listens for focus would itself be a stop of the Tab key.
+  element.addEventListener('focusin', (event) => event.target.dataset.index && show(Number(event.target.dataset.index)));
+  element.addEventListener('focusout', hide);
   svg.addEventListener('pointermove', onPointer);
   svg.addEventListener('pointerdown', onPointer);
   svg.addEventListener('pointerleave', (event) => event.pointerType !== 'touch' && !svg.contains(document.activeElement) && hide());
