@@ -3,6 +3,8 @@ import { ApiError } from './api.js';
 import { h, put, uniqueId } from './dom.js';
 import { openDialog } from './dialog.js';
 import { icon } from './icons.js';
+import { addDays } from './range.js';
+import { startOfDay } from './zone.js';
 
 /**
  * @typedef {object} Field
@@ -189,20 +191,6 @@ export function tagPairs(text) {
 
 /** The end of a day of the zone, which is what one means by "until". @param {string} text a date @returns {string} ISO time */
 export function endOfDay(text, tz) {
-  const noon = Date.parse(`${text}T12:00:00Z`);
-  if (Number.isNaN(noon)) throw new Error('A date.');
-  const next = new Date(noon + 86_400_000).toISOString().slice(0, 10);
-  return new Date(startOfDay(next, tz)).toISOString();
-}
-
-function startOfDay(date, tz) {
-  const format = new Intl.DateTimeFormat('en-CA', { timeZone: tz, hourCycle: 'h23', year: 'numeric', month: '2-digit', day: '2-digit', hour: '2-digit', minute: '2-digit', second: '2-digit' });
-  const wanted = Date.parse(`${date}T00:00:00Z`);
-  let at = wanted;
-  // Twice: the first guess may lie on the other side of a change of the clock.
-  for (let round = 0; round < 2; round += 1) {
-    const parts = Object.fromEntries(format.formatToParts(at).map((part) => [part.type, part.value]));
-    at += wanted - Date.parse(`${parts.year}-${parts.month}-${parts.day}T${parts.hour}:${parts.minute}:${parts.second}Z`);
-  }
-  return at;
+  if (Number.isNaN(Date.parse(`${text}T12:00:00Z`))) throw new Error('A date.');
+  return new Date(startOfDay(addDays(text, 1), tz)).toISOString();
 }

@@ -6,28 +6,33 @@ import { exactly, moment } from '../format.js';
 import { icon } from '../icons.js';
 import { menu, rangePicker, zonePicker } from '../menu.js';
 import { empty, head, loader, panel } from '../panel.js';
-import { afterPause } from '../repeat.js';
-import { rangeDays } from '../range.js';
+import { addDays, rangeDays } from '../range.js';
+import { startOfDay } from '../zone.js';
 import { table } from '../table.js';
 import { changesOf, sentence } from './audit/words.js';
 
 const PAGE = 100;
-const KINDS = ['key', 'secret', 'team', 'limit', 'token', 'price', 'alert', 'session'];
+const KINDS = ['key', 'team', 'limit', 'token', 'price', 'alert_rule', 'alert_target'];
 
 async function render(root, ctx) {
   const box = panel({ flush: true });
   const place = h('div.with-drawer', box.element);
   const controls = h('div', { style: { display: 'contents' } });
-  const search = afterPause(300, (text) => ctx.set({ actor: text || null, cursor: null, open: null }));
-  const find = h('input.input', { type: 'search', placeholder: 'Who: a name or id', 'aria-label': 'Who: a name or id', value: ctx.state.get('actor'), oninput: (event) => search(event.target.value.trim()) });
-  put(root, head('Audit', h('div.find', icon('explore'), find), controls), place);
+  put(root, head('Audit', controls), place);
+  /** Who has changed something, as far as was seen: an id and a name. @type {Map<string, string>} */
+  const people = new Map();
   let list = null;
   let data = null;
   let asked = question();
 
   function query() {
     const [from, to] = rangeDays(ctx.state.range, ctx.state.tz);
-    return { actor: ctx.state.get('actor'), object_kind: ctx.state.get('kind'), object_id: ctx.state.get('object'), from, to, tz: ctx.state.tz };
+    return { actor: ctx.state.get('actor'), object_kind: ctx.state.get('kind'), object_id: ctx.state.get('object'), from: moment0(from), to: moment0(addDays(to, 1)) };
+  }
+
+  /** The first moment of a day, as the API takes it. */
+  function moment0(date) {
+    return new Date(startOfDay(date, ctx.state.tz)).toISOString();
   }
 
   function question() {
@@ -35,10 +40,13 @@ async function render(root, ctx) {
   }
 
   function drawHead() {
+    const actor = ctx.state.get('actor');
+    if (actor && !people.has(actor)) people.set(actor, actor);
     put(controls, rangePicker(ctx),
-      menu({ label: 'What was changed', what: 'Of', className: 'menu-button grow', value: ctx.state.get('kind'), items: [{ value: '', label: 'anything' }, ...KINDS.map((value) => ({ value, label: value }))], onPick: (kind) => ctx.set({ kind: kind || null, cursor: null, open: null }) }),
+      menu({ label: 'Who', what: 'Who', className: 'menu-button grow', value: actor, finds: people.size > 8, items: [{ value: '', label: 'anybody' }, ...[...people].map(([value, label]) => ({ value, label }))], onPick: (id) => ctx.set({ actor: id || null, cursor: null, open: null }) }),
+      menu({ label: 'What was changed', what: 'Of', className: 'menu-button grow', value: ctx.state.get('kind'), items: [{ value: '', label: 'anything' }, ...KINDS.map((value) => ({ value, label: value.replaceAll('_', ' ') }))], onPick: (kind) => ctx.set({ kind: kind || null, cursor: null, open: null }) }),
       zonePicker(ctx, { what: 'Times in', className: 'menu-button is-note' }),
-      h('a.button', { href: address('audit/export', { format: 'csv', ...query() }), download: '' }, icon('export'), 'Export'));
+      h('a.button', { href: address('audit/export'), download: '' }, icon('export'), 'Export all'));
   }
 
   const { load } = loader(box.element, {
@@ -46,6 +54,9 @@ async function render(root, ctx) {
     read: (signal) => ctx.api.get('audit', { ...query(), limit: PAGE, cursor: ctx.state.get('cursor') }, { signal }),
     draw: (read) => {
       data = read;
+      const known = people.size;
+      for (const row of read.data) people.set(row.actor.id || row.actor.kind, row.actor.name || row.actor.kind);
+      if (people.size !== known) drawHead();
       draw();
     },
   });
@@ -60,7 +71,7 @@ async function render(root, ctx) {
         { key: 'at', label: 'Time', class: 'num audit-time', cell: (row) => moment(row.at, tz, { seconds: true }), title: (row) => exactly(row.at, tz) },
         { key: 'who', label: 'Who', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.actor.name }, row.actor.name || row.actor.kind) },
         { key: 'did', label: 'Did', cell: (row) => sentence(row.action) },
-        { key: 'object', label: 'To', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.object.name ?? row.object.id }, h('span.strong', row.object.name || row.object.id), h('span.text-3', ` ${row.object.kind}`)) },
+        { key: 'object', label: 'To', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.object.name ?? row.object.id }, h('span.strong', row.object.name || row.object.id), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },
         { key: 'change', label: 'Before and after', class: 'wide-only audit-change', cell: (row) => h('span.cell-cut', changesOf(row).slice(0, 3).map((each, index) => [index > 0 && '; ', h('span.text-3', `${each.name} `), each.before !== null && h('span.was', each.before), each.before !== null && each.after !== null && ' → ', each.after])) },
         { key: 'peer', label: 'From', class: 'wide-only num text-2', cell: (row) => row.peer || '–' },
       ],
@@ -104,7 +115,6 @@ async function render(root, ctx) {
   load();
   return {
     refresh: () => {
-      if (document.activeElement !== find) find.value = ctx.state.get('actor');
       if (question() === asked) {
         if (data) draw();
         return;

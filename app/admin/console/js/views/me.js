@@ -80,9 +80,9 @@ async function render(root, ctx) {
     put(chartBox.body, chart.element, keyOf(slots));
   }
 
-  function drawUse({ me }) {
+  function drawUse({ me, models, latest }) {
     const base = me.base_url ?? `${location.origin}/v1`;
-    const all = snippetsOf(base, modelFor(me.models));
+    const all = snippetsOf(base, modelFor(me.models ?? [latest[0]?.model_requested ?? memberName(models.rows[0] ?? {}, 'model')].filter(Boolean)));
     const place = h('pre.code.me-code', { tabindex: 0 });
     const show = () => put(place, all.find((each) => each.name === snippet).text);
     show();

@@ -20,7 +20,9 @@ export function curl(baseUrl, model, key) {
   return `curl ${baseUrl}/responses \\\n  -H "Authorization: Bearer ${key}" \\\n  -H "Content-Type: application/json" \\\n  -d '${body}'\n`;
 }
 
+const ANY = 'gpt-5-mini';
+
 /** A model that is named, not a pattern, of those that a key may use. @param {?string[]} models null: all */
 export function modelFor(models) {
-  return (models ?? []).find((each) => !/[*?[\]]/.test(each)) ?? (models?.length ? models[0].replace(/\*.*$/, '') || 'gpt-5-mini' : 'gpt-5-mini');
+  return (models ?? []).find((each) => !/[*?[\]]/.test(each)) ?? ANY;
 }

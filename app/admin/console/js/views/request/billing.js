@@ -35,7 +35,7 @@ function saved(account) {
 function source(told, account, tz) {
   if (account.costUsd === null) return 'The model has no price. Set one in Prices, then reprice.';
   const from = told.bill?.source ?? told.price_source;
-  const words = { list: `from ${told.bill?.version ?? told.price_version ?? 'the list'}`, override: 'set by an administrator', file: 'from the configuration file' }[from] ?? (from ? `from ${from}` : '');
+  const words = { list: `from ${told.bill?.version ?? told.price_version ?? 'the list'}`, override: 'set by an administrator', file: 'from the configuration file', simulator: 'of the simulator' }[from] ?? (from ? `from ${from}` : '');
   const since = told.bill?.effective_from ? `Prices of ${moment(told.bill.effective_from, tz).split(',')[0]}, ` : words ? 'Prices ' : '';
   const tier = told.service_tier ? `${told.service_tier === 'default' ? 'standard' : told.service_tier} tier` : '';
   const why = account.tries.find((each) => each.whyEstimate)?.whyEstimate ?? '';

@@ -35,9 +35,16 @@ function tokensPart(record) {
 }
 
 const REASONS = {
+  'hosted tool': 'A request with tools is never answered from the cache, because its tools may act.',
   uses_tools: 'A request with tools is never answered from the cache, because its tools may act.',
-  off: 'The cache is off for this key.',
-  temperature: 'Only requests whose answer is determined (temperature 0, not stored) are kept.',
+  store: 'The provider keeps this answer, so another call is not the same thing.',
+  temperature: 'Only answers that are determined are kept: those with temperature 0.',
+  off: 'The cache is off for this key, or the request said so.',
+  background: 'It runs in the background.',
+  audio: 'Answers with sound are not kept.',
+  shadow: 'The cache only measures.',
+  refresh: 'The request asked for a new answer.',
+  'idempotency key': 'Its Idempotency-Key was used before: the same answer again.',
 };
 
 function cachePart(account) {
