@@ -29,6 +29,7 @@ from app.main.books import Books
 from app.main.cache import open_cache
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
+from app.main.folding import Folding
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
 from app.main.states import States
@@ -129,6 +130,7 @@ async def open_gateway(
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
         catalog, prices = compiled(configuration, pools, off)
+        _start_folding(stack, database, clock, log, slot)
         sweep = Sweep()
         sweep.start()
         stack.push_async_callback(sweep.close)
@@ -191,6 +193,12 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _start_folding(stack: AsyncExitStack, database: Database, clock: Clock, log: LogWriter, slot: Slot) -> None:
+    folding = Folding(database, clock, log, folds=slot.number == 0)
+    folding.start()
+    stack.push_async_callback(folding.close)
 
 
 def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:

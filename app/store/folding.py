@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from app.store.database import Database
 
+ALWAYS = (("day", "UTC"), ("hour", "0"))
+"""Periods and zones of the folds that every ledger has."""
 ZONES_MAX = 8
 """Time zones with sums of their own, beside UTC."""
 MINUTE_MS = 60_000
