@@ -33,7 +33,9 @@ def test_what_commands_change_is_in_the_audit_log(gateway, admin):
     gateway.command("keys", "rotate", key["id"])
     gateway.command("keys", "revoke", key["id"])
     limit = json.loads(
-        gateway.command("limits", "add", "--team", "by-command", "--requests", "5", "--window", "minute", "--json").stdout
+        gateway.command(
+            "limits", "add", "--team", "by-command", "--requests", "5", "--window", "minute", "--json"
+        ).stdout
     )
     gateway.command("limits", "update", limit["id"], "--requests", "6")
     gateway.command("limits", "remove", limit["id"])
