@@ -53,17 +53,25 @@ OTHER_NAME = "Other"
 
 
 class View(msgspec.Struct, frozen=True):
-    """What is asked for: ``team_id`` None is all teams; ``show`` is what columns are made of."""
+    """What is asked for: of no ``team_ids`` all teams; ``show`` is what columns are made of."""
 
     now_ms: int
     time_zone: str
-    team_id: str | None
+    team_ids: tuple[str, ...]
     show: str
     reader: Reader
 
     @property
     def only(self) -> UsageFilter:
-        return UsageFilter(team_ids=() if self.team_id is None else (self.team_id,))
+        return UsageFilter(team_ids=self.team_ids)
+
+    @property
+    def only_team(self) -> str | None:
+        """Where it is of one team."""
+        return self.team_ids[0] if len(self.team_ids) == 1 else None
+
+    def holds(self, team_id: str) -> bool:
+        return not self.team_ids or team_id in self.team_ids
 
     @property
     def end_ms(self) -> int:
@@ -148,7 +156,11 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
     days = {date.fromisoformat(row.group["day"]): row.cost_nanousd for row in weeks.rows}
     keys = await usage(connection, ("team", "key"), start_ms, end_ms, zone, only=only)
     models = await usage(connection, ("model",), start_ms, end_ms, zone, only=only)
-    rules = [row for row in await list_limits(connection, view.team_id) if row.rule.kind == "money"]
+    rules = [
+        row
+        for row in await list_limits(connection, view.only_team)
+        if row.rule.kind == "money" and view.holds(row.team_id)
+    ]
     near = await stand_near(connection, rules, view.now_ms, NEAR_PERCENT)
     team_names = await names_of_teams(connection, sorted({stands.row.team_id for stands in near}))
     key_names = await names_of_keys(connection, sorted({stands.row.key_id or "" for stands in near}))
@@ -170,7 +182,7 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
         usual_nanousd=await _usual_by_now(connection, view, days),
         rules=rules,
         items=items,
-        service=await service_data(connection, in_force, view.now_ms, team_id=view.team_id),
+        service=await service_data(connection, in_force, view.now_ms, team_ids=view.team_ids),
     )
 
 
@@ -224,12 +236,12 @@ async def _unwell(connection: AsyncConnection, in_force: InForce, view: View) ->
 
 
 async def _expiring(connection: AsyncConnection, view: View) -> list[KeyExpiring]:
-    search = KeySearch(listing="expiring", team_id=view.team_id)
+    search = KeySearch(listing="expiring", team_id=view.only_team)
     found = await search_keys(connection, search, now_ms=view.now_ms, limit=EXPIRING_MAX)
     return [
         KeyExpiring(key.id, key.name, place[0], key.expires_at_ms)
         for place, key in found
-        if key.expires_at_ms is not None
+        if key.expires_at_ms is not None and view.holds(key.team_id)
     ]
 
 

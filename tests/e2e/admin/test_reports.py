@@ -276,8 +276,9 @@ def test_why(site):
     failed = told(site.admin, Explanation, f"/explain/{site.asked[5]}")
     assert {attempt["kind"] for attempt in failed["attempts"]} == {"void"}
     limited = site.admin.key(site.search, "limited", requests_per_minute=1)
-    site.ask(limited, "paid")
+    admitted = site.ask(limited, "paid")
     refused = site.ask(limited, "paid")
+    wait_for(lambda: site.admin.get(f"/records/{admitted}").status_code == 200, 10)
     wait_for(lambda: site.admin.get(f"/explain/{refused}").status_code == 200, 10)
     explained = told(site.admin, Explanation, f"/explain/{refused}")
     assert (explained["kind"], explained["status"]) == ("refusal", 429)
@@ -303,7 +304,9 @@ def test_a_lead_sees_its_team_and_no_other(site):
     assert lead.code("GET", f"/records/{site.asked[4]}") == (404, "not_found")
     assert lead.code("GET", f"/explain/{site.asked[4]}") == (404, "not_found")
     assert lead.code("GET", "/overview", params={"team": site.ops["id"]}) == (404, "not_found")
-    assert lead.code("GET", "/service", params={"team": site.ops["id"]}) == (404, "not_found")
+    assert lead.code("GET", "/service", params={"team": f"{site.search['id']},{site.ops['id']}"}) == (404, "not_found")
+    both = told(site.admin, Overview, "/overview", team=f"{site.search['id']},{site.ops['id']}")
+    assert both["month"]["spent_usd"] == told(site.admin, Overview, "/overview")["month"]["spent_usd"]
     assert site.admin.code("GET", "/overview", params={"team": "nobody"}) == (404, "not_found")
     overview = told(lead, Overview, "/overview")
     assert overview["month"]["spent_usd"] == of_team["cost_usd"]
@@ -313,6 +316,9 @@ def test_a_lead_sees_its_team_and_no_other(site):
     assert lead.code("GET", "/upstreams") == (403, "forbidden")
     budget = site.admin.ask("POST", "/budgets", json={"team_id": site.ops["id"], "maximum_usd": "1"})
     assert lead.code("GET", f"/budgets/{budget['id']}") == (404, "not_found")
+    both = f"{site.search['id']},{site.ops['id']}"
+    assert [each["id"] for each in told(site.admin, Budgets, "/budgets", team=both)["data"]] == [budget["id"]]
+    assert told(lead, Budgets, "/budgets", team=both)["data"] == []
     assert told(lead, Budgets, "/budgets")["data"] == told(lead, Budgets, "/budgets", team=site.ops["id"])["data"] == []
     for method, path, body in (
         ("POST", "/budgets", {"team_id": site.search["id"], "maximum_usd": "1"}),
