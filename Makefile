@@ -41,5 +41,5 @@ bench:          ## CPU per request and event, memory per stream; prints a table
 	$(PYTHON) -m tests.bench
 
 lock:           ## requirements.lock from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra postgres --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra postgres --extra sso --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock

@@ -31,6 +31,7 @@ from app.main.cache import open_cache
 from app.main.control import control_plane
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
+from app.main.folding import Folding
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
 from app.main.live import open_live
@@ -136,9 +137,8 @@ async def open_gateway(
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
         catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
-        sweep = Sweep()
-        sweep.start()
-        stack.push_async_callback(sweep.close)
+        _start_folding(stack, database, clock, log, slot)
+        sweep = _start_sweep(stack)
 
         parts = Parts(
             configuration=configuration,
@@ -210,6 +210,19 @@ def _open_switch(
     set_prices.follow(switch.put_prices_in_force)
     stack.push_async_callback(set_prices.close)
     return switch
+
+
+def _start_sweep(stack: AsyncExitStack) -> Sweep:
+    sweep = Sweep()
+    sweep.start()
+    stack.push_async_callback(sweep.close)
+    return sweep
+
+
+def _start_folding(stack: AsyncExitStack, database: Database, clock: Clock, log: LogWriter, slot: Slot) -> None:
+    folding = Folding(database, clock, log, folds=slot.number == 0)
+    folding.start()
+    stack.push_async_callback(folding.close)
 
 
 def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:

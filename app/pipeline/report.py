@@ -19,6 +19,16 @@ class Moments(Protocol):
     first_byte_s: float | None
 
 
+def own_s_of(started_s: float, moments: Moments, *, stream: bool, first_byte_s: float) -> float | None:
+    """What the gateway itself took for a request: until the call was made, and of a body also from its arrival to
+    the first byte for the client. None where there was no answer.
+    """
+    if moments.sent_s is None or moments.answered_s is None:
+        return None
+    own_s = moments.sent_s - started_s
+    return own_s if stream else own_s + first_byte_s - moments.answered_s
+
+
 def report(desk: Desk, principal: Principal, record: Record, started_s: float, moments: Moments | None) -> None:
     """Tell them. ``moments``: those of the call; None where nothing was sent for the request."""
     desk.live.finish(principal, record)
@@ -53,10 +63,8 @@ def report(desk: Desk, principal: Principal, record: Record, started_s: float, m
         times.upstream.observe(ended_s - moments.sent_s)
         if moments.first_byte_s is not None:
             times.first_byte.observe(moments.first_byte_s - started_s)
-            if moments.answered_s is not None:
-                own_s = moments.sent_s - started_s
-                if not record.stream:
-                    own_s += moments.first_byte_s - moments.answered_s
+            own_s = own_s_of(started_s, moments, stream=record.stream, first_byte_s=moments.first_byte_s)
+            if own_s is not None:
                 times.overhead.observe(own_s)
     desk.log.info(
         "request",

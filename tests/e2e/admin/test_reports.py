@@ -159,8 +159,22 @@ def test_a_file_of_lines_has_the_rows_of_the_answer(site):
     assert [json.loads(line) for line in answer.text.splitlines()] == records
 
 
+def test_a_file_for_finops_tools_has_the_same_total(site):
+    total = told(site.admin, Usage, "/usage")["total"]
+    answer = site.admin.get("/usage/export", params={"format": "focus", "by": "tag.project", "tz": "Europe/Berlin"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="headgate-focus.csv"'
+    lines = rows_of(answer)
+    assert sum(Decimal(line["BilledCost"]) for line in lines) == Decimal(total["cost_usd"])
+    assert sum(int(line["x_Requests"]) for line in lines) == total["requests"]
+    assert {line["Tags"] for line in lines} == {"", '{"project":"a"}', '{"project":"b"}', '{"project":"z"}'}
+    assert {line["ProviderName"] for line in lines} == {"simulator", "dead"}
+    own = rows_of(site.lead.get("/usage/export", params={"format": "focus"}))
+    assert {line["SubAccountName"] for line in own} == {"search"}
+    assert site.admin.code("GET", "/usage/export?format=focus&by=week") == (400, "invalid_request")
+
+
 def test_no_cell_is_a_formula(site):
-    for path in ("/usage/export?by=team,key", "/records/export"):
+    for path in ("/usage/export?by=team,key", "/records/export", "/usage/export?format=focus"):
         lines = list(csv.reader(io.StringIO(site.admin.get(path).text, newline="")))
         cells = [cell for line in lines for cell in line]
         assert f"'{EVIL}" in cells
@@ -262,8 +276,9 @@ def test_why(site):
     failed = told(site.admin, Explanation, f"/explain/{site.asked[5]}")
     assert {attempt["kind"] for attempt in failed["attempts"]} == {"void"}
     limited = site.admin.key(site.search, "limited", requests_per_minute=1)
-    site.ask(limited, "paid")
+    admitted = site.ask(limited, "paid")
     refused = site.ask(limited, "paid")
+    wait_for(lambda: site.admin.get(f"/records/{admitted}").status_code == 200, 10)
     wait_for(lambda: site.admin.get(f"/explain/{refused}").status_code == 200, 10)
     explained = told(site.admin, Explanation, f"/explain/{refused}")
     assert (explained["kind"], explained["status"]) == ("refusal", 429)
@@ -289,7 +304,9 @@ def test_a_lead_sees_its_team_and_no_other(site):
     assert lead.code("GET", f"/records/{site.asked[4]}") == (404, "not_found")
     assert lead.code("GET", f"/explain/{site.asked[4]}") == (404, "not_found")
     assert lead.code("GET", "/overview", params={"team": site.ops["id"]}) == (404, "not_found")
-    assert lead.code("GET", "/service", params={"team": site.ops["id"]}) == (404, "not_found")
+    assert lead.code("GET", "/service", params={"team": f"{site.search['id']},{site.ops['id']}"}) == (404, "not_found")
+    both = told(site.admin, Overview, "/overview", team=f"{site.search['id']},{site.ops['id']}")
+    assert both["month"]["spent_usd"] == told(site.admin, Overview, "/overview")["month"]["spent_usd"]
     assert site.admin.code("GET", "/overview", params={"team": "nobody"}) == (404, "not_found")
     overview = told(lead, Overview, "/overview")
     assert overview["month"]["spent_usd"] == of_team["cost_usd"]
@@ -299,6 +316,9 @@ def test_a_lead_sees_its_team_and_no_other(site):
     assert lead.code("GET", "/upstreams") == (403, "forbidden")
     budget = site.admin.ask("POST", "/budgets", json={"team_id": site.ops["id"], "maximum_usd": "1"})
     assert lead.code("GET", f"/budgets/{budget['id']}") == (404, "not_found")
+    both = f"{site.search['id']},{site.ops['id']}"
+    assert [each["id"] for each in told(site.admin, Budgets, "/budgets", team=both)["data"]] == [budget["id"]]
+    assert told(lead, Budgets, "/budgets", team=both)["data"] == []
     assert told(lead, Budgets, "/budgets")["data"] == told(lead, Budgets, "/budgets", team=site.ops["id"])["data"] == []
     for method, path, body in (
         ("POST", "/budgets", {"team_id": site.search["id"], "maximum_usd": "1"}),

@@ -22,6 +22,7 @@ export const VIEWS = [
   { name: 'budgets', title: 'Budgets', roles: PEOPLE, icon: 'budgets', group: 'Spend', load: () => import('./budgets.js') },
   { name: 'keys', title: 'Keys', roles: PEOPLE, icon: 'keys', group: 'Access', load: () => import('./keys.js') },
   { name: 'teams', title: 'Teams', roles: PEOPLE, icon: 'teams', group: 'Access', load: () => import('./teams.js') },
+  { name: 'tokens', title: 'Admin tokens', roles: ALL, icon: 'me', group: 'Access', load: () => import('./tokens.js') },
   { name: 'live', title: 'Live', roles: PEOPLE, icon: 'live', group: 'Traffic', load: () => import('./live.js') },
   { name: 'requests', title: 'Requests', roles: PEOPLE, icon: 'requests', group: 'Traffic', load: () => import('./requests.js') },
   { name: 'request', title: 'Request', roles: PEOPLE, icon: 'requests', group: null, under: 'requests', load: () => import('./request.js') },
