@@ -96,4 +96,4 @@ function stateOf(row, tz) {
   return h('span.text-2', row.expires_at ? `Active until ${moment(new Date(Date.parse(row.expires_at) - 1).toISOString(), tz).split(',')[0]}` : 'Active');
 }
 
-export default { name: 'tokens', title: 'Admin tokens', roles: ['admin', 'viewer'], render };
+export default { name: 'tokens', title: 'Admin tokens', roles: ['admin'], render };

@@ -30,7 +30,7 @@ export function repriceDialog(ctx, { rows, model = null, from = null, done }) {
 
   function asked(isDry) {
     const values = valuesOf(fields);
-    return values && { from: values.from, to: values.to, ...(values.model ? { model: values.model } : {}), dry_run: isDry };
+    return values && { from: `${values.from}T00:00:00Z`, to: `${addDays(values.to, 1)}T00:00:00Z`, ...(values.model ? { model: values.model } : {}), dry_run: isDry };
   }
 
   async function look() {
