@@ -25,7 +25,10 @@ PEOPLES = {
     "tokens": "/console/tokens",
 }
 OWN = {"me": "/console/me", "my-requests": "/console/my-requests", "my-live": "/console/my-live"}
-VIEWS = {**{name: (path, "admin") for name, path in PEOPLES.items()}, **{name: (path, "key") for name, path in OWN.items()}}
+VIEWS = {
+    **{name: (path, "admin") for name, path in PEOPLES.items()},
+    **{name: (path, "key") for name, path in OWN.items()},
+}
 
 
 @pytest.fixture(scope="module")

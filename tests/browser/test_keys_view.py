@@ -81,7 +81,9 @@ def test_what_is_wrong_stands_at_its_field(enter, company):
     assert dialog.get_by_text("A whole number, such as 600 or 400k.").is_visible()
     dialog.get_by_label("Requests a minute").fill("1k")
     dialog.get_by_role("button", name="Make key").click()
-    dialog.get_by_role("alert").or_(dialog.locator(".fault")).filter(has_text=re.compile("red bot|already|name")).first.wait_for()
+    dialog.get_by_role("alert").or_(dialog.locator(".fault")).filter(
+        has_text=re.compile("red bot|already|name")
+    ).first.wait_for()
 
 
 def test_a_key_is_rotated_the_old_secret_watched_and_stopped(enter, company):
@@ -111,7 +113,11 @@ def test_a_key_is_rotated_the_old_secret_watched_and_stopped(enter, company):
     assert "service=old-program" in dialog.inner_text()
     dialog.get_by_role("button", name="Stop old secret").click()
     page.get_by_role("heading", name="Rotation in progress").wait_for(state="detached")
-    company.wait(lambda: len([one for one in company.admin.ask("GET", f"/keys/{key['id']}")["secrets"] if one["revoked_at"]]) == 1)
+    company.wait(
+        lambda: (
+            len([one for one in company.admin.ask("GET", f"/keys/{key['id']}")["secrets"] if one["revoked_at"]]) == 1
+        )
+    )
     company.call(fresh)
 
 

@@ -25,7 +25,7 @@ export function setPrice(ctx, { rows, row = null, done }) {
     done: () => {
       done();
       // What has waited for this price can have it now; its sum is seen first.
-      if (isUnpriced) repriceDialog(ctx, { rows, model: row.model, from: from.input.value, done });
+      if (isUnpriced) repriceDialog(ctx, { rows, model: row.model, from: from.input.value, isFresh: true, done });
     },
   });
 }
