@@ -12,9 +12,8 @@ import msgspec
 from sqlalchemy import and_, func, literal_column, or_, select
 
 from app.store.folds import month_of_utc
-from app.store.meta import find_fact
+from app.store.meta import PRUNED_FACT, find_fact
 from app.store.periods import DAY_MS, HOUR_MS, first_day_of_month
-from app.store.proof import PRUNED_FACT
 from app.store.tables import records, rollups, tag_values
 from app.store.tag_values import NAME_ROW, OTHER, VALUES_MAX, Registry
 from app.store.usage.groups import Groups, add, take_in, without_nothing
