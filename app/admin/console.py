@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+import posixpath
+import re
+from pathlib import Path, PurePosixPath
 
 import msgspec
 from fastapi import FastAPI
@@ -31,6 +33,7 @@ GUARDS = {
     "cross-origin-resource-policy": "same-origin",
 }
 ADDRESS = "/console/assets/"
+_IMPORT = re.compile(r"^(?:import|export)\b[^'\n]*'(\.[^']+)'", re.MULTILINE)
 PRELOADS = "<!-- the modules of this page -->"
 SHEETS = "<!-- the sheets of the views -->"
 
@@ -67,13 +70,27 @@ class Assets:
 
     def page(self, view: str) -> Asset:
         """The shell, with the modules that ``view`` needs named in its head: a browser asks for all of them at once."""
-        modules = [name for name in self.files if _is_of(view, name)]
+        modules = self._imported_by("js/main.js", f"js/views/{view}.js")
         links = "\n".join(f'<link rel="modulepreload" href="{ADDRESS}{name}">' for name in modules)
         sheets = [name for name in self.files if name.startswith("css/views/")]
         styles = "\n".join(f'<link rel="stylesheet" href="{ADDRESS}{name}">' for name in sheets)
         shell = self._shell.replace(PRELOADS, links).replace(SHEETS, styles)
         body = shell.replace(ADDRESS, f"{ADDRESS}{self.digest}/").encode()
         return Asset(body, "text/html; charset=utf-8", _etag(body))
+
+    def _imported_by(self, *names: str) -> list[str]:
+        """The modules that are needed before the first line of these can run: theirs, and those of theirs."""
+        found: list[str] = []
+        waiting = [name for name in names if name in self.files]
+        while waiting:
+            name = waiting.pop()
+            if name in found:
+                continue
+            found.append(name)
+            text = self.files[name].body.decode()
+            folder = PurePosixPath(name).parent
+            waiting += [posixpath.normpath(folder / target) for target in _IMPORT.findall(text)]
+        return sorted(found)
 
 
 def mount_console(app: FastAPI) -> None:
@@ -104,16 +121,6 @@ def mount_console(app: FastAPI) -> None:
     app.add_route(ADDRESS + "{path:path}", read_asset, include_in_schema=False)
     app.add_route("/console/{view}", read_view, include_in_schema=False)
     app.add_route("/console/{view}/{item}", read_view, include_in_schema=False)
-
-
-def _is_of(view: str, name: str) -> bool:
-    if not name.endswith(".js") or name == "js/early.js":
-        return False
-    return (
-        not name.startswith("js/views/")
-        or name in {"js/views/index.js", f"js/views/{view}.js"}
-        or (view != "" and name.startswith(f"js/views/{view}/"))
-    )
 
 
 def _answer(request: Request, asset: Asset, lasting: str, more: dict[str, str]) -> Response:

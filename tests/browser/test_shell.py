@@ -152,4 +152,16 @@ def test_the_sidebar_says_where_a_person_must_act(visit):
 def test_overview_asks_once(visit, api):
     api.shop.asked.clear()
     visit("/")
-    assert [line.split("?")[0] for line in api.shop.asked] in (["overview", "teams"], ["teams", "overview"])
+    assert api.shop.asked == ["overview?tz=Europe/Berlin&show=team"]
+    page = visit("/?tz=UTC&by=model&team=team_2")
+    page.get_by_role("button", name="Team").locator("visible=true").first.click()
+    page.get_by_role("option", name="support").click()
+    settle(page)
+    assert "team=team_4" in page.url
+    # The second visit of one browser asks before its modules are there, and not again.
+    api.shop.asked.clear()
+    page.goto(f"{api.url}/?tz=Asia/Tokyo&by=tag.service")
+    settle(page)
+    assert [line for line in api.shop.asked if line.startswith("overview")] == [
+        "overview?tz=Asia/Tokyo&show=tag.service"
+    ]

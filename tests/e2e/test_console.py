@@ -83,6 +83,7 @@ def test_a_view_names_its_own_modules_and_not_those_of_others(client):
     assert "js/views/explore.js" in page
     assert "js/views/explore/rows.js" in page
     assert "js/views/overview.js" not in page
+    assert page.index("js/early.js") < page.index("stylesheet"), "a script behind a sheet waits for it"
 
 
 def test_an_address_without_the_digest_is_looked_at_again(client):

@@ -57,10 +57,11 @@ export function popupButton({ label, content, fill, className = 'menu-button', r
 /**
  * A list of which one is chosen, or (with `isAction`) a list of things to do.
  * @param {{label: string, items: {value: string, label: string}[], value?: string, onPick: (value: string) => void, content?: import('./dom.js').Child,
- *   what?: string, className?: string, above?: boolean, isAction?: boolean, finds?: boolean}} options
- *   `what`: a quiet word before the value; `finds`: with a field to search
+ *   what?: string, className?: string, above?: boolean, isAction?: boolean, finds?: boolean,
+ *   read?: () => Promise<{value: string, label: string}[]>}} options
+ *   `what`: a quiet word before the value; `finds`: with a field to search; `read`: gives the items once it is opened
  */
-export function menu({ label, items, value = '', onPick, content = null, what = '', className = 'menu-button', above = false, isAction = false, finds = false }) {
+export function menu({ label, items, value = '', onPick, content = null, what = '', className = 'menu-button', above = false, isAction = false, finds = false, read = null }) {
   const shown = items.find((item) => item.value === value)?.label ?? value;
   return popupButton({
     label: isAction ? label : `${label}: ${shown}`, className, above, role: isAction ? 'menu' : finds ? 'dialog' : 'listbox',
@@ -72,14 +73,19 @@ export function menu({ label, items, value = '', onPick, content = null, what = 
         onPick(item.value);
       };
       // What is chosen comes first in a long list: else nobody would find it there.
-      const ordered = finds ? [...items.filter((item) => item.value === value), ...items.filter((item) => item.value !== value)] : items;
-      const draw = (wanted) => put(list, ordered.filter((item) => item.label.toLowerCase().includes(wanted)).slice(0, 60).map((item) => h('div', {
+      let known = items;
+      const ordered = () => (finds ? [...known.filter((item) => item.value === value), ...known.filter((item) => item.value !== value)] : known);
+      const draw = (wanted) => put(list, ordered().filter((item) => item.label.toLowerCase().includes(wanted)).slice(0, 60).map((item) => h('div', {
         role: isAction ? 'menuitem' : 'option', tabindex: -1, 'aria-selected': isAction ? null : String(item.value === value), onclick: () => pick(item),
       }, item.label)));
       if (finds) {
         popup.append(h('input.input.popup-find', { 'aria-label': `Find: ${label}`, placeholder: 'Find', autofocus: true, oninput: (event) => draw(event.target.value.trim().toLowerCase()) }), list);
       }
       draw('');
+      read?.().then((all) => {
+        known = all;
+        draw(popup.querySelector('input')?.value.trim().toLowerCase() ?? '');
+      }).catch((error) => put(list, h('p.note.bad', error.message)));
       popup.onkeydown = (event) => walk(event, popup, list);
     },
   }).element;
@@ -144,9 +150,9 @@ export function rangePicker(ctx, { only = null, className = 'menu-button grow' }
 
 /** The zone whose days are shown. @param {import('./shell.js').Context} ctx */
 export function zonePicker(ctx, { what = '', className = 'menu-button' } = {}) {
-  const all = zones();
-  if (!all.includes(ctx.state.tz)) all.unshift(ctx.state.tz);
-  return menu({ label: 'Time zone', what, className, finds: true, value: ctx.state.tz, items: all.map((value) => ({ value, label: value.replaceAll('_', ' ') })), onPick: (tz) => ctx.set({ tz }) });
+  const item = (value) => ({ value, label: value.replaceAll('_', ' ') });
+  const read = async () => [...new Set([ctx.state.tz, ...zones()])].map(item);
+  return menu({ label: 'Time zone', what, className, finds: true, value: ctx.state.tz, items: [item(ctx.state.tz)], read, onPick: (tz) => ctx.set({ tz }) });
 }
 
 /**
@@ -182,18 +188,14 @@ export function teamFilter(ctx, { className = 'menu-button grow' } = {}) {
   }).element;
 }
 
-/** One team, or all: for a view that shows no other choice. @param {import('./shell.js').Context} ctx */
+/** One team, or all: for a view that shows no other choice. Teams are read when it is opened, or one is chosen. @param {import('./shell.js').Context} ctx */
 export function oneTeam(ctx, { className = 'menu-button grow' } = {}) {
   if (!ctx.may('admin', 'viewer')) return null;
   const chosen = ctx.state.list('team')[0] ?? '';
-  const place = h('span', { style: { display: 'contents' } });
-  const draw = (teams) => put(place, menu({
-    label: 'Team', what: 'Team', className, value: chosen, finds: teams.length > 12,
-    items: [{ value: '', label: 'All' }, ...teams.map((team) => ({ value: team.id, label: team.name }))], onPick: (team) => ctx.set({ team }),
-  }));
-  draw([]);
-  readTeams(ctx.api).then(draw).catch(() => {});
-  return place;
+  const read = async () => [{ value: '', label: 'All' }, ...(await readTeams(ctx.api)).map((team) => ({ value: team.id, label: team.name }))];
+  const word = h('span.cut', chosen || 'All');
+  if (chosen) read().then((items) => put(word, items.find((item) => item.value === chosen)?.label ?? chosen)).catch(() => {});
+  return menu({ label: 'Team', className, value: chosen, items: [{ value: '', label: 'All' }], read, finds: true, content: [h('span.what', 'Team'), word, icon('down')], onPick: (team) => ctx.set({ team }) });
 }
 
 function labelOf(teams, ids) {

@@ -57,7 +57,9 @@ export function table(options) {
     put(next, now.onNext && h('button.button.is-small', { type: 'button', onclick: () => now.onNext() }, 'Next page'));
     next.hidden = !now.onNext;
     if (focused) scroll.querySelector(`tr[data-id="${CSS.escape(focused)}"] .row-open, [data-sort="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
-    watchScroll();
+    watcher.disconnect();
+    watcher.observe(scroll);
+    if (scroll.firstElementChild) watcher.observe(scroll.firstElementChild);
   }
 
   function headOf() {
@@ -126,17 +128,15 @@ export function table(options) {
     all[to].focus();
   }
 
-  /** What scrolls sideways must be reachable by key. */
-  function watchScroll() {
-    requestAnimationFrame(() => {
-      const scrolls = scroll.scrollWidth > scroll.clientWidth + 1;
-      if (scrolls) {
-        scroll.setAttribute('tabindex', '0');
-        scroll.setAttribute('role', 'group');
-        scroll.setAttribute('aria-label', now.caption);
-      } else for (const name of ['tabindex', 'role', 'aria-label']) scroll.removeAttribute(name);
-    });
-  }
+  /** What scrolls sideways must be reachable by key. Told after layout, so that nothing is laid out for the question. */
+  const watcher = new ResizeObserver(() => {
+    const scrolls = scroll.scrollWidth > scroll.clientWidth + 1;
+    if (scrolls === scroll.hasAttribute('tabindex')) return;
+    for (const [name, value] of [['tabindex', '0'], ['role', 'group'], ['aria-label', now.caption]]) {
+      if (scrolls) scroll.setAttribute(name, value);
+      else scroll.removeAttribute(name);
+    }
+  });
 
   draw();
   return {
