@@ -25,8 +25,8 @@ from app.accounting.steps import Steps
 from app.core.clock import Clock
 from app.core.errors import LimitsUnavailable
 from app.core.records import Record
-from app.limits.hot import Reserve, Settle, StoreAway, Void
-from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Outcome, Refusal
+from app.limits.hot import Counted, Peek, Reserve, Settle, StoreAway, Void
+from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, Outcome, Refusal
 from app.store import processes
 from app.store.database import Database
 from app.store.errors import StoreError
@@ -71,6 +71,10 @@ class Accounts(Protocol):
 
     def void(self, claim: Claim) -> None:
         """An admitted call was never sent, and leaves no record."""
+        ...
+
+    async def peek(self, tag: str, limits: tuple[Limit, ...]) -> tuple[tuple[int, int], ...] | None:
+        """What is counted of limits that are not of money, and for how many milliseconds more; None: not known now."""
         ...
 
     def before_write(self) -> object:
@@ -263,6 +267,15 @@ class Shared:
             self._store.post(Void(claim))
         else:
             self._store.post(self._accountant.abandon(claim))
+
+    async def peek(self, tag: str, limits: tuple[Limit, ...]) -> tuple[tuple[int, int], ...] | None:
+        if not limits:
+            return ()
+        try:
+            answer = await self._store.do(Peek(tag, limits))
+        except StoreAway:
+            return None
+        return answer.counts if isinstance(answer, Counted) else None
 
     # -- what SQL knows -------------------------------------------------------------------------
 

@@ -23,16 +23,18 @@ from app.limits.hot import (
     BudgetValue,
     Cold,
     Confirm,
+    Counted,
     InSQL,
     Lost,
     OpenTag,
     OutOfWindow,
+    Peek,
     Reserve,
     Seed,
     Settle,
     Void,
 )
-from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Outcome, Refusal
+from app.limits.limiter import UPSTREAM_TAG, Claim, Grant, Limit, Outcome, Refusal
 from app.limits.memory import MemoryHot
 from app.store.budgets import read_budgets
 from app.store.database import Database
@@ -106,6 +108,10 @@ class Alone:
     def void(self, claim: Claim) -> None:
         if claim.limits:
             self._hot.apply(Void(_lean(claim)))
+
+    async def peek(self, tag: str, limits: tuple[Limit, ...]) -> tuple[tuple[int, int], ...] | None:
+        answer = self._hot.apply(Peek(tag, limits))
+        return answer.counts if isinstance(answer, Counted) else None
 
     def before_write(self) -> object:
         return None

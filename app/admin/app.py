@@ -6,23 +6,69 @@ import asyncio
 import hmac
 import ipaddress
 import time
-from collections.abc import Awaitable, Callable
 
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.exceptions import HTTPException
 
 from app import __version__
-from app.core.errors import GatewayError, InternalError, InvalidAPIKey, NotFound, render
-from app.core.ids import new_request_id
+from app.admin.console import mount_console
+from app.admin.document import DESCRIPTION, RESPONSES, describe
+from app.admin.guard import Guard
+from app.admin.routes import (
+    alerts,
+    audit,
+    budgets,
+    keys,
+    limits,
+    live,
+    me,
+    overview,
+    prices,
+    records,
+    session,
+    sso,
+    teams,
+    upstreams,
+    usage,
+)
+from app.admin.wire import Tools, add_error_handlers
+from app.core.errors import InvalidAPIKey
 from app.telemetry.metrics import Metrics
 
+ADMIN_API = "/admin/api/v1"
+ROUTERS: tuple[APIRouter, ...] = (
+    session.router,
+    sso.router,
+    teams.router,
+    keys.router,
+    overview.router,
+    usage.router,
+    records.router,
+    budgets.router,
+    limits.router,
+    upstreams.router,
+    prices.router,
+    audit.router,
+    live.router,
+    alerts.router,
+)
+OWN_ROUTERS: tuple[APIRouter, ...] = (me.router, live.own_router)
+"""What a plain key may see of itself, at `/me`."""
 
-def create_control_plane(metrics: Metrics, *, host: str, metrics_token: str | None) -> FastAPI:
+
+def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) -> FastAPI:
     """The FastAPI application. ``host`` is where the gateway listens: metrics are open on loopback only."""
-    app = FastAPI(title="Headgate", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
-    page = _MetricsPage(metrics)
+    app = FastAPI(
+        title="Headgate admin API",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/admin/api/openapi.json",
+        separate_input_output_schemas=False,
+    )
+    app.state.tools = tools
+    page = _MetricsPage(tools.metrics)
     is_open = _is_loopback(host)
 
     @app.get("/metrics", include_in_schema=False)
@@ -31,13 +77,14 @@ def create_control_plane(metrics: Metrics, *, host: str, metrics_token: str | No
             raise _MetricsTokenWrong(metrics_token is not None)
         return Response(await page.render(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    async def read_root() -> dict[str, str]:
-        return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
-
-    app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(GatewayError, _answer_gateway)
-    app.add_exception_handler(Exception, _answer_bug)
+    mount_console(app)
+    for router in ROUTERS:
+        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+    for router in OWN_ROUTERS:
+        app.include_router(router, responses=RESPONSES)
+    describe(app)
+    add_error_handlers(app)
+    app.add_middleware(Guard)
     return app
 
 
@@ -81,30 +128,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-Answer = Callable[[Request, Exception], Awaitable[Response]]
-
-
-async def _answer_http(_request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code not in {404, 405}:
-        return JSONResponse(
-            {"error": {"message": str(error.detail), "type": "invalid_request_error", "param": None, "code": None}},
-            error.status_code,
-        )
-    return _rendered(NotFound("There is no such page."))
-
-
-async def _answer_gateway(_request: Request, error: Exception) -> Response:
-    return _rendered(error if isinstance(error, GatewayError) else InternalError())
-
-
-async def _answer_bug(_request: Request, _error: Exception) -> Response:
-    return _rendered(InternalError())
-
-
-def _rendered(error: GatewayError) -> Response:
-    status, headers, body = render(error, new_request_id(time.time_ns() // 1_000_000))
-    response = Response(body, status)
-    response.raw_headers = headers
-    return response

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from app.auth.keys import digest_of, parse
 from app.auth.running import Running
+from app.auth.throttle import FailureThrottle
 from app.core.clock import Clock
 from app.core.errors import InvalidAPIKey, TooManyFailedKeys
 from app.core.identity import Principal
@@ -22,6 +23,7 @@ from app.store.cache import CacheClear
 from app.store.changes import Changes, current_change, find_secret, rows_since
 from app.store.database import Database
 from app.store.errors import StoreError
+from app.store.prices import SetPrice
 from app.store.rows import KeyRow, SecretRow, TeamRow
 
 POLL_INTERVAL_S = 0.4
@@ -31,16 +33,17 @@ LOOKUP_S_MAX = 0.7
 MISS_KEPT_S = 2.0
 MISSES_MAX = 10_000
 FAILURES_PER_MINUTE = 100
-PEERS_MAX = 10_000
 KEY_CHARS_MAX = 512
 
 OnState = Callable[[bool, str], None]
 OnCacheClears = Callable[[Sequence[CacheClear], int], None]
+OnPrices = Callable[[Sequence[SetPrice]], None]
 
 
 class Authenticator:
     """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering; ``on_cache_clears``,
-    at the start and with every change, what was cleared of the cache since, and the number of the change reached.
+    at the start and with every change, what was cleared of the cache since, and the number of the change reached;
+    ``on_prices`` all prices that are set, whenever one changes.
 
     A key that is revoked begins nothing more; a secret that is revoked also ends what is ``running`` with it.
     """
@@ -52,6 +55,7 @@ class Authenticator:
         *,
         on_state: OnState,
         on_cache_clears: OnCacheClears = lambda _, __: None,
+        on_prices: OnPrices = lambda _: None,
         is_trusted_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.running = Running()
@@ -59,7 +63,8 @@ class Authenticator:
         self._clock = clock
         self._on_state = on_state
         self._on_cache_clears = on_cache_clears
-        self._is_trusted_proxy = is_trusted_proxy
+        self._on_prices = on_prices
+        self._throttle = FailureThrottle(clock, per_minute=FAILURES_PER_MINUTE, is_trusted_proxy=is_trusted_proxy)
         self._teams: dict[str, TeamRow] = {}
         self._keys: dict[str, KeyRow] = {}
         self._secrets: dict[str, SecretRow] = {}
@@ -70,7 +75,6 @@ class Authenticator:
         self._following = asyncio.Lock()
         self._up = True
         self._misses: OrderedDict[bytes, float] = OrderedDict()
-        self._failures: OrderedDict[str, tuple[int, int]] = OrderedDict()
         self._lookups = (0, 0)
         self._looking: dict[str, asyncio.Future[None]] = {}
         self._task: asyncio.Task[None] | None = None
@@ -104,9 +108,14 @@ class Authenticator:
                 found = self._live(digest)
             if found is not None:
                 return found
-        if self._failed(peer):
-            raise TooManyFailedKeys(retry_after_ms=60_000 - self._clock.now_ms() % 60_000)
+        if self._throttle.failed(peer):
+            raise TooManyFailedKeys(retry_after_ms=self._throttle.over_in_ms)
         raise InvalidAPIKey
+
+    def of_secret(self, secret_id: str) -> Principal | None:
+        """The principal of a living secret; None where it is not, or not any more."""
+        secret = self._secrets.get(secret_id)
+        return None if secret is None else self._live(secret.digest)
 
     def _live(self, digest: bytes) -> Principal | None:
         found = self._principals.get(digest)
@@ -117,7 +126,7 @@ class Authenticator:
     # -- wrong keys ---------------------------------------------------------------------------
 
     def _may_look_up(self, digest: bytes, peer: str) -> bool:
-        if self._is_throttled(peer):
+        if self._throttle.is_over(peer):
             return False
         now_s = self._clock.monotonic_s()
         missed_s = self._misses.get(digest)
@@ -163,23 +172,6 @@ class Authenticator:
             await self._follow()
         return known
 
-    def _failed(self, peer: str) -> bool:
-        """Count a failure; True where this peer has had too many this minute."""
-        if not peer or self._is_trusted_proxy(peer):
-            return False
-        minute = self._clock.now_ms() // 60_000
-        seen, count = self._failures.get(peer, (minute, 0))
-        count = count + 1 if seen == minute else 1
-        self._failures[peer] = (minute, count)
-        self._failures.move_to_end(peer)
-        if len(self._failures) > PEERS_MAX:
-            self._failures.popitem(last=False)
-        return count > FAILURES_PER_MINUTE
-
-    def _is_throttled(self, peer: str) -> bool:
-        minute, count = self._failures.get(peer, (0, 0))
-        return count > FAILURES_PER_MINUTE and minute == self._clock.now_ms() // 60_000
-
     # -- the change feed ----------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -199,6 +191,8 @@ class Authenticator:
                 changes = await rows_since(connection, self._change)
                 self._apply(changes)
                 self._on_cache_clears(changes.cache_clears, changes.change)
+                if changes.prices is not None:
+                    self._on_prices(changes.prices)
                 self._change = changes.change
         self._tell(up=True, reason="")
 

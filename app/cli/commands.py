@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import cache, limits, people, reports, serving, upkeep, worker
+from app.cli import cache, limits, people, reports, serving, tokens, upkeep, worker
 
 app = typer.Typer(
     name="headgate",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(people.teams, name="teams")
 app.add_typer(people.keys, name="keys")
+app.add_typer(tokens.tokens, name="tokens")
 app.add_typer(limits.limits, name="limits")
 app.add_typer(cache.cache, name="cache")
 app.command("serve")(serving.serve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -19,14 +20,16 @@ from app.core.money import usd_text
 from app.core.patterns import compile_pattern
 from app.main import DataDirTaken, hold_data_dir
 from app.metering.pricing import PriceBook
+from app.metering.repricing import overrides_of, price_of
 from app.settings import Environment, load_configuration
 from app.store.backup import Backup, back_up
 from app.store.database import Database
 from app.store.errors import LedgerTaken
 from app.store.explanations import RecordExplained, RefusalExplained, data_of, explain, explain_refusals
+from app.store.prices import SetPrice, list_prices
 from app.store.processes import ProcessRow, list_processes
 from app.store.prune import Pruned, prunable, prune
-from app.store.reprice import Found, Repriced, Unpriced, reprice
+from app.store.reprice import Repriced, reprice
 from app.store.restore import Restored, restore
 from app.store.running import most_held, write_off
 from app.store.sole import hold_file
@@ -145,25 +148,12 @@ def reprice_ledger(
     pattern = None if model is None else compile_pattern(model)
 
     async def work() -> Repriced:
-        prices = _price_book(config)
-
-        def price_of(asked: Unpriced) -> Found | None:
-            priced = prices.price_again(
-                asked.usage,
-                asked.upstream,
-                asked.model,
-                asked.service_tier,
-                asked.admitted_at_ms,
-                served=asked.model_served,
-            )
-            if priced.cost_nanousd is None:
-                return None
-            return Found(priced.cost_nanousd, priced.price_source or "", priced.price_version or "")
-
         async with existing_ledger(data_dir) as database:
+            async with database.read() as connection:
+                prices = _price_book(config, await list_prices(connection))
             return await reprice(
                 database,
-                price_of,
+                price_of(prices),
                 start_ms,
                 end_ms,
                 now_ms(),
@@ -175,11 +165,11 @@ def reprice_ledger(
     show_object({**told, "unpriced_models": done.unpriced_models}, as_json=as_json)
 
 
-def _price_book(config: Path | None) -> PriceBook:
-    """The prices that a gateway with this configuration has."""
+def _price_book(config: Path | None, rows: Sequence[SetPrice]) -> PriceBook:
+    """The prices that a gateway with this configuration has, on a ledger where ``rows`` are set."""
     configuration = load_configuration(Environment.read(config=config).config_path)
     base_urls = {name: upstream.base_url or "" for name, upstream in configuration.upstreams.items()}
-    return PriceBook(configuration.prices, base_urls)
+    return PriceBook(overrides_of(rows, configuration.prices), base_urls)
 
 
 # -- explain ----------------------------------------------------------------------------------

@@ -5,14 +5,17 @@ GatewayError
 │   ├── InvalidJSON           400  invalid_json
 │   └── AmbiguousJSON         400  ambiguous_json
 ├── InvalidAPIKey             401  invalid_api_key       one constant answer
+├── InvalidAdminToken         401  invalid_admin_token   one constant answer, of the control plane
 ├── UnpricedModel             402  unpriced_model
 ├── ModelNotAllowed           403  model_not_allowed
 ├── EndpointNotAllowed        403  endpoint_not_allowed
+├── Forbidden                 403  forbidden             what this person may not do in the control plane
 ├── NotFound                  404  not_found             unknown and not yours are one answer
 │   ├── ModelNotFound         404  model_not_found
 │   └── PreviousResponseNotFound  404  not_found
 ├── MethodNotAllowed          405  method_not_allowed
 ├── RequestTimeout            408  request_timeout
+├── Conflict                  409  already_exists
 ├── IdempotencyKeyInUse       409  idempotency_key_in_use
 ├── BodyTooLarge              413  body_too_large
 ├── URITooLong                414  uri_too_long
@@ -108,6 +111,27 @@ class InvalidAPIKey(GatewayError):
     type = "invalid_request_error"
     code = "invalid_api_key"
     default_message = "Incorrect API key provided. Ask whoever runs this gateway for a key."
+
+
+class InvalidAdminToken(GatewayError):
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_admin_token"
+    default_message = "Sign in, or send an admin token as a bearer."
+
+
+class Forbidden(GatewayError):
+    status = 403
+    type = "invalid_request_error"
+    code = "forbidden"
+    default_message = "You may not do this; an administrator may."
+
+
+class Conflict(GatewayError):
+    status = 409
+    type = "invalid_request_error"
+    code = "already_exists"
+    default_message = "There is one like it already."
 
 
 class UnpricedModel(GatewayError):

@@ -25,7 +25,7 @@ import msgspec
 
 from app.core.errors import LimitsUnavailable
 from app.core.records import BudgetWindow
-from app.limits.limiter import Claim, Outcome
+from app.limits.limiter import Claim, Limit, Outcome
 
 RESERVATION_LEASE_MS = 15_000
 """How long an open reservation and its concurrency lease last without a heartbeat."""
@@ -135,6 +135,16 @@ class Look(msgspec.Struct, frozen=True):
     request_id: str
 
 
+class Peek(msgspec.Struct, frozen=True):
+    """What is counted of limits of requests, tokens and concurrency, one at least; nothing is changed by looking.
+
+    Answers Counted.
+    """
+
+    tag: str
+    limits: tuple[Limit, ...]
+
+
 class TakeOver(msgspec.Struct, frozen=True):
     """A reaper claims a reservation whose time is past. Open money is charged at its bound, never released.
 
@@ -208,7 +218,7 @@ class OpenTag(msgspec.Struct, frozen=True):
 
 
 Command: TypeAlias = (
-    Reserve | Settle | Void | Restore | Beat | FindDue | Look | TakeOver | Confirm | Seed | StandIn | OpenTag
+    Reserve | Settle | Void | Restore | Beat | FindDue | Look | Peek | TakeOver | Confirm | Seed | StandIn | OpenTag
 )
 
 
@@ -294,6 +304,12 @@ class Known(msgspec.Struct, frozen=True):
     lower_nanousd: int = 0
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """(held, reset_ms) of each limit: what is counted, and how long until nothing of it is."""
+
+    counts: tuple[tuple[int, int], ...]
+
+
 class Confirmed(msgspec.Struct, frozen=True):
     """``kept``: what holds more than SQL knows, and waits for its owner or a reaper."""
 
@@ -301,7 +317,7 @@ class Confirmed(msgspec.Struct, frozen=True):
 
 
 Answer: TypeAlias = (
-    Granted | Refused | Cold | OutOfWindow | Voided | Lost | Done | Beaten | Due | NotDue | Known | Confirmed
+    Granted | Refused | Cold | OutOfWindow | Voided | Lost | Done | Beaten | Due | NotDue | Known | Confirmed | Counted
 )
 
 

@@ -32,6 +32,7 @@ from app.limits.hot import (
     NotDue,
     OpenTag,
     OutOfWindow,
+    Peek,
     Refused,
     Reserve,
     Restore,
@@ -43,13 +44,14 @@ from app.limits.hot import (
     Voided,
     number_of,
 )
-from app.limits.limiter import Claim, Limit, countable
+from app.limits.limiter import Claim, countable
 from app.limits.tag import (
     BUDGET_KEPT_MS,
     Budget,
     Reservation,
     Tag,
     count_done,
+    counts_of,
     decide,
     known_of,
     standings_of,
@@ -76,6 +78,7 @@ class MemoryHot:
             Beat: self._beat,
             FindDue: self._find_due,
             Look: self._look,
+            Peek: self._peek,
             TakeOver: self._take_over,
             Confirm: self._confirm,
             Seed: self._seed,
@@ -114,7 +117,7 @@ class MemoryHot:
         if known is not None and known.state == "open" and known.epoch != epoch:
             # Granted in an epoch that is over, and not sent yet: it has to fit into this one.
             known = None
-        gauges = [self._gauge(tag, limit) for limit in claim.limits]
+        gauges = [tag.gauge(limit) for limit in claim.limits]
         amounts = [0 if known else claim.amount_of(limit) for limit in claim.limits]
         budgets = [tag.budget(window.budget, epoch) for window in claim.money]
         if known is None and budgets:
@@ -299,6 +302,9 @@ class MemoryHot:
         known = tag.find(command.request_id, self._clock.now_ms()) if tag is not None else None
         return Done(changed=False) if known is None or known.is_over else known_of(known)
 
+    def _peek(self, command: Peek) -> Answer:
+        return counts_of(self._tags.get(command.tag), command.limits, self._clock.now_ms())
+
     def _take_over(self, command: TakeOver) -> Answer:
         now_ms = self._clock.now_ms()
         tag = self._open(command.tag, command.token)
@@ -393,20 +399,10 @@ class MemoryHot:
             return Lost(None if tag is None else tag.token)
         return tag
 
-    def _gauge(self, tag: Tag, limit: Limit) -> Gauge | None:
-        """Where a limit is counted; None for money."""
-        if limit.kind == "money":
-            return None
-        gauge = tag.gauges.get(limit.counter)
-        if gauge is None:
-            gauge = Leases() if limit.kind == "concurrency" else SlidingWindow(limit.slot_ms)
-            tag.gauges[limit.counter] = gauge
-        return gauge
-
     def _prolong(self, tag: Tag, claim: Claim, until_ms: int) -> None:
         """The call's concurrency leases last until then."""
         for limit in claim.limits:
-            if limit.kind == "concurrency" and isinstance(leases := self._gauge(tag, limit), Leases):
+            if limit.kind == "concurrency" and isinstance(leases := tag.gauge(limit), Leases):
                 leases.prolong(claim.request_id, until_ms)
 
     def _free(self, tag: Tag, claim: Claim) -> None:

@@ -5,7 +5,7 @@ that protect its upstream.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -102,15 +102,19 @@ class Policy:
         plain: list[Limit] = []
         narrow: list[Narrow] = []
         for owner, owner_id, own in owners:
-            set_here = {(rule.kind, rule.window) for rule in own if is_plain(rule)}
-            plain += [_limit(rule, owner, owner_id, rule.id) for rule in own if is_plain(rule)]
+            plain += [limit_for(rule, owner, owner_id, rule.id) for rule in own if is_plain(rule)]
             plain += [
-                _limit(rule, owner, owner_id, f"{rule.id}:{owner_id}")
-                for rule in self._defaults[owner]
-                if (rule.kind, rule.window) not in set_here
+                limit_for(rule, owner, owner_id, f"{rule.id}:{owner_id}")
+                for rule in defaults_left(own, self._defaults[owner])
             ]
             narrow += [_narrow(rule, owner, owner_id, principal.team_id) for rule in own if not is_plain(rule)]
         return Bound(tuple(plain), tuple(narrow))
+
+
+def defaults_left(own: Iterable[LimitRule], defaults: Iterable[LimitRule]) -> list[LimitRule]:
+    """Those of ``defaults`` before which no rule of ``own`` goes."""
+    set_here = {(rule.kind, rule.window) for rule in own if is_plain(rule)}
+    return [rule for rule in defaults if (rule.kind, rule.window) not in set_here]
 
 
 def upstream_limits(name: str, settings: UpstreamLimits) -> tuple[Limit, ...]:
@@ -125,7 +129,7 @@ def upstream_limits(name: str, settings: UpstreamLimits) -> tuple[Limit, ...]:
         for kind, window, maximum in maxima
         if maximum is not None
     ]
-    return tuple(_limit(rule, "upstream", name, rule.id) for rule in rules)
+    return tuple(limit_for(rule, "upstream", name, rule.id) for rule in rules)
 
 
 def _narrow(rule: LimitRule, owner: Owner, owner_id: str, team_id: str) -> Narrow:
@@ -135,7 +139,7 @@ def _narrow(rule: LimitRule, owner: Owner, owner_id: str, team_id: str) -> Narro
         scope = "tag"
         scope_id = rule.tag_name if rule.tag_value is None else f"{rule.tag_name}={rule.tag_value}"
     return Narrow(
-        limit=_limit(rule, scope, scope_id, rule.id),
+        limit=limit_for(rule, scope, scope_id, rule.id),
         model=None if rule.model is None else compile_pattern(rule.model),
         tag_name=rule.tag_name,
         tag_value=rule.tag_value,
@@ -148,7 +152,8 @@ def _of_value(limit: Limit, value: str) -> Limit:
     return msgspec.structs.replace(limit, scope_id=f"{limit.scope_id}={value}", counter=f"{limit.counter}:{value}")
 
 
-def _limit(rule: LimitRule, scope: Scope, scope_id: str, counter: str) -> Limit:
+def limit_for(rule: LimitRule, scope: Scope, scope_id: str, counter: str) -> Limit:
+    """``rule`` as it is counted, at ``counter``."""
     return Limit(
         scope=scope,
         scope_id=scope_id,

@@ -8,9 +8,9 @@ from typing import Literal
 import msgspec
 
 from app.core.records import BudgetWindow
-from app.limits.gauges import NEVER_MS, Gauge
-from app.limits.hot import Known
-from app.limits.limiter import HELD_RETRY_MS, Claim, MoneyWindow
+from app.limits.gauges import NEVER_MS, Gauge, Leases, SlidingWindow
+from app.limits.hot import Counted, Known
+from app.limits.limiter import HELD_RETRY_MS, Claim, Limit, MoneyWindow
 
 BUDGET_KEPT_MS = 2 * 24 * 3600 * 1000
 """How long a budget without anything held is remembered; then it is cold, and read again."""
@@ -88,6 +88,16 @@ class Tag:
             return None
         return known
 
+    def gauge(self, limit: Limit) -> Gauge | None:
+        """Where a limit is counted; None for money."""
+        if limit.kind == "money":
+            return None
+        gauge = self.gauges.get(limit.counter)
+        if gauge is None:
+            gauge = Leases() if limit.kind == "concurrency" else SlidingWindow(limit.slot_ms)
+            self.gauges[limit.counter] = gauge
+        return gauge
+
     def budget(self, window: BudgetWindow, epoch: int) -> Budget:
         """The budget as it counts in ``epoch``: what another one counted is nothing."""
         budget = self.budgets.get(window)
@@ -141,6 +151,20 @@ def known_of(known: Reservation) -> Known:
         output_tokens=known.output_tokens,
         lower_nanousd=known.lower_nanousd,
     )
+
+
+def counts_of(tag: Tag | None, limits: tuple[Limit, ...], now_ms: int) -> Counted:
+    """What is counted of each limit; one of which nothing is known counts nothing."""
+    counts: list[tuple[int, int]] = []
+    for limit in limits:
+        gauge = None if tag is None else tag.gauges.get(limit.counter)
+        if gauge is None or gauge.is_idle(now_ms):
+            counts.append((0, 0))
+            continue
+        # Nothing fits at once: asking only lets go of what has left the window.
+        gauge.wait_ms(0, limit.maximum, now_ms)
+        counts.append((gauge.held(), gauge.reset_ms(now_ms)))
+    return Counted(tuple(counts))
 
 
 def decide(

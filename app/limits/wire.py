@@ -20,6 +20,7 @@ from app.limits.hot import (
     Cold,
     Confirm,
     Confirmed,
+    Counted,
     Done,
     Due,
     FindDue,
@@ -30,6 +31,7 @@ from app.limits.hot import (
     NotDue,
     OpenTag,
     OutOfWindow,
+    Peek,
     Refused,
     Reserve,
     Restore,
@@ -260,6 +262,12 @@ class Wire:
     def look(self, command: Look) -> Words:
         return [f"hg:{{{command.tag}}}:r:{command.request_id}"], [self._now()]
 
+    def peek(self, command: Peek) -> Words:
+        args: list[Argument] = [self._now()]
+        for limit in command.limits:
+            args += (KINDS[limit.kind], limit.slot_ms)
+        return [f"hg:{{{command.tag}}}:l:{limit.counter}" for limit in command.limits], args
+
     def take_over(self, command: TakeOver) -> Words:
         prefix, keys = self._epoch_and_due(command.tag)
         keys.append(f"{prefix}r:{command.request_id}")
@@ -382,5 +390,6 @@ _READERS: tuple[Callable[[Sequence[Any], object], Answer], ...] = (
     lambda _reply, _: NotDue(),
     _known,
     lambda reply, _: Confirmed(_ids(reply)),
+    lambda reply, _: Counted(_standings(reply[1:])),
 )
 """In the order of the numbers in ``scripts/shared/prelude.lua``."""

@@ -14,7 +14,6 @@ import msgspec
 
 from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
-from app.admin.app import create_control_plane
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
@@ -25,13 +24,18 @@ from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
+from app.ledger.writer import LedgerWriter
+from app.main.alerts import open_alerts
 from app.main.books import Books
 from app.main.cache import open_cache
+from app.main.control import control_plane
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
 from app.main.folding import Folding
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
+from app.main.live import open_live
+from app.main.prices import SetPrices
 from app.main.states import States
 from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
@@ -123,17 +127,18 @@ async def open_gateway(
 
         peers = Peers(configuration.server.trusted_proxies)
         cache = await open_cache(stack, environment, configuration, database, metrics, log, states)
-        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache)
+        set_prices = SetPrices(log)
+        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
 
+        # The app is there by the time that anybody looks.
+        live = await open_live(stack, environment, database, slot, lambda: app.draining)
         ownership = Ownership(database, owners)
         upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
-        catalog, prices = compiled(configuration, pools, off)
+        catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
         _start_folding(stack, database, clock, log, slot)
-        sweep = Sweep()
-        sweep.start()
-        stack.push_async_callback(sweep.close)
+        sweep = _start_sweep(stack)
 
         parts = Parts(
             configuration=configuration,
@@ -145,17 +150,16 @@ async def open_gateway(
             prices=prices,
             estimates=Estimates(),
             journal=journal,
-            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains()),
+            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains(), live.board),
             sweep=sweep,
             cache=cache,
         )
-        switch = Switch(parts, upstreams, off)
-        stack.push_async_callback(switch.close)
-        token = environment.metrics_token
+        switch = _open_switch(stack, parts, upstreams, off, set_prices)
+        alerts = open_alerts(stack, database, switch, metrics, log)
         app = GatewayApp(
             switch.pipeline,
-            create_control_plane(
-                metrics, host=environment.host, metrics_token=token.get_secret_value() if token else None
+            control_plane(
+                environment, switch, database=database, peers=peers, accounts=accounts, live=live, alerts=alerts
             ),
             settings=configuration.server,
             peers=peers,
@@ -168,7 +172,8 @@ async def open_gateway(
         watchdog = Watchdog(log)
         watchdog.start()
         stack.callback(watchdog.close)
-        _watch(metrics, switch, journal, watchdog)
+        _watch(metrics, switch, journal, writer, space, watchdog)
+        metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
 
@@ -180,12 +185,14 @@ async def _open_people(
     accounts: Shared | Alone,
     states: States,
     cache: ResponseCache,
+    set_prices: SetPrices,
 ) -> Authenticator:
     authenticator = Authenticator(
         database,
         clock,
         on_state=states.reporter("ledger_reads"),
         on_cache_clears=cache.clears.take,
+        on_prices=set_prices.take,
         is_trusted_proxy=peers.is_trusted,
     )
     await authenticator.start()
@@ -193,6 +200,23 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _open_switch(
+    stack: AsyncExitStack, parts: Parts, upstreams: Upstreams, off: frozenset[str], set_prices: SetPrices
+) -> Switch:
+    switch = Switch(parts, upstreams, off, set_prices)
+    stack.push_async_callback(switch.close)
+    set_prices.follow(switch.put_prices_in_force)
+    stack.push_async_callback(set_prices.close)
+    return switch
+
+
+def _start_sweep(stack: AsyncExitStack) -> Sweep:
+    sweep = Sweep()
+    sweep.start()
+    stack.push_async_callback(sweep.close)
+    return sweep
 
 
 def _start_folding(stack: AsyncExitStack, database: Database, clock: Clock, log: LogWriter, slot: Slot) -> None:
@@ -224,15 +248,33 @@ def _failing(app: GatewayApp, states: States, accounts: Shared | Alone) -> list[
     return failing
 
 
-def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog) -> None:
+def _watch(
+    metrics: Metrics, switch: Switch, journal: Journal, writer: LedgerWriter, space: Space, watchdog: Watchdog
+) -> None:
     metrics.watch("headgate_in_flight", "Requests being served.", lambda: switch.pipeline.in_flight)
     metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: switch.streams_open)
-    metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
+    metrics.watch(
+        "headgate_journal_records",
+        "Requests that run, and records on their way to the ledger.",
+        lambda: journal.records_pending,
+    )
     metrics.watch(
         "headgate_journal_oldest_seconds",
         "Age of the oldest of them.",
         lambda: journal.oldest_pending_s,
         over_workers="max",
+    )
+    metrics.watch(
+        "headgate_ledger_lag_seconds",
+        "How long ago the oldest request ended whose record is not in the ledger.",
+        lambda: writer.lag_s,
+        over_workers="max",
+    )
+    metrics.watch(
+        "headgate_disk_free_bytes",
+        "Room on the disk of the data dir.",
+        lambda: space.last_free_bytes,
+        over_workers="min",
     )
     metrics.watch(
         "headgate_upstream_up",

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from app.admin.wire import InForce
 from app.catalog import Catalog
 from app.edge.plane import Gateway as GatewayApp
+from app.main.prices import SetPrices
 from app.main.upstreams import Upstreams
 from app.metering.pricing import PriceBook
 from app.pipeline import Parts, Pipeline
-from app.settings import Configuration
+from app.settings import Configuration, PriceOverride
 from app.upstream.pool import UpstreamPool
 
 RETIRE_INTERVAL_S = 1.0
@@ -27,9 +29,10 @@ RETIRE_INTERVAL_S = 1.0
 class Switch:
     """The pipeline in force, and those before it that still serve somebody."""
 
-    def __init__(self, parts: Parts, upstreams: Upstreams, off: frozenset[str]) -> None:
+    def __init__(self, parts: Parts, upstreams: Upstreams, off: frozenset[str], prices: SetPrices) -> None:
         self._parts = parts
         self._upstreams = upstreams
+        self._set_prices = prices
         self._app: GatewayApp | None = None
         self._before: dict[Pipeline, Mapping[str, UpstreamPool]] = {}
         self._lock = asyncio.Lock()
@@ -42,9 +45,20 @@ class Switch:
         return f"Switch({self.pipeline!r}, before={len(self._before)})"
 
     @property
+    def parts(self) -> Parts:
+        """What the pipeline in force is made of."""
+        return self._parts
+
+    @property
     def configuration(self) -> Configuration:
         """What is in force."""
         return self._parts.configuration
+
+    @property
+    def in_force(self) -> InForce:
+        """What the control plane is told of it."""
+        parts = self._parts
+        return InForce(parts.configuration, parts.catalog, parts.prices, parts.pools, self.off)
 
     @property
     def pools(self) -> Mapping[str, UpstreamPool]:
@@ -65,7 +79,9 @@ class Switch:
             pools, off = await self._upstreams.open(configuration, self._parts.pools)
             try:
                 # The price book compiles some thousand prices.
-                catalog, prices = await asyncio.to_thread(compiled, configuration, pools, off)
+                catalog, prices = await asyncio.to_thread(
+                    compiled, configuration, pools, off, self._set_prices.overrides
+                )
                 parts = msgspec.structs.replace(
                     self._parts, configuration=configuration, catalog=catalog, pools=pools, prices=prices
                 )
@@ -73,13 +89,26 @@ class Switch:
             except BaseException:
                 await self._close_unused()
                 raise
-            self._before[self.pipeline] = self._parts.pools
-            self._parts, self.pipeline, self.off = parts, pipeline, off
-            parts.cache.resize(configuration.cache.memory_bytes_max)
-            if self._app is not None:
-                self._app.swap(pipeline, configuration.server)
-            if self._retiring is None or self._retiring.done():
-                self._retiring = asyncio.create_task(self._retire(), name="retiring configurations")
+            self.off = off
+            self._swap(parts, pipeline)
+
+    async def put_prices_in_force(self, overrides: tuple[PriceOverride, ...]) -> None:
+        """The configuration that is in force, with other prices set."""
+        async with self._lock:
+            parts = self._parts
+            base_urls = {name: pool.base_url for name, pool in parts.pools.items()}
+            prices = await asyncio.to_thread(PriceBook, (*overrides, *parts.configuration.prices), base_urls)
+            parts = msgspec.structs.replace(parts, prices=prices)
+            self._swap(parts, Pipeline(parts, self.pipeline))
+
+    def _swap(self, parts: Parts, pipeline: Pipeline) -> None:
+        self._before[self.pipeline] = self._parts.pools
+        self._parts, self.pipeline = parts, pipeline
+        parts.cache.resize(parts.configuration.cache.memory_bytes_max)
+        if self._app is not None:
+            self._app.swap(pipeline, parts.configuration.server)
+        if self._retiring is None or self._retiring.done():
+            self._retiring = asyncio.create_task(self._retire(), name="retiring configurations")
 
     async def close(self) -> None:
         if self._retiring is not None:
@@ -105,8 +134,11 @@ class Switch:
 
 
 def compiled(
-    configuration: Configuration, pools: Mapping[str, UpstreamPool], off: frozenset[str]
+    configuration: Configuration,
+    pools: Mapping[str, UpstreamPool],
+    off: frozenset[str],
+    overrides: tuple[PriceOverride, ...],
 ) -> tuple[Catalog, PriceBook]:
-    """What is looked up for every request, made once for a configuration."""
-    prices = PriceBook(configuration.prices, {name: pool.base_url for name, pool in pools.items()})
+    """What is looked up for every request, made once for a configuration; ``overrides`` are prices set over it."""
+    prices = PriceBook((*overrides, *configuration.prices), {name: pool.base_url for name, pool in pools.items()})
     return Catalog(configuration, off=off), prices

@@ -291,6 +291,14 @@ class Meter:
         cost = None if price is None else price.cost_nanousd(lower.at_least(cheapest(price, lower.input_tokens)))
         return lower.output_tokens, cost or 0
 
+    @property
+    def output_tokens_so_far(self) -> int:
+        """What has been told, else what the text seen so far is likely to be: for people who watch."""
+        reading = self.reading
+        if reading.usage is not None and reading.usage.output_tokens:
+            return reading.usage.output_tokens
+        return -(-reading.text_bytes // BYTES_PER_TOKEN)
+
     def limit_tokens(self, reserved: int) -> int:
         """What the request counts for token limits: exactly what it used, else no less than was seen of it.
 

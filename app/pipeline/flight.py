@@ -22,6 +22,7 @@ from app.metering.meter import Meter
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import own_s_of, report
+from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
 
@@ -256,6 +257,17 @@ class Flight:
     def progress(self) -> Progress:
         """What has been seen of it so far, for whoever has to write its row if this process dies."""
         return Progress(*self.meter.at_least())
+
+    def sighting(self) -> Sighting:
+        """How it stands, for whoever watches."""
+        meter = self.meter
+        return Sighting(
+            principal=self._principal,
+            opening=meter.opening,
+            upstream=meter.attempt.upstream,
+            is_streaming=self.first_byte_s is not None,
+            output_tokens=meter.output_tokens_so_far,
+        )
 
     def land(self, *, was_sent: bool) -> None:
         """The exchange is over: hand the record on. What was never settled was interrupted, and is void where

@@ -270,9 +270,12 @@ class Pipeline:
         )
         if shared is not None:
             cargo.revocable = shared.board(flight, relay)
+        live, request_id = parts.desk.live, admitted.opening.request_id
+        live.begin(request_id, flight)
         try:
             await self._carrier.carry(flight, relay, exchange, cargo, route)
         finally:
+            live.leave(request_id)
             relay.close()
             flight.land(was_sent=relay.was_sent)
         return flight.record

@@ -1,4 +1,4 @@
-"""What metrics and log are told of a request that has ended."""
+"""What metrics, log and the live feed are told of a request that has ended."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from app.core.identity import Principal
 from app.core.money import usd_text
 from app.core.records import Record
 from app.pipeline.desk import Desk
+from app.telemetry.metrics import ending_code
 
 
 class Moments(Protocol):
@@ -30,6 +31,7 @@ def own_s_of(started_s: float, moments: Moments, *, stream: bool, first_byte_s: 
 
 def report(desk: Desk, principal: Principal, record: Record, started_s: float, moments: Moments | None) -> None:
     """Tell them. ``moments``: those of the call; None where nothing was sent for the request."""
+    desk.live.finish(principal, record)
     ended_s = desk.clock.monotonic_s()
     metrics = desk.metrics
     # Every attempt but the last is void, so the last one's figures are the sums.
@@ -39,10 +41,14 @@ def report(desk: Desk, principal: Principal, record: Record, started_s: float, m
         metrics.served(record.model)
     told = metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
     told.requests += 1
+    answer = (record.status, ending_code(record.error_code))
+    told.answers[answer] = told.answers.get(answer, 0) + 1
     if cost is None:
         told.unpriced += 1
     else:
         told.cost_nanousd += cost
+    if last.kind == "estimate":
+        told.estimated += 1
     told.saved_nanousd += record.saved_nanousd
     told.input_tokens += usage.input_tokens
     told.cached_tokens += usage.cached_tokens

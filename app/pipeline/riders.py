@@ -20,6 +20,7 @@ from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
 from app.pipeline.plan import Plan
 from app.pipeline.saved import SETTLED, Ending, close, kept_of, land
+from app.telemetry.live import Sighting
 from app.upstream.relay import Relay
 
 
@@ -154,6 +155,15 @@ class Rider:
         """It ends before the answer did."""
         status = self._lead.shared.status if self._first_byte_at_ms is not None else None
         self._close(Ending(outcome, status, error_code, self._first_byte_at_ms))
+
+    def sighting(self) -> Sighting:
+        """How it stands, for whoever watches; what is produced is the call's."""
+        admitted = self.admitted
+        if admitted is None:
+            raise InternalError
+        return Sighting(
+            self._principal, admitted.opening, admitted.opening.attempt.upstream, self._first_byte_at_ms is not None, 0
+        )
 
     def land(self) -> None:
         """It is over: its record goes into the ledger."""

@@ -14,6 +14,7 @@ from app.pipeline.admission import NO_ATTEMPT, Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import report
 from app.store.posting import RANK_EXACT
+from app.telemetry.live import Sighting
 
 CACHE_SOURCE = "cache"
 SETTLED = ("completed", "incomplete")
@@ -27,6 +28,19 @@ class Ending(msgspec.Struct, frozen=True):
     error_code: str | None = None
     first_byte_at_ms: int | None = None
     repeated: Kept | None = None
+
+
+class Replayed(msgspec.Struct, frozen=True):
+    """A kept stream on its way to a client, for whoever watches."""
+
+    principal: Principal
+    opening: Opening
+    upstream: str
+    record: Record
+
+    def sighting(self) -> Sighting:
+        tokens = self.record.entries[-1].usage.output_tokens
+        return Sighting(self.principal, self.opening, self.upstream, is_streaming=True, output_tokens=tokens)
 
 
 def kept_of(record: Record, *, change: int, ttl_s: float, request_digest: bytes = b"") -> Kept:

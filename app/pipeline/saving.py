@@ -47,7 +47,7 @@ from app.pipeline.admission import Admission, Admitted, SavedQuestion
 from app.pipeline.desk import Desk
 from app.pipeline.plan import Plan
 from app.pipeline.riders import ReplayRevocation, Rider, RiderRevocation, Shared
-from app.pipeline.saved import SETTLED, Ending, as_hit, close, kept_of, land
+from app.pipeline.saved import SETTLED, Ending, Replayed, as_hit, close, kept_of, land
 from app.settings import Configuration
 from app.upstream.headers import find
 
@@ -240,11 +240,13 @@ class Saving:
             own.append((b"x-headgate-upstream", kept.upstream.encode()))
             own += hit_headers(self._cache.ttl_left_s(kept), self._cache.age_s(kept), detail)
             if is_event_stream(kept.headers):
+                desk.live.begin(record.request_id, Replayed(principal, admitted.opening, kept.upstream, record))
                 await self._replay(connection, kept, own)
             else:
                 own.append((b"x-headgate-cost-usd", b"0"))
                 connection.respond(kept.status, own, kept.body)
         finally:
+            desk.live.leave(record.request_id)
             land(desk, exchange, principal, record)
 
     async def _replay(self, connection: Connection, kept: Kept, headers: Headers) -> None:
@@ -299,9 +301,11 @@ class Saving:
         except BaseException:
             listener.drop("refused")
             raise
+        live, request_id = self._desk.live, seat.admitted.opening.request_id
         if not self._running.enter(secret_id, revocation):
             listener.drop("revoked")
         try:
+            live.begin(request_id, rider)
             listener.begin()
             how = await listener.ended
         except asyncio.CancelledError:
@@ -312,6 +316,7 @@ class Saving:
             _give_up(exchange, Draining())
             raise
         finally:
+            live.leave(request_id)
             self._running.leave(secret_id, revocation)
         if how == "revoked" and listener.has_started:
             rider.end("interrupted", "key_revoked")

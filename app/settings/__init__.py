@@ -1,5 +1,6 @@
 """Settings: the configuration file and the environment, read once, checked, frozen."""
 
+from app.settings.alerts import AlertSettings, AlertTarget, EmailTarget, SMTPSettings, WebhookTarget
 from app.settings.cache import CacheSettings, ModelCache
 from app.settings.changes import ConfigurationFile
 from app.settings.environment import Environment
@@ -17,24 +18,31 @@ from app.settings.model import (
     UpstreamLimits,
     UpstreamSettings,
 )
+from app.settings.sso import SSOSettings
 
 __all__ = [
+    "AlertSettings",
+    "AlertTarget",
     "CacheSettings",
     "Configuration",
     "ConfigurationError",
     "ConfigurationFile",
+    "EmailTarget",
     "Environment",
     "LimitDefaults",
     "LimitValues",
     "ModelCache",
     "ModelRule",
     "PriceOverride",
+    "SMTPSettings",
+    "SSOSettings",
     "ServerSettings",
     "StreamSettings",
     "Target",
     "Timeouts",
     "UpstreamLimits",
     "UpstreamSettings",
+    "WebhookTarget",
     "load_configuration",
     "parse_configuration",
 ]

@@ -16,7 +16,7 @@ WORKERS_MAX = 64
 BALLAST_BYTES = 64 * 2**20
 BALLAST_BYTES_MIN = 2**20
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CACHE_REDIS_URL", "METRICS_TOKEN")
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CACHE_REDIS_URL", "ADMIN_TOKEN", "METRICS_TOKEN")
 
 
 class Environment(BaseSettings):
@@ -33,6 +33,7 @@ class Environment(BaseSettings):
     database_url: SecretStr | None = None
     redis_url: SecretStr | None = None
     cache_redis_url: SecretStr | None = None
+    admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
@@ -86,6 +87,11 @@ class Environment(BaseSettings):
     def database(self) -> str:
         """The ledger's URL; by default a file in the data dir."""
         return _plain(self.database_url) or f"sqlite:///{(self.data_dir / 'headgate.db').absolute()}"
+
+    @property
+    def admin(self) -> str | None:
+        """A token of an administrator that is in no ledger."""
+        return _plain(self.admin_token)
 
     @property
     def redis(self) -> str | None:

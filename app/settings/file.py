@@ -17,6 +17,9 @@ PACKAGED = Path(__file__).with_name("headgate.yaml")
 FILE_BYTES_MAX = 1 << 20
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
+SECRET_KEYS = frozenset({"client_secret", "api_key", "api_keys", "secret", "secrets", "password"})
+"""What may stand in a file of its own: ``file:/run/secrets/…``."""
+
 Place = tuple[str | int, ...]
 
 
@@ -28,7 +31,7 @@ def load_configuration(path: Path, environ: Mapping[str, str] | None = None) -> 
     """The checked configuration in ``path``.
 
     ``${NAME}`` and ``${NAME:-default}`` stand for environment variables; a value ``file:/path`` of
-    ``api_key`` and ``api_keys`` stands for that file's content. Raises ConfigurationError.
+    what is secret (``SECRET_KEYS``) stands for that file's content. Raises ConfigurationError.
     """
     return parse_configuration(read_configuration(path), path, environ)
 
@@ -117,8 +120,7 @@ class _Reader:
             )
 
         text = VARIABLE.sub(substitute, text)
-        is_secret = "api_key" in place or "api_keys" in place
-        if is_secret and text.startswith("file:"):
+        if not SECRET_KEYS.isdisjoint(place) and text.startswith("file:"):
             try:
                 return Path(text.removeprefix("file:")).read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:

@@ -16,8 +16,10 @@ from app.core.calendar import zone_of
 from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
 from app.core.money import nanousd_from_usd
 from app.core.rules import default_id, in_order
+from app.settings.alerts import AlertSettings
 from app.settings.cache import CacheSettings, OptionalModelCache
 from app.settings.section import Bytes, Count, Duration, Number, Seconds, Section
+from app.settings.sso import SSOSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
@@ -344,10 +346,12 @@ class Configuration(Section):
     limits: LimitDefaults = LimitDefaults()
     stream: StreamSettings = StreamSettings()
     cache: CacheSettings = CacheSettings()
+    alerts: AlertSettings = AlertSettings()
     prices: tuple[PriceOverride, ...] = ()
     on_unpriced: Literal["allow", "block"] = "allow"
     durability: Literal["shared", "local"] = "shared"
     server: ServerSettings = ServerSettings()
+    sso: SSOSettings | None = None
 
     def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What does not fit together: (place in the file, what is wrong)."""

@@ -1,4 +1,5 @@
-"""The change feed: how a running gateway follows what was changed about people, and what of the cache was cleared.
+"""The change feed: how a running gateway follows what was changed about people, and what of the cache was cleared, what
+prices were set.
 
 It keeps a number, reads ``current_change`` often, and where that is higher takes ``rows_since``. Changes
 are numbered from one counter row that is updated in the changing transaction, so that they become
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.cache import CacheClear, clears_since
 from app.store.limits import rules_of_keys, rules_of_teams
+from app.store.prices import SetPrice, have_prices_changed, list_prices
 from app.store.rows import KeyRow, SecretRow, TeamRow, key_from, secret_from, team_from
 from app.store.tables import change_counter, keys, secrets, teams
 
@@ -29,6 +31,8 @@ class Changes(msgspec.Struct, frozen=True):
     keys: list[KeyRow]
     secrets: list[SecretRow]
     cache_clears: list[CacheClear]
+    prices: list[SetPrice] | None = None
+    """All that are set, where one of them has changed."""
 
 
 async def current_change(connection: AsyncConnection) -> int:
@@ -58,6 +62,7 @@ async def rows_since(connection: AsyncConnection, change: int) -> Changes:
         [key_from(row, of_keys.get(row["id"], ())) for row in key_rows],
         secret_rows,
         await clears_since(connection, change),
+        await list_prices(connection) if await have_prices_changed(connection, change) else None,
     )
 
 

@@ -16,6 +16,11 @@ StoreError
 ├── NoSuchTeam
 ├── NoSuchKey
 ├── NoSuchLimit
+├── NoSuchPrice
+├── TooManyPrices
+├── NoSuchToken            of those for the control plane
+├── NoSuchAlertRule
+├── TooManyAlertRules
 ├── NoSuchProcess
 └── ProcessRuns            it would be wrong to take it for lost
 """
@@ -84,6 +89,26 @@ class NoSuchKey(StoreError):
 
 
 class NoSuchLimit(StoreError):
+    pass
+
+
+class NoSuchPrice(StoreError):
+    pass
+
+
+class TooManyPrices(StoreError):
+    pass
+
+
+class NoSuchToken(StoreError):
+    pass
+
+
+class NoSuchAlertRule(StoreError):
+    pass
+
+
+class TooManyAlertRules(StoreError):
     pass
 
 

@@ -159,6 +159,14 @@ def object_row(owned: OwnedObject) -> Row:
     )
 
 
+def last_uses(records: Iterable[Record]) -> list[Row]:
+    """When each secret of ``records`` was last used, in the order of the secrets."""
+    uses: dict[str, int] = {}
+    for record in records:
+        uses[record.secret_id] = max(uses.get(record.secret_id, 0), record.admitted_at_ms)
+    return sorted(uses.items())
+
+
 def rollup_rows(
     records: Iterable[Record], entries: Iterable[tuple[Record, Entry]], adjusts: Iterable[Adjust] = ()
 ) -> list[Row]:

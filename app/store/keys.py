@@ -5,7 +5,7 @@ The text of a key is made elsewhere (``app.auth``); here are its public id and i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,6 +20,7 @@ from app.store.rows import (
     KeyRow,
     SecretRow,
     columns_of,
+    json_text,
     key_from,
     next_change,
     patterns_text,
@@ -37,6 +38,8 @@ class KeyChanges(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[str, ...] | UnsetType | None = UNSET
     cache_mode: CacheMode | UnsetType | None = UNSET
     expires_at_ms: int | UnsetType | None = UNSET
+    owner: str | UnsetType | None = UNSET
+    tags: dict[str, str] | UnsetType = UNSET
 
 
 async def create_key(
@@ -52,6 +55,8 @@ async def create_key(
     endpoints: tuple[str, ...] | None = None,
     cache_mode: CacheMode | None = None,
     expires_at_ms: int | None = None,
+    owner: str | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> KeyRow:
     """A key and its first secret, whose id is the key's too. Raises NoSuchTeam, NameTaken, SecretTaken,
     LimitInvalid.
@@ -70,6 +75,8 @@ async def create_key(
             endpoints=patterns_text(endpoints),
             cache_mode=cache_mode,
             expires_at_ms=expires_at_ms,
+            owner=owner,
+            tags=json_text(dict(tags or {})),
             created_at_ms=now_ms,
             changed=change,
         )
@@ -83,7 +90,7 @@ async def create_key(
 
 async def list_keys(connection: AsyncConnection, team_id: str | None = None) -> list[KeyRow]:
     """All keys, or a team's, oldest first; the revoked too."""
-    return await _find(connection, *(() if team_id is None else (keys.c.team_id == team_id,)))
+    return await keys_where(connection, *(() if team_id is None else (keys.c.team_id == team_id,)))
 
 
 async def find_key(connection: AsyncConnection, name_or_id: str, team_id: str | None = None) -> KeyRow:
@@ -93,7 +100,9 @@ async def find_key(connection: AsyncConnection, name_or_id: str, team_id: str | 
     of_secret = select(secrets.c.key_id).where(secrets.c.id == name_or_id)
     named: ColumnElement[bool] = or_(keys.c.id == name_or_id, keys.c.name == name_or_id)
     of_team = () if team_id is None else (keys.c.team_id == team_id,)
-    found = await _find(connection, named, *of_team) or await _find(connection, keys.c.id.in_(of_secret), *of_team)
+    found = await keys_where(connection, named, *of_team)
+    if not found:
+        found = await keys_where(connection, keys.c.id.in_(of_secret), *of_team)
     exact = [key for key in found if key.id == name_or_id] or found
     if not exact:
         raise NoSuchKey(f"There is no key {name_or_id!r}.")
@@ -111,6 +120,8 @@ async def update_key(connection: AsyncConnection, key_id: str, changes: KeyChang
     for name in ("models", "endpoints"):
         if name in columns:
             columns[name] = patterns_text(columns[name])
+    if "tags" in columns:
+        columns["tags"] = json_text(columns["tags"])
     if changes.name is not UNSET:
         await _require_free(connection, key.team_id, changes.name, except_id=key_id)
     await set_plain_limits(connection, plain, team_id=key.team_id, key_id=key_id, now_ms=now_ms)
@@ -132,7 +143,7 @@ async def revoke_key(connection: AsyncConnection, key_id: str, *, now_ms: int, a
 
 async def find_key_by_id(connection: AsyncConnection, key_id: str) -> KeyRow:
     """Raises NoSuchKey."""
-    found = await _find(connection, keys.c.id == key_id)
+    found = await keys_where(connection, keys.c.id == key_id)
     if not found:
         raise NoSuchKey(f"There is no key {key_id!r}.")
     return found[0]
@@ -160,6 +171,28 @@ async def list_secrets(connection: AsyncConnection, key_id: str) -> list[SecretR
     """A key's secrets, oldest first."""
     asked = select(secrets).where(secrets.c.key_id == key_id).order_by(secrets.c.created_at_ms, secrets.c.id)
     return [secret_from(row) for row in (await connection.execute(asked)).mappings()]
+
+
+async def secrets_of_keys(connection: AsyncConnection, key_ids: Sequence[str]) -> dict[str, list[SecretRow]]:
+    """Each key's secrets, oldest first."""
+    asked = select(secrets).where(secrets.c.key_id.in_(key_ids)).order_by(secrets.c.created_at_ms, secrets.c.id)
+    found: dict[str, list[SecretRow]] = {key_id: [] for key_id in key_ids}
+    for row in (await connection.execute(asked)).mappings():
+        found[row["key_id"]].append(secret_from(row))
+    return found
+
+
+async def expire_secret(connection: AsyncConnection, key_id: str, secret_id: str, *, expires_at_ms: int | None) -> None:
+    """Moves the end of one secret of a key; None: it has none. Raises NoSuchKey, also of a secret that is revoked."""
+    change = await next_change(connection)
+    moved = (
+        update(secrets)
+        .where(secrets.c.id == secret_id, secrets.c.key_id == key_id, secrets.c.revoked_at_ms.is_(None))
+        .values(expires_at_ms=expires_at_ms)
+    )
+    if not (await connection.execute(moved)).rowcount:
+        raise NoSuchKey(f"The key has no living secret {secret_id!r}.")
+    await _change(connection, key_id, change, {})
 
 
 async def expire_other_secrets(
@@ -215,7 +248,7 @@ async def _change(connection: AsyncConnection, key_id: str, change: int, columns
     return await find_key_by_id(connection, key_id)
 
 
-async def _find(connection: AsyncConnection, *asked: ColumnElement[bool]) -> list[KeyRow]:
+async def keys_where(connection: AsyncConnection, *asked: ColumnElement[bool]) -> list[KeyRow]:
     """Keys for which all of ``asked`` holds, oldest first."""
     found = select(keys).where(*asked).order_by(keys.c.created_at_ms, keys.c.id)
     rows = list((await connection.execute(found)).mappings())

@@ -22,12 +22,16 @@ from app.core.ids import random_base62
 from app.core.rules import check_rule, in_order, limit_name
 from app.store.budgets import spent_in_history
 from app.store.errors import LimitInvalid, LimitTaken, NoSuchKey, NoSuchLimit, NoSuchTeam, TooManyLimits
-from app.store.rows import LimitRow, columns_of, limit_from, next_change, rule_from
+from app.store.rows import LimitRow, columns_of, json_text, limit_from, next_change, rule_from
 from app.store.tables import budgets, keys, limits, teams
 
 LIMIT_ID_CHARS = 12
 LIMITS_OF_OWNER_MAX = 32
 """Each one that applies is looked at for every request."""
+
+WARN_PERCENTS = (80, 95)
+"""Of a budget for which nothing else is said."""
+WARN_PERCENTS_MAX = 8
 
 _PLACE = ("kind", "window", "model", "tag_name", "tag_value")
 
@@ -51,6 +55,7 @@ class LimitChanges(msgspec.Struct, frozen=True, kw_only=True):
     policy: LimitPolicy | UnsetType = UNSET
     mode: LimitMode | UnsetType = UNSET
     bound: BoundPolicy | UnsetType = UNSET
+    warn_percents: tuple[int, ...] | UnsetType = UNSET
 
 
 class BudgetStanding(msgspec.Struct, frozen=True):
@@ -62,9 +67,15 @@ class BudgetStanding(msgspec.Struct, frozen=True):
 
 
 async def add_limit(
-    connection: AsyncConnection, rule: LimitRule, *, team_id: str, key_id: str | None, now_ms: int
+    connection: AsyncConnection,
+    rule: LimitRule,
+    *,
+    team_id: str,
+    key_id: str | None,
+    now_ms: int,
+    warn_percents: tuple[int, ...] = WARN_PERCENTS,
 ) -> LimitRow:
-    """A new rule of a team, or of one of its keys; ``rule.id`` is given here.
+    """A new rule of a team, or of one of its keys; ``rule.id`` is given here. ``warn_percents`` are of budgets.
 
     Raises NoSuchTeam, NoSuchKey, LimitInvalid, LimitTaken, TooManyLimits.
     """
@@ -76,7 +87,7 @@ async def add_limit(
         raise LimitTaken(
             f"There is a limit {limit_name(rule.kind, rule.window)} for the same requests already: {taken.id}."
         )
-    return await _insert(connection, rule, team_id, key_id, now_ms)
+    return await _insert(connection, rule, team_id, key_id, now_ms, warn_percents)
 
 
 async def update_limit(connection: AsyncConnection, limit_id: str, changes: LimitChanges) -> LimitRow:
@@ -84,9 +95,12 @@ async def update_limit(connection: AsyncConnection, limit_id: str, changes: Limi
     change = await next_change(connection)
     found = await find_limit(connection, limit_id)
     given = columns_of(changes)
-    changed = msgspec.structs.replace(found, rule=msgspec.structs.replace(found.rule, **given))
-    _check(changed.rule)
-    if given:
+    warn_percents = given.pop("warn_percents", found.warn_percents)
+    rule = msgspec.structs.replace(found.rule, **given)
+    _check(rule)
+    changed = msgspec.structs.replace(found, rule=rule, warn_percents=_checked_percents(rule, warn_percents))
+    if changed != found:
+        given["warn_percents"] = json_text(changed.warn_percents)
         await connection.execute(update(limits).where(limits.c.id == limit_id).values(**given))
     await _stamp(connection, found.team_id, found.key_id, change)
     return changed
@@ -196,17 +210,37 @@ async def _by_owner(connection: AsyncConnection, asked: Select[Any], owner: str)
 
 
 async def _insert(
-    connection: AsyncConnection, rule: LimitRule, team_id: str, key_id: str | None, now_ms: int
+    connection: AsyncConnection,
+    rule: LimitRule,
+    team_id: str,
+    key_id: str | None,
+    now_ms: int,
+    warn_percents: tuple[int, ...] = WARN_PERCENTS,
 ) -> LimitRow:
     _check(rule)
     counted = select(func.count()).select_from(limits).where(*_owned(team_id, key_id))
     if (await connection.execute(counted)).scalar_one() >= LIMITS_OF_OWNER_MAX:
         raise TooManyLimits(f"A team or a key has at most {LIMITS_OF_OWNER_MAX} limits.")
-    row = LimitRow(rule, team_id, key_id, now_ms)
+    row = LimitRow(rule, team_id, key_id, now_ms, _checked_percents(rule, warn_percents))
     await connection.execute(
-        insert(limits).values(**msgspec.structs.asdict(rule), team_id=team_id, key_id=key_id, created_at_ms=now_ms)
+        insert(limits).values(
+            **msgspec.structs.asdict(rule),
+            team_id=team_id,
+            key_id=key_id,
+            created_at_ms=now_ms,
+            warn_percents=json_text(row.warn_percents),
+        )
     )
     return row
+
+
+def _checked_percents(rule: LimitRule, percents: tuple[int, ...]) -> tuple[int, ...]:
+    """Rising and without repetitions; none where ``rule`` is no budget. Raises LimitInvalid."""
+    if rule.kind != "money":
+        return ()
+    if len(percents) > WARN_PERCENTS_MAX or not all(1 <= percent <= 100 for percent in percents):
+        raise LimitInvalid(f"A budget has at most {WARN_PERCENTS_MAX} warnings, each at 1 to 100 percent of it.")
+    return tuple(sorted(set(percents)))
 
 
 async def _find_same(

@@ -18,7 +18,7 @@ from app.core.records import BudgetWindow, Entry
 from app.core.usage import NOTHING_USED, Usage
 from app.store import statements
 from app.store.budgets import Posting, count_money
-from app.store.flatten import Adjust, Row, entry_row
+from app.store.flatten import Adjust, Row, entry_row, last_uses
 from app.store.folds import add_sums
 from app.store.steps import Ask, Steps
 from app.store.tables import entries
@@ -81,6 +81,9 @@ def post(given: Given) -> Steps[Written]:
     timed = timing_rows(given.new_records)
     if timed:
         yield Ask(statements.TIMINGS, timed)
+    uses = last_uses(given.new_records)
+    if uses:
+        yield Ask(statements.SECRET_USES, uses)
     named = {window: record.team_id for record in given.records for window in record.budgets}
     postings: list[Posting] = []
     if given.all_new:

@@ -105,16 +105,19 @@ class RecordView(msgspec.Struct, frozen=True):
     entries: tuple[EntryView, ...]
 
 
+_COLUMNS = tuple(name for name in RecordView.__struct_fields__ if name in records.c)
+
+
 async def find_record(connection: AsyncConnection, request_id: str) -> RecordView | None:
     """The record of one request, or None."""
     row = (await connection.execute(select(records).where(records.c.request_id == request_id))).mappings().one_or_none()
-    return None if row is None else (await _with_entries(connection, [row]))[0]
+    return None if row is None else (await with_entries(connection, [row]))[0]
 
 
 async def find_records_of_response(connection: AsyncConnection, response_id: str) -> list[RecordView]:
     """The records that name this response, oldest first."""
     asked = select(records).where(records.c.response_id == response_id).order_by(records.c.admitted_at_ms)
-    return await _with_entries(connection, (await connection.execute(asked)).mappings().all())
+    return await with_entries(connection, (await connection.execute(asked)).mappings().all())
 
 
 async def recent_records(
@@ -131,7 +134,7 @@ async def recent_records(
     if key_id is not None:
         asked = asked.where(records.c.key_id == key_id)
     found = await connection.execute(asked.limit(min(limit, RECENT_RECORDS_MAX)))
-    return await _with_entries(connection, found.mappings().all())
+    return await with_entries(connection, found.mappings().all())
 
 
 async def count_records(connection: AsyncConnection) -> int:
@@ -141,7 +144,8 @@ async def count_records(connection: AsyncConnection) -> int:
     return number
 
 
-async def _with_entries(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[RecordView]:
+async def with_entries(connection: AsyncConnection, rows: Sequence[RowMapping]) -> list[RecordView]:
+    """Rows of ``records``, each with its entries."""
     asked = (
         select(entries)
         .where(entries.c.request_id.in_([row["request_id"] for row in rows]))
@@ -159,7 +163,7 @@ def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
         attempts.setdefault(part.attempt_id, []).append(part)
     unpriced = any(is_unpriced([msgspec.structs.asdict(part) for part in each]) for each in attempts.values())
     priced = [part for part in parts if part.price_source is not None]
-    given = {name: row[name] for name in RecordView.__struct_fields__ if name in row}
+    given = {name: row[name] for name in _COLUMNS}
     given["tags"] = msgspec.json.decode(row["tags"], type=dict[str, str])
     given["decision"] = msgspec.json.decode(row["decision"], type=dict[str, object])
     given["budgets"] = msgspec.json.decode(row["budgets"], type=tuple[BudgetWindow, ...])

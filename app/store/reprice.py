@@ -95,9 +95,11 @@ async def reprice(
     now_ms: int,
     *,
     matches: Callable[[str], bool] = lambda _model: True,
+    dry_run: bool = False,
 ) -> Repriced:
     """Prices attempts of requests admitted from ``start_ms`` up to, not including, ``end_ms``, whose model
-    (asked of the upstream, or served) ``matches``. Run again it changes nothing. Raises DatabaseUnavailable.
+    (asked of the upstream, or served) ``matches``. Run again it changes nothing. ``dry_run``: nothing is written,
+    and what would be is told. Raises DatabaseUnavailable.
     """
     attempts = cost_nanousd = unpriced = 0
     models: Counter[str] = Counter()
@@ -109,8 +111,9 @@ async def reprice(
         if not candidates:
             break
         begun_s = time.monotonic()
-        async with database.transaction() as connection:
-            written, without = await run_on(connection, _batch(candidates, price_of, matches, now_ms))
+        async with database.read() if dry_run else database.transaction() as connection:
+            batch = _batch(candidates, price_of, matches, now_ms, dry_run=dry_run)
+            written, without = await run_on(connection, batch)
         attempts += len(written)
         cost_nanousd += sum(each.cost_nanousd or 0 for each in written)
         unpriced += len(without)
@@ -151,14 +154,20 @@ async def _candidates(
 
 
 def _batch(
-    candidates: Sequence[_Candidate], price_of: PriceOf, matches: Callable[[str], bool], now_ms: int
+    candidates: Sequence[_Candidate],
+    price_of: PriceOf,
+    matches: Callable[[str], bool],
+    now_ms: int,
+    *,
+    dry_run: bool,
 ) -> Steps[tuple[list[Entry], list[str]]]:
     """Writes what can be priced of ``candidates``; returns the new entries, and the model of each attempt that
     has no price still.
     """
     attempt_ids = [(attempt_id,) for attempt_id in sorted(each.attempt_id for each in candidates)]
     # Locked first and read then, as every correction of an estimate is: its units change with it.
-    yield Ask(statements.ESTIMATES_LOCKED, attempt_ids)
+    if not dry_run:
+        yield Ask(statements.ESTIMATES_LOCKED, attempt_ids)
     rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in (yield Ask(statements.ENTRIES_OF_ATTEMPTS, attempt_ids)):
         values = dict(zip(_COLUMNS, row, strict=True))
@@ -178,6 +187,8 @@ def _batch(
     if not corrections:
         return [], without
     adjusts = [corrections[attempt_id].adjust for attempt_id in sorted(corrections)]
+    if dry_run:
+        return [adjust.entry for adjust in adjusts], without
     inserted = yield Ask(statements.ENTRIES, [entry_row(adjust, adjust.entry) for adjust in adjusts])
     new = {row[0] for row in inserted}
     adjusts = [adjust for adjust in adjusts if adjust.entry.attempt_id in new]

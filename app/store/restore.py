@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SESSIONS_TRIES = 20
 SESSIONS_PAUSE_S = 0.1
 
-OF_RUNNING = frozenset({"processes", "marks", "tag_epochs"})
+OF_RUNNING = frozenset({"processes", "marks", "tag_epochs", "leases", "upstream_sights"})
 """What gateways say of themselves while they run: of no use where none does."""
 
 NOT_A_LEDGER = OF_RUNNING | {"meta", "change_counter", "epoch", "cache_clears", "folds"}

@@ -24,7 +24,10 @@ class TeamRow(msgspec.Struct, frozen=True):
 
 
 class KeyRow(msgspec.Struct, frozen=True):
-    """``models`` and ``endpoints`` are None where everything is allowed, ``cache_mode`` where none is set."""
+    """``models`` and ``endpoints`` are None where everything is allowed, ``cache_mode`` where none is set.
+
+    ``owner`` is who answers for it, ``tags`` are labels of the key itself; requests are not labelled by them.
+    """
 
     id: str
     team_id: str
@@ -37,6 +40,8 @@ class KeyRow(msgspec.Struct, frozen=True):
     revoked_at_ms: int | None
     created_at_ms: int
     changed: int
+    owner: str | None = None
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class SecretRow(msgspec.Struct, frozen=True):
@@ -51,12 +56,16 @@ class SecretRow(msgspec.Struct, frozen=True):
 
 
 class LimitRow(msgspec.Struct, frozen=True):
-    """A rule with whom it binds: the team, or one key of it."""
+    """A rule with whom it binds: the team, or one key of it.
+
+    ``warn_percents``: of a budget, at how many percent of it people are told, rising.
+    """
 
     rule: LimitRule
     team_id: str
     key_id: str | None
     created_at_ms: int
+    warn_percents: tuple[int, ...] = ()
 
 
 def team_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> TeamRow:
@@ -76,6 +85,8 @@ def key_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> KeyRow:
         revoked_at_ms=row["revoked_at_ms"],
         created_at_ms=row["created_at_ms"],
         changed=row["changed"],
+        owner=row["owner"],
+        tags=msgspec.json.decode(row["tags"], type=dict[str, str]),
     )
 
 
@@ -95,12 +106,18 @@ def rule_from(row: RowMapping) -> LimitRule:
 
 
 def limit_from(row: RowMapping) -> LimitRow:
-    return LimitRow(rule_from(row), row["team_id"], row["key_id"], row["created_at_ms"])
+    warn_percents = msgspec.json.decode(row["warn_percents"], type=tuple[int, ...])
+    return LimitRow(rule_from(row), row["team_id"], row["key_id"], row["created_at_ms"], warn_percents)
 
 
 def patterns_text(patterns: tuple[str, ...] | None) -> str | None:
     """JSON text of ``models`` or ``endpoints``."""
-    return None if patterns is None else msgspec.json.encode(patterns).decode()
+    return None if patterns is None else json_text(patterns)
+
+
+def json_text(value: object) -> str:
+    """``value`` as a column of JSON holds it."""
+    return msgspec.json.encode(value).decode()
 
 
 def columns_of(changes: msgspec.Struct) -> dict[str, Any]:

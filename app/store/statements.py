@@ -15,6 +15,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     cast,
     column,
     exists,
@@ -112,6 +113,13 @@ def _added_to_budgets(insert: AnyInsert) -> Insert:
     return upsert.returning(there.budget_id, there.start_ms, there.spent_nanousd, there.version)
 
 
+def _later_of_secret_uses(insert: AnyInsert) -> Insert:
+    there, given = tables.secret_uses.c.used_at_ms, insert.excluded.used_at_ms
+    return insert.on_conflict_do_update(
+        index_elements=["secret_id"], set_={"used_at_ms": case((given > there, given), else_=there)}
+    )
+
+
 def _of_ids(asked: Select[Any], id_column: ColumnElement[str]) -> Statement:
     """``asked`` for rows of one id each."""
     text = str(asked.where(id_column.in_([bindparam("id", type_=Text())])).compile(dialect=SQLITE))
@@ -157,6 +165,8 @@ ROLLUPS = _insert(tables.rollups, _adding(tables.rollups, tables.ROLLUP_KEY))
 SUMS = _insert(tables.sums, _adding(tables.sums, tables.SUMS_KEY))
 TIMINGS = _insert(tables.timings, _adding(tables.timings, tables.TIMINGS_KEY))
 TAG_VALUES = _new(tables.tag_values)
+SECRET_USES = _insert(tables.secret_uses, _later_of_secret_uses)
+"""When secrets were last used: whatever is later stays."""
 
 SQLITE_RECORDS = _repeated(sqlite.insert(tables.records).on_conflict_do_nothing(), tables.records)
 SQLITE_ENTRIES = _repeated(sqlite.insert(tables.entries).on_conflict_do_nothing(), tables.entries)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import ssl
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,6 +52,8 @@ class UpstreamPool:
         """Where the upstream is; the price book tells the provider by it. Never shown to clients."""
         self.reachable = True
         """Whether the last try to connect succeeded."""
+        self.unreachable_since_ms: int | None = None
+        """When it was found not to be reachable, in milliseconds since 1970 UTC."""
         self._keys = settings.keys
         self._turns = itertools.cycle([b"Bearer %s" % key.encode() for key in self._keys]) if self._keys else None
         self._own: Headers = [(b"accept-encoding", b"identity")]
@@ -62,6 +65,11 @@ class UpstreamPool:
 
     def __repr__(self) -> str:
         return f"UpstreamPool(name={self.name!r}, keys={len(self._keys)}, reachable={self.reachable})"
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that it is serving, as far as this process knows."""
+        return self._client.in_use
 
     async def close(self) -> None:
         """Close every connection."""
@@ -86,13 +94,15 @@ class UpstreamPool:
         except TooManyConnections as error:
             raise UpstreamBusy from error
         except NotConnected as error:
-            self.reachable = False
+            if self.reachable:
+                self.reachable, self.unreachable_since_ms = False, time.time_ns() // 1_000_000
             raise UpstreamUnreachable from error
         except ConnectionBroken as error:
             raise UpstreamOutcomeUnknown from error
         except BadAnswer as error:
             raise UpstreamInvalidResponse from error
-        self.reachable = True
+        if not self.reachable:
+            self.reachable, self.unreachable_since_ms = True, None
         return answer
 
     def redact(self, body: bytes) -> bytes:

@@ -29,7 +29,7 @@ LOOP_LATE_S = 0.05
 # Answers that condemn the connection: the server behind it cannot serve until something changes there.
 _UNFIT = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 _ELSEWHERE = ("MOVED ", "ASK ", "TRYAGAIN", "CLUSTERDOWN")
-_NOTHING = object()
+NOTHING = object()
 
 
 class Connection(asyncio.Protocol):
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._timeout_s = timeout_s
         self._outcomes = outcomes or Outcomes()
         self._redirect = redirect
-        self._reader = hiredis.Reader(notEnoughData=_NOTHING)
+        self._reader = hiredis.Reader(notEnoughData=NOTHING)
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +129,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             self._reader.feed(data)
-            while not self.lost.done() and (reply := self._reader.gets()) is not _NOTHING:
+            while not self.lost.done() and (reply := self._reader.gets()) is not NOTHING:
                 if not self.waiting:
                     self.close("the server sent an answer that nobody asked for")
                 elif isinstance(reply, hiredis.ReplyError):

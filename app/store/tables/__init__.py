@@ -1,5 +1,13 @@
 """The schema, once, for SQLite and PostgreSQL: a change needs a migration (``migrations/versions``)."""
 
+from app.store.tables.alerts import (
+    alert_blocks,
+    alert_deliveries,
+    alert_rules,
+    alert_states,
+    leases,
+    upstream_sights,
+)
 from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, entries, objects, poison, records, refusals, rollups
 from app.store.tables.columns import INT, metadata
 from app.store.tables.control import audit, colors, prices, secret_uses, sessions
@@ -14,6 +22,10 @@ __all__ = [
     "SUMS_KEY",
     "TIMINGS_KEY",
     "admin_tokens",
+    "alert_blocks",
+    "alert_deliveries",
+    "alert_rules",
+    "alert_states",
     "audit",
     "budgets",
     "cache_clears",
@@ -23,6 +35,7 @@ __all__ = [
     "epoch",
     "folds",
     "keys",
+    "leases",
     "limits",
     "marks",
     "meta",
@@ -42,4 +55,5 @@ __all__ = [
     "tag_values",
     "teams",
     "timings",
+    "upstream_sights",
 ]

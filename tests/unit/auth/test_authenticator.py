@@ -180,4 +180,4 @@ async def test_a_burst_of_a_new_key_is_looked_up_once(feed, monkeypatch):
     assert isinstance(found[0], asyncio.CancelledError)
     assert {principal.secret_id for principal in found[1:]} == {MINTED.id}
     assert looked == [MINTED.id]
-    assert not one._failures, "and nobody was wrong"
+    assert not one._throttle._failures, "and nobody was wrong"

@@ -2,7 +2,7 @@
 -- Functions are made anew for every call of a script: parts that a script does not need are not before it.
 
 local GRANTED, REFUSED, COLD, OUT_OF_WINDOW, VOIDED, LOST, DONE = 0, 1, 2, 3, 4, 5, 6
-local BEATEN, DUE, NOT_DUE, KNOWN, CONFIRMED = 7, 8, 9, 10, 11
+local BEATEN, DUE, NOT_DUE, KNOWN, CONFIRMED, COUNTED = 7, 8, 9, 10, 11, 12
 
 -- Numbers are doubles, exact up to 2^53. The sum turns -0 into 0, since HINCRBY refuses the text '-0'.
 local function text(number)

@@ -1,0 +1,79 @@
+"""Signing in and out, and the tokens that one signs in with."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field, SecretStr
+
+from app.admin.schemas.fields import Answer, Body, Moment, Name
+
+
+class SignIn(Body):
+    """An admin token, or a gateway key, which reaches only what `/me` shows."""
+
+    credential: SecretStr = Field(max_length=512, examples=["hg-admin-0000000000-…"])
+
+
+class TeamNamed(Answer):
+    id: str
+    name: str
+
+
+class Session(Answer):
+    """Who is signed in. `csrf` goes into the header `x-headgate-csrf` of every request but GET and HEAD."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "kind": "token",
+                "role": "lead",
+                "name": "search team",
+                "team": {"id": "8Zk2m1qLp0xA", "name": "search"},
+                "csrf": "…",
+                "expires_at": "2026-12-06T10:00:00.000Z",
+                "version": "0.1.0",
+                "sso": False,
+            }
+        }
+    )
+
+    kind: Literal["token", "key", "sso"]
+    role: Literal["admin", "viewer", "lead", "key"]
+    name: str
+    team: TeamNamed | None
+    csrf: str | None
+    expires_at: str | None
+    version: str
+    sso: bool
+
+
+class Provider(Answer):
+    enabled: bool
+
+
+class TokenMade(Body):
+    name: Name
+    role: Literal["admin", "viewer", "lead"]
+    team_id: str | None = Field(default=None, max_length=64, description="The team of a lead.")
+    expires_at: Moment | None = None
+
+
+class Token(Answer):
+    id: str
+    name: str
+    role: Literal["admin", "viewer", "lead"]
+    team: TeamNamed | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_at: str | None
+
+
+class NewToken(Token):
+    token: str = Field(description="The token's text, shown this once.")
+
+
+class Tokens(Answer):
+    data: list[Token]
+    next: str | None = None

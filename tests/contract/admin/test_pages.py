@@ -1,0 +1,212 @@
+"""Pages and files of usage and records: the same rows, each once, and nobody else's."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+import pytest
+
+from app.admin.asking import Asked
+from app.admin.record_pages import record_page, record_page_asked, record_parts, records_asked
+from app.admin.usage_pages import Question, page_asked, question_asked, usage_page, usage_parts
+from app.admin.wire import cursor_text
+from app.core.clock import quarter_of
+from app.core.errors import InvalidRequest
+from app.core.ids import new_request_id
+from app.store.batch import write_batch
+from tests.contract.store.samples import NOON_MS, entry_of, record_of
+
+DAY_MS = 86_400_000
+NOW_MS = NOON_MS + 3 * 3_600_000
+RANGE = (("from", "2026-11-01"), ("to", "2026-11-30"))
+
+
+@pytest.fixture
+async def year(database):
+    """Three teams, five keys, three models over thirty days; the cost of each is its number."""
+    source = random.Random(2)
+    records = []
+    for number in range(1, 200):
+        at_ms = NOON_MS - source.randrange(30 * DAY_MS)
+        request_id = new_request_id(at_ms)
+        model = f"m{number % 3}"
+        key = number % 5
+        records.append(
+            record_of(
+                request_id,
+                at_ms=at_ms,
+                quarter_ms=quarter_of(at_ms),
+                team_id=f"t{key % 3}",
+                key_id=f"k{key}",
+                model=model,
+                entries=(entry_of(request_id, model=model, cost_nanousd=number),),
+            )
+        )
+    await write_batch(database, records)
+    return records
+
+
+def question(**values) -> Question:
+    asked = Asked([*((name.replace("_", "."), value) for name, value in values.items()), *RANGE])
+    return question_asked(asked, NOW_MS)
+
+
+async def pages(database, asked: Question, limit: int):
+    """All rows by pages, and the total that each page tells."""
+    rows, totals, cursor = [], [], None
+    while True:
+        given = [("limit", str(limit)), *([("cursor", cursor)] if cursor else [])]
+        page = await usage_page(database, *page_asked(Asked(given), asked))
+        rows += page["rows"]
+        totals.append(page["total"])
+        cursor = page["next"]
+        if cursor is None:
+            assert all(total == totals[0] for total in totals)
+            return rows, totals[0]
+
+
+async def exported(database, asked: Question):
+    return [row async for part in usage_parts(database, asked) for row in part]
+
+
+@pytest.mark.parametrize(
+    ("by", "sort"),
+    [
+        ("team", "-team"),
+        ("key,day", None),
+        ("key,day", "-cost"),
+        ("team,model,week", None),
+        ("hour", None),
+        ("month,upstream", "requests"),
+    ],
+)
+async def test_pages_and_files_hold_the_same_rows(database, year, by, sort):
+    asked = question(by=by, **({"sort": sort} if sort else {}))
+    whole, total = await pages(database, asked, 5000)
+    for limit in (7, 60):
+        assert (await pages(database, asked, limit)) == (whole, total)
+    rows = await exported(database, asked)
+    if sort is None:
+        assert sorted(map(repr, rows)) == sorted(map(repr, whole))
+    else:
+        assert rows == whole
+    in_range = [record for record in year if record.admitted_at_ms >= 1_793_491_200_000]
+    assert total["requests"] == sum(row["requests"] for row in rows) == len(in_range)
+
+
+async def test_largest_first_and_alike_by_name(database, year):
+    rows, _ = await pages(database, question(by="key", sort="-cost"), 3)
+    costs = [float(row["cost_usd"]) for row in rows]
+    assert costs == sorted(costs, reverse=True)
+    rows, _ = await pages(database, question(by="team,key", sort="-unpriced"), 2)
+    assert [row["key_id"] for row in rows] == ["k0", "k3", "k1", "k4", "k2"]
+
+
+async def test_a_cursor_keeps_the_moment_of_the_first_page(database, year):
+    first = await usage_page(
+        database, *page_asked(Asked([("limit", "1")]), question_asked(Asked([("by", "day")]), NOW_MS))
+    )
+    later = question_asked(Asked([("by", "day")]), NOW_MS + DAY_MS)
+    second = await usage_page(database, *page_asked(Asked([("limit", "1"), ("cursor", first["next"])]), later))
+    assert (second["from"], second["to"]) == (first["from"], first["to"])
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "x",
+        "é",
+        "bnVsbA",
+        cursor_text([1]),
+        cursor_text([0, 900_000, 1]),
+        cursor_text([900_000, 0, 1, ["a"]]),
+        cursor_text([0, 901_000, 1, ["a"]]),
+        cursor_text([0, 900_000, -1, ["a"]]),
+        cursor_text([0, 900_000, 1, ["a", "b", "c"]]),
+        cursor_text([0, 2**60, 1, ["a"]]),
+    ],
+)
+def test_a_cursor_that_is_none_of_this_list(cursor):
+    with pytest.raises(InvalidRequest) as raised:
+        page_asked(Asked([("cursor", cursor)]), question(by="day"))
+    assert raised.value.param == "cursor"
+
+
+def test_hours_of_a_year_are_for_an_export():
+    asked = question_asked(Asked([("by", "hour"), ("range", "this_year")]), NOW_MS)
+    with pytest.raises(InvalidRequest) as raised:
+        page_asked(Asked([]), asked)
+    assert raised.value.param == "by"
+
+
+async def test_a_lead_sees_its_team_whatever_it_asks(database, year):
+    mine = (await usage_page(database, *page_asked(Asked([]), question(team="t1"))))["total"]
+    everybodys = (await usage_page(database, *page_asked(Asked([]), question())))["total"]
+    assert 0 < mine["requests"] < everybodys["requests"]
+    for asked in (question(), question(team="t1"), question(team="t1,t2"), question(not_team="t2")):
+        page = await usage_page(database, *page_asked(Asked([]), asked.of_team("t1")))
+        assert page["total"] == mine
+    for asked in (question(team="t2"), question(key="k0"), question(not_team="t1")):
+        page = await usage_page(database, *page_asked(Asked([]), asked.of_team("t1")))
+        assert page["total"]["requests"] == 0
+
+
+async def test_a_key_sees_itself_whatever_it_asks(database, year):
+    mine = (await usage_page(database, *page_asked(Asked([]), question(key="k1"))))["total"]
+    for asked in (question(), question(team="t1"), question(key="k1,k4"), question(not_key="k4")):
+        page = await usage_page(database, *page_asked(Asked([]), asked.of_key("t1", "k1")))
+        assert page["total"] == mine
+    for asked in (question(key="k4"), question(team="t0"), question(not_key="k1")):
+        page = await usage_page(database, *page_asked(Asked([]), asked.of_key("t1", "k1")))
+        assert page["total"]["requests"] == 0
+
+
+async def test_records_by_pages_and_as_a_file(database, year):
+    asked = records_asked(Asked([("key", "k1,k4"), ("not.model", "m0")]), NOW_MS)
+    everything = [row async for part in record_parts(database, asked, "jsonl") for row in part]
+    rows, cursor = [], None
+    while True:
+        given = [("limit", "7"), *([("cursor", cursor)] if cursor else [])]
+        page = await record_page(database, asked, *record_page_asked(Asked(given)))
+        rows += page["data"]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert rows == everything
+    wanted = [record for record in year if record.key_id in {"k1", "k4"} and record.model != "m0"]
+    assert len(rows) == len(wanted)
+    flat = [row async for part in record_parts(database, asked, "csv") for row in part]
+    assert [row["team_id"] for row in flat] == [row["team"]["id"] for row in everything]
+    for only, count in (
+        (asked.of_team("t1"), len(wanted)),
+        (asked.of_team("t2"), 0),
+        (asked.of_key("t1", "k1"), sum(record.key_id == "k1" for record in wanted)),
+        (asked.of_key("t2", "k2"), 0),
+    ):
+        assert len([row async for part in record_parts(database, only, "csv") for row in part]) == count
+
+
+@pytest.mark.parametrize(
+    "cursor", ["x", cursor_text([1]), cursor_text([-1, "a"]), cursor_text([1, "a\0"]), cursor_text([1, "a" * 99])]
+)
+def test_a_cursor_of_records_that_is_none(cursor):
+    with pytest.raises(InvalidRequest):
+        record_page_asked(Asked([("cursor", cursor)]))
+
+
+async def test_usage_and_records_of_one_range_tie(database, year):
+    """What the rows of one add up to is the total of the other."""
+    for tz, since in (("UTC", "2026-11-05"), ("Asia/Kathmandu", "2026-11-07"), ("America/St_Johns", "2026-11-11")):
+        span = [("from", since), ("to", "2026-11-18"), ("tz", tz)]
+        asked = question_asked(Asked(span), NOW_MS)
+        total = (await usage_page(database, *page_asked(Asked([]), asked)))["total"]
+        found = records_asked(Asked(span), NOW_MS)
+        rows = [row async for part in record_parts(database, found, "jsonl") for row in part]
+        assert total["requests"] == len(rows)
+        assert round(float(total["cost_usd"]) * 1e9) == sum(round(float(row["cost_usd"]) * 1e9) for row in rows)
+
+
+def test_questions_are_compared_by_what_they_say():
+    assert question(by="day") == question(by="day")
+    assert msgspec.structs.replace(question(by="day"), by=()) == question()

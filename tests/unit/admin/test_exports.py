@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.admin.exports import FORMULA_STARTS, Column, csv_head, csv_line, lines_of
+
+TEXT, NUMBER = Column("name"), Column("cost_usd", is_number=True)
+
+
+def read(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+@pytest.mark.parametrize("start", FORMULA_STARTS)
+def test_a_formula_is_text(start):
+    hostile = f"{start}cmd|' /C calc'!A0"
+    ((cell,),) = read(csv_line([hostile], [TEXT]))
+    assert cell == f"'{hostile}"
+
+
+def test_numbers_are_numbers():
+    assert csv_line(["-0.000123", 12], [NUMBER, Column("requests", is_number=True)]) == "-0.000123,12\r\n"
+
+
+def test_a_name_that_looks_like_a_number_is_text():
+    assert csv_line(["-5"], [TEXT]) == "'-5\r\n"
+
+
+def test_what_is_not_text():
+    columns = [TEXT] * 5
+    assert csv_line([None, True, False, {"project": "a"}, {}], columns) == ',true,false,"{""project"":""a""}",\r\n'
+
+
+def test_the_head_is_guarded_too():
+    assert csv_head([Column("tag.-x"), Column("=x"), Column("a,b")]) == 'tag.-x,\'=x,"a,b"\r\n'
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0")), min_size=1, max_size=5))
+def test_what_is_written_is_read_back_and_never_a_formula(cells):
+    (row,) = read(csv_line(cells, [TEXT] * len(cells)) if any(cells) else '""\r\n') or [[""]]
+    if not any(cells):
+        return
+    for given_cell, cell in zip(cells, row, strict=True):
+        assert not cell.startswith(FORMULA_STARTS)
+        assert cell == (f"'{given_cell}" if given_cell.startswith(FORMULA_STARTS) else given_cell)
+
+
+async def test_lines_come_in_parts():
+    async def parts():
+        yield [{"name": "a", "cost_usd": "1"}, {"name": "=b", "cost_usd": "-1"}]
+        yield [{"name": "c"}]
+
+    columns = [TEXT, NUMBER]
+    text = [piece.decode() async for piece in lines_of(parts(), columns, "csv")]
+    assert text == ["name,cost_usd\r\n", "a,1\r\n'=b,-1\r\n", "c,\r\n"]
+    lines = [piece async for piece in lines_of(parts(), columns, "jsonl")]
+    assert [msgspec.json.decode(line) for line in b"".join(lines).splitlines()] == [
+        {"name": "a", "cost_usd": "1"},
+        {"name": "=b", "cost_usd": "-1"},
+        {"name": "c"},
+    ]
