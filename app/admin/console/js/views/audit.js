@@ -68,7 +68,7 @@ async function render(root, ctx) {
       caption: 'Changes, newest first', class: 'audit-table', rows: data.data, id: (row) => row.id, selected: open, onOpen: (row) => ctx.set({ open: row.id === open ? null : row.id }),
       empty: empty({ title: 'No changes.', text: 'Whatever is made, changed or taken away here, by the API or by a command, is written down in the same breath, and never changed afterwards.' }),
       columns: [
-        { key: 'at', label: 'Time', class: 'num audit-time', cell: (row) => moment(row.at, tz, { seconds: true }), title: (row) => exactly(row.at, tz) },
+        { key: 'at', label: 'Time', class: 'num audit-time', cell: (row) => moment(row.at, tz), title: (row) => exactly(row.at, tz) },
         { key: 'who', label: 'Who', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.actor.name }, row.actor.name || row.actor.kind) },
         { key: 'did', label: 'Did', cell: (row) => sentence(row.action) },
         { key: 'object', label: 'To', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.object.name ?? row.object.id }, h('span.strong', row.object.name || row.object.id), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },

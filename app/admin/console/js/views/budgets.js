@@ -116,7 +116,7 @@ function columnsOf(ctx) {
     { key: 'name', label: 'Budget', sorts: true, class: 'keys-name', cell: (budget) => [h('span.strong.keys-name-text', { title: budgetName(budget) }, budgetName(budget)), h('span.line-2', budgetScope(budget))] },
     { key: 'line', label: 'Burn-down', class: 'budgets-line', cell: (budget) => burndown(budget, { now, width: 220, height: 38 }) },
     { key: 'spent', label: 'Spent', end: true, sorts: true, cell: (budget) => [usdCents(budget.spent_usd), h('span.line-2', percent(budget.spent_percent, 0))] },
-    { key: 'left', label: 'Left', end: true, sorts: true, cell: (budget) => [usdCents(budget.left_usd), budget.forecast_usd !== null && h('span.line-2', `forecast ${usdLimit(String(Math.round(Number(budget.forecast_usd))))}`)] },
+    { key: 'left', label: 'Left', end: true, sorts: true, class: 'budgets-left', cell: (budget) => [usdCents(budget.left_usd), budget.forecast_usd !== null && h('span.line-2', `forecast ${usdLimit(String(Math.round(Number(budget.forecast_usd))))}`)] },
     { key: 'gone', label: 'Gone by', sorts: true, class: 'budgets-gone', cell: (budget) => goneCell(goneBy(budget, tz, now)) },
   ];
 }

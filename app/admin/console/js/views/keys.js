@@ -152,7 +152,7 @@ class Keys {
     const isTight = budget && budget.state !== 'ok';
     return [
       h('th', { colspan: 2, scope: 'rowgroup' }, h('span.keys-team', swatch(team.color ?? 0), h('span.strong.keys-name-text', { title: team.name }, team.name),
-        h('span.note', isWhole ? plural(count, 'key') : ''))),
+        h('span.note', isWhole ? plural(count, 'key') : '', h('span.phone-only', ` · ${usdCents(spent)}${budget ? ` of ${usdLimit(budget.maximum_usd)}` : ''}`)))),
       h('td.end', h('span.text-2', usdCents(spent), budget && budget.window === 'month' && ` of ${usdLimit(budget.maximum_usd)}`)),
       h('td', { colspan: 2 }, budget
         ? h('span', { class: isTight ? 'warn' : 'note' }, isTight && '▲ ', `${wholePercent(budget.spent_percent)}% of the team’s ${budget.window === 'month' ? '' : `${usdLimit(budget.maximum_usd)} ${budget.window === 'total' ? 'in total' : `a ${budget.window}`} `}budget`)

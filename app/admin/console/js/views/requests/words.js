@@ -24,7 +24,7 @@ export function outcomeOf(row) {
 /** @param {object} row */
 export function outcomeCell(row) {
   const { sign, text, level } = outcomeOf(row);
-  return h('span.outcome', { class: level || 'text-2', title: row.error_code ?? null }, h('span', { 'aria-hidden': 'true' }, sign), ` ${text}`);
+  return h('span.outcome', { class: level || 'text-2', title: row.error_code ?? null }, h('span', { 'aria-hidden': 'true' }, sign), h('span.outcome-text', ` ${text}`));
 }
 
 /** @param {object} row */
