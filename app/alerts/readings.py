@@ -61,6 +61,12 @@ class BudgetNow(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.budget_id}@{self.window[0]}"
 
 
+def is_quiet(parameters: BudgetParameters, budget: BudgetNow) -> bool:
+    """Whether nothing would begin to fire for it: cheaper to say than what would."""
+    least = min((*(budget.warn_percents or parameters.percents), EXHAUSTED_PERCENT))
+    return budget.refused < REFUSED_MIN and budget.spent_nanousd * 100 < budget.rule.maximum * least
+
+
 def budget_reading(parameters: BudgetParameters, budget: BudgetNow, earlier: Alert | None = None) -> Reading | None:
     """A budget of nothing has no parts of which to be told.
 

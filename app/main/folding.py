@@ -12,6 +12,8 @@ from app.store.errors import DatabaseUnavailable
 from app.store.folding import ALWAYS, drop_left_over, fold_on, keep_fold, list_folds
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from app.core.clock import Clock
     from app.store.database import Database
     from app.telemetry.logs import LogWriter
@@ -32,13 +34,18 @@ class Folding:
         log: LogWriter,
         *,
         folds: bool = True,
+        behind_s: Callable[[], float] = lambda: 0.0,
         interval_s: float = INTERVAL_S,
         behind_ms: int = BEHIND_MS,
     ) -> None:
+        """``behind_s``: the age of the oldest record that is not in the ledger yet. What is late costs more to write,
+        so nothing is folded that the journal still has records of.
+        """
         self._database = database
         self._clock = clock
         self._log = log
         self._folds = folds
+        self._behind_s = behind_s
         self._interval_s = interval_s
         self._behind_ms = behind_ms
         self._failing = False
@@ -97,7 +104,8 @@ class Folding:
             await asyncio.sleep(max(time.monotonic() - begun_s, PAUSE_MIN_S))
 
     async def _take(self, fold_id: int, until_ms: int) -> None:
-        end_ms = quarter_of(self._clock.now_ms() - self._behind_ms)
+        behind_ms = max(self._behind_ms, 2 * int(self._behind_s() * 1000))
+        end_ms = quarter_of(self._clock.now_ms() - behind_ms)
         while until_ms < end_ms:
             begun_s = time.monotonic()
             step = await fold_on(self._database, fold_id, end_ms)

@@ -137,7 +137,7 @@ async def open_gateway(
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
         catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
-        _start_folding(stack, database, clock, log, slot)
+        _start_folding(stack, database, journal, clock, log, slot)
         sweep = _start_sweep(stack)
 
         parts = Parts(
@@ -219,8 +219,10 @@ def _start_sweep(stack: AsyncExitStack) -> Sweep:
     return sweep
 
 
-def _start_folding(stack: AsyncExitStack, database: Database, clock: Clock, log: LogWriter, slot: Slot) -> None:
-    folding = Folding(database, clock, log, folds=slot.number == 0)
+def _start_folding(
+    stack: AsyncExitStack, database: Database, journal: Journal, clock: Clock, log: LogWriter, slot: Slot
+) -> None:
+    folding = Folding(database, clock, log, folds=slot.number == 0, behind_s=lambda: journal.oldest_pending_s)
     folding.start()
     stack.push_async_callback(folding.close)
 

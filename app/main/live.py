@@ -19,6 +19,8 @@ from app.telemetry.live import LiveBoard, LiveFeed
 LIVE_SECRET_FACT = "live_secret"  # noqa: S105 - where it is
 SECRET_BYTES = 32
 PROCESS_ID_CHARS = 16
+TIMEOUT_S = 1.0
+"""Nobody waits for it."""
 
 
 async def open_live(
@@ -40,7 +42,7 @@ async def open_live(
         secret = bytes.fromhex(await fact_or(connection, LIVE_SECRET_FACT, secrets.token_hex(SECRET_BYTES)))
     try:
         # That it is away, the limits tell.
-        client = connect(environment.redis)
+        client = connect(environment.redis, timeout_s=TIMEOUT_S)
         sharing = RedisSharing(client, environment.redis, secret, process=process)
     except ValueError as error:
         raise ConfigurationError(f"HEADGATE_REDIS_URL: {error}") from error

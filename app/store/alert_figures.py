@@ -6,6 +6,7 @@ than ten thousand.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from app.store.rows import rule_from
 from app.store.tables import INT, budgets, entries, keys, limits, records, refusals, rollups, secrets, teams
 
 BUDGETS_AT_ONCE = 500
+ROWS_AT_A_TIME = 200
+"""Between so many, requests go on."""
 REFUSALS_MAX = 10_000
 BUDGET = "budget_usd"
 VALUES_MAX = 1000
@@ -114,17 +117,14 @@ async def money_limits(connection: AsyncConnection) -> list[MoneyLimit]:
     joined = limits.join(teams, teams.c.id == limits.c.team_id).outerjoin(keys, keys.c.id == limits.c.key_id)
     asked = select(limits, *names).select_from(joined)
     asked = asked.where(limits.c.kind == "money", keys.c.revoked_at_ms.is_(None)).order_by(limits.c.id)
-    return [
-        MoneyLimit(
-            rule_from(row),
-            msgspec.json.decode(row["warn_percents"], type=tuple[int, ...]),
-            row["team_id"],
-            row["team_name"],
-            row["key_id"],
-            row["key_name"],
-        )
-        for row in (await connection.execute(asked)).mappings()
-    ]
+    found: list[MoneyLimit] = []
+    for row in (await connection.execute(asked)).mappings():
+        if len(found) % ROWS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        percents = msgspec.json.decode(row["warn_percents"], type=tuple[int, ...])
+        owner = row["team_id"], row["team_name"], row["key_id"], row["key_name"]
+        found.append(MoneyLimit(rule_from(row), percents, *owner))
+    return found
 
 
 async def spent_of(connection: AsyncConnection, windows: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:

@@ -42,6 +42,17 @@ _TRUE = literal_column("1") == literal_column("1")
 @lru_cache(maxsize=len(LEVELS) * 2)
 def taking(dialect: str, level: Level) -> Insert:
     """Adds quarters of ``rollups`` to the sums of a level."""
+    return _adding(dialect, summed(dialect, level))
+
+
+@lru_cache(maxsize=len(LEVELS) * 2)
+def taking_tagged(dialect: str, level: Level) -> Insert:
+    """Adds requests with tags to the sums by tag of a level, from their records."""
+    return _adding(dialect, summed_tagged(dialect, level))
+
+
+def summed(_dialect: str, level: Level) -> Select[Any]:
+    """What quarters of ``rollups`` come to at a level, in the order of the columns of ``sums``."""
     places = [rollups.c[name] for name in (*ROLLUP_KEY[1:], *ROLLUP_SUMS)]
     rows = (
         select(_number(rollups.c.quarter_ms).label("number"), *places)
@@ -49,14 +60,11 @@ def taking(dialect: str, level: Level) -> Insert:
         .subquery()
     )
     nothing = literal("", Text())
-    return _adding(dialect, _grouped(level, rows, nothing, nothing, []))
+    return _grouped(level, rows, nothing, nothing, [])
 
 
-@lru_cache(maxsize=len(LEVELS) * 2)
-def taking_tagged(dialect: str, level: Level) -> Insert:
-    """Adds requests with tags to the sums by tag of a level, from their records; values without sums of their own as
-    ``_other``.
-    """
+def summed_tagged(dialect: str, level: Level) -> Select[Any]:
+    """What requests with tags come to, by each of these; values without sums of their own as ``_other``."""
     bill = counted((_int("start_ms"), _int("end_ms")), tags="some")
     pair, name, value = tags_in(dialect, bill.c.tags)
     names, values = tag_values.alias("names"), tag_values.alias("of_names")
@@ -70,7 +78,7 @@ def taking_tagged(dialect: str, level: Level) -> Insert:
     columns: list[ColumnElement[Any]] = [_number(bill.c.quarter_ms).label("number"), name.label("name")]
     columns += [told.label("value"), *[bill.c[column] for column in (*ALL, *ROLLUP_SUMS)]]
     rows = select(*columns).select_from(source).subquery()
-    return _adding(dialect, _grouped(level, rows, rows.c.name, rows.c.value, [rows.c.name, rows.c.value]))
+    return _grouped(level, rows, rows.c.name, rows.c.value, [rows.c.name, rows.c.value])
 
 
 @lru_cache(maxsize=2)

@@ -12,9 +12,8 @@ from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, sel
 
 from app.store.fold_statements import new_values, taking, taking_tagged
 from app.store.folds import Fold, month_of_utc
-from app.store.meta import find_fact
+from app.store.meta import PRUNED_FACT, find_fact
 from app.store.periods import DAY_MS, HOUR_MS, first_day_of_month, offset_ms_of, offset_parts, start_of_day
-from app.store.proof import PRUNED_FACT
 from app.store.steps import run_on
 from app.store.tables import SUMS_KEY, folds, rollups, sums
 from app.store.tag_values import register
@@ -126,10 +125,15 @@ async def fold_on(database: Database, fold_id: int, end_ms: int, *, piece_rows: 
         start_ms = (await connection.execute(next_quarter)).scalar()
         until_ms = end_ms
         if start_ms is not None:
+            pruned_ms = int(await find_fact(connection, PRUNED_FACT) or 0)
+            if start_ms < pruned_ms and fold.tags_from_ms < pruned_ms:
+                # It came too late for the records.
+                fold = msgspec.structs.replace(fold, tags_from_ms=pruned_ms)
+                await connection.execute(update(folds).where(this).values(tags_from_ms=pruned_ms))
             enough = select(rollups.c.quarter_ms).where(rollups.c.quarter_ms > start_ms, rollups.c.quarter_ms < end_ms)
             enough = enough.order_by(rollups.c.quarter_ms).offset(piece_rows).limit(1)
             enough_ms = (await connection.execute(enough)).scalar() or end_ms
-            until_ms = min(end_ms, enough_ms, _end_of_piece(fold, start_ms))
+            until_ms = min(end_ms, enough_ms, end_of_piece(fold, start_ms))
             await _take(connection, fold, start_ms, until_ms)
         await connection.execute(update(folds).where(this).values(until_ms=until_ms))
         return Step(until_ms, more=until_ms < end_ms)
@@ -144,7 +148,16 @@ async def fold_all(database: Database, end_ms: int) -> None:
             pass
 
 
-def _end_of_piece(fold: Fold, start_ms: int) -> int:
+def piece_parameters(fold: Fold, start_ms: int, end_ms: int) -> dict[str, int]:
+    """What the statements for a piece are given (``fold_statements.py``)."""
+    given = {"fold": fold.id, "start_ms": start_ms, "end_ms": end_ms, "utc_month": month_of_utc(start_ms)}
+    if fold.period == "hour":
+        return given | {"moved_ms": -int(fold.zone) * MINUTE_MS, "length_ms": HOUR_MS}
+    moved_ms = offset_ms_of(start_ms, fold.time_zone)
+    return given | {"moved_ms": moved_ms, "length_ms": DAY_MS, "month": fold.start_of("month", start_ms)}
+
+
+def end_of_piece(fold: Fold, start_ms: int) -> int:
     """Pieces lie in one local month at one offset, and in one month of UTC, for which the values of tags are kept."""
     month_end_ms = first_day_of_month(month_of_utc(start_ms) + 1) * DAY_MS
     if fold.period == "hour":
@@ -158,12 +171,7 @@ def _end_of_piece(fold: Fold, start_ms: int) -> int:
 
 async def _take(connection: AsyncConnection, fold: Fold, start_ms: int, end_ms: int) -> None:
     dialect = connection.dialect.name
-    given = {"fold": fold.id, "start_ms": start_ms, "end_ms": end_ms, "utc_month": month_of_utc(start_ms)}
-    if fold.period == "hour":
-        given |= {"moved_ms": -int(fold.zone) * MINUTE_MS, "length_ms": HOUR_MS}
-    else:
-        given |= {"moved_ms": offset_ms_of(start_ms, fold.time_zone), "length_ms": DAY_MS}
-        given["month"] = fold.start_of("month", start_ms)
+    given = piece_parameters(fold, start_ms, end_ms)
     for level in fold.levels:
         await connection.execute(taking(dialect, level), given)
     if end_ms <= fold.tags_from_ms or not any(level.by_tag for level in fold.levels):

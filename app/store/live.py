@@ -21,7 +21,7 @@ import msgspec
 
 from app.store.redis import Redis, RedisError
 from app.store.redis.subscription import Subscription
-from app.telemetry.live.deltas import Count, Delta
+from app.telemetry.live.deltas import Delta
 
 POLL_S = 1.0
 ASK_EVERY_S = 1.0
@@ -135,8 +135,7 @@ class RedisSharing:
         packed = _encoder.encode(delta)
         if len(packed) > MESSAGE_BYTES_MAX:
             # Tags are long at times. What has ended is then only counted.
-            rest = [Count(row.team.id, row.key.id, 1) for row in delta.finished]
-            delta = msgspec.structs.replace(delta, finished=[], recent=[], skipped=delta.skipped + rest)
+            delta = msgspec.structs.replace(delta, finished=[], recent=[])
             packed = _encoder.encode(delta)
         return self._signature(packed) + packed
 
@@ -185,14 +184,18 @@ class RedisSharing:
             self._owes_whole = True
 
     async def _poll(self) -> None:
+        known_s = asyncio.get_running_loop().time()
         while True:
-            watched = False
+            now_s = asyncio.get_running_loop().time()
             with suppress(RedisError):
                 if self._on_delta is not None and self._subscription.up:
                     self._send("SET", self._names.watched, 1, "PX", WATCHED_MS)
-                watched = await self._look()
-            self._is_watched = watched
-            if watched:
+                self._is_watched = await self._look()
+                known_s = now_s
+            if now_s - known_s > WATCHED_MS / 1000:
+                # For as long as the key lasts, a server that stammers changes nothing.
+                self._is_watched = False
+            if self._is_watched:
                 self._on_watched()
             await asyncio.sleep(POLL_S)
 

@@ -63,6 +63,9 @@ class RunningGateway:
             if self.process.poll() is not None:
                 break
             time.sleep(0.02)
+        if self.process.poll() is None:
+            # Nobody else would end it.
+            self.kill()
         raise RuntimeError(f"the gateway did not start:\n{self.log_path.read_text()}")
 
     def stop(self, timeout_s: float = 30) -> int:

@@ -25,12 +25,15 @@ from tests.monitoring.worlds import BILLED, World
 
 # What is rightly empty there, and why.
 AGO = "nothing of it is so old"
+UNSENT = "no target for messages is set"
 EMPTY = {
     'sum(job_team_model:headgate_requests:rate5m{job=~"$job",team=~"$team",model=~"$model"} offset 1d)': AGO,
     'sum(job_team_model:headgate_requests:rate5m{job=~"$job",team=~"$team",model=~"$model"} offset 1w)': AGO,
     'sum(job_code:headgate_refused:rate5m{job=~"$job"} offset 1d)': AGO,
     'sum(job_code:headgate_refused:rate5m{job=~"$job"} offset 1w)': AGO,
     'headgate_answers_total{outcome="interrupted",code="internal_error"}': "no bug shows itself",
+    'sum by (target, result) (increase(headgate_alert_deliveries_total{job=~"$job",instance=~"$instance"}[1h]))': UNSENT,
+    'headgate_alert_deliveries_total{result=~"failed|gone"}': UNSENT,
     'changes(process_start_time_seconds{job=~"headgate.*"}[1m]) > 0': "nothing is started again",
 }
 # What one embedded gateway does not have.

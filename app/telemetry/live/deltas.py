@@ -43,8 +43,9 @@ class Delta(msgspec.Struct, omit_defaults=True):
     """What has changed in ``process`` since its delta before, whose number was one less.
 
     ``whole``: it is all that there is, and what was known before is void; ``over``: nothing follows. ``counts`` are
-    the numbers in flight of the keys for which they have changed; ``skipped`` how many have ended without a row;
-    ``recent`` those that ended earlier, oldest first.
+    the numbers in flight of the keys for which they have changed; ``totals`` how many of a key have ended since the
+    first look, with a row or without, so that a delta that is lost takes none out of the count. ``recent`` are rows
+    of those that ended earlier, oldest first.
     """
 
     process: str
@@ -55,14 +56,14 @@ class Delta(msgspec.Struct, omit_defaults=True):
     steps: list[Step] = msgspec.field(default_factory=list)
     ended: list[str] = msgspec.field(default_factory=list)
     finished: list[RecordRow] = msgspec.field(default_factory=list)
-    skipped: list[Count] = msgspec.field(default_factory=list)
+    totals: list[Count] = msgspec.field(default_factory=list)
     counts: list[Count] = msgspec.field(default_factory=list)
     recent: list[RecordRow] = msgspec.field(default_factory=list)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing has changed."""
-        return not (self.started or self.steps or self.ended or self.finished or self.skipped or self.counts)
+        return not (self.started or self.steps or self.ended or self.totals or self.counts)
 
 
 class Watch:
@@ -74,6 +75,7 @@ class Watch:
         self._worker = worker
         self._rows: dict[str, FlightRow] = {}
         self._counts: dict[tuple[str, str], int] = {}
+        self._totals: Counter[tuple[str, str]] = Counter()
         self._ended = board.ended
         self._number = 0
 
@@ -97,7 +99,7 @@ class Watch:
             whole=True,
             started=list(self._rows.values()),
             finished=delta.finished,
-            skipped=delta.skipped,
+            totals=_listed(self._totals),
             counts=_listed(self._counts),
             recent=[record_row(principal, record) for principal, record in reversed(newest)],
         )
@@ -134,17 +136,17 @@ class Watch:
         self._ended = board.ended
         newest = list(islice(reversed(board.finished), new))
         shown: Counter[str] = Counter()
-        skipped: Counter[tuple[str, str]] = Counter()
+        ended: Counter[tuple[str, str]] = Counter()
         for principal, record in newest:
+            ended[record.team_id, record.key_id] += 1
             if shown[record.key_id] < FINISHED_OF_KEY_MAX and len(delta.finished) < FINISHED_MAX:
                 shown[record.key_id] += 1
                 delta.finished.append(record_row(principal, record))
-            else:
-                skipped[record.team_id, record.key_id] += 1
         delta.finished.reverse()
         if new > len(newest):
-            skipped["", ""] += new - len(newest)
-        delta.skipped = _listed(skipped)
+            ended["", ""] = new - len(newest)
+        self._totals.update(ended)
+        delta.totals = _listed({pair: self._totals[pair] for pair in ended})
 
 
 def _listed(counts: dict[tuple[str, str], int]) -> list[Count]:

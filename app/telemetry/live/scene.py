@@ -30,13 +30,16 @@ def place_of_key(key_id: str) -> tuple[str, str]:
 class _Source:
     """What one process has in flight."""
 
-    __slots__ = ("counts", "flights", "heard_s", "number")
+    __slots__ = ("counts", "flights", "heard_s", "is_whole", "number", "totals")
 
     def __init__(self) -> None:
         self.flights: dict[str, FlightRow] = {}
         self.counts: dict[tuple[str, str], int] = {}
+        self.totals: dict[tuple[str, str], int] = {}
         self.number = 0
         self.heard_s = 0.0
+        self.is_whole = False
+        """Whether it has told all that there is once."""
 
     def take(self, delta: Delta) -> None:
         for row in delta.started:
@@ -53,7 +56,7 @@ class _Source:
 class Scene:
     """``finished`` are numbered: the last one in it has the number ``ended``. ``in_flight`` and ``skipped`` (how many
     have ended without being in ``finished``) are counted for all, for each team and for each key. ``version`` changes
-    where more has changed at once than a few events could tell.
+    where a process is heard for the first time, with its history.
     """
 
     def __init__(self) -> None:
@@ -95,8 +98,8 @@ class Scene:
             self._count(source, count)
         self.finished.extend(delta.finished)
         self.ended += len(delta.finished)
-        for count in delta.skipped:
-            _add(self.skipped, count, count.number)
+        self._skip(source, delta)
+        source.is_whole = source.is_whole or delta.whole
         return is_gapless
 
     def expire(self, now_s: float) -> None:
@@ -105,13 +108,13 @@ class Scene:
             self._forget(process)
 
     def _begin_again(self, source: _Source, delta: Delta) -> None:
-        if delta.recent:
+        if not source.is_whole:
             # From before it was heard; those that came since are there already.
             known = {row.request_id for row in chain(self.finished, delta.finished)}
             older = [row for row in delta.recent if row.request_id not in known]
             merged = sorted(chain(self.finished, older), key=lambda row: row.ended_at)
             self.finished = deque(merged, maxlen=HISTORY_MAX)
-        self.version += 1
+            self.version += 1
         self._uncount(source)
         source.flights.clear()
 
@@ -124,6 +127,18 @@ class Scene:
         for (team_id, key_id), number in source.counts.items():
             _add(self.in_flight, Count(team_id, key_id, number), -number)
         source.counts.clear()
+
+    def _skip(self, source: _Source, delta: Delta) -> None:
+        """Count those that ended without a row here, be it that there was none or that it was lost."""
+        rows = Counter((row.team.id, row.key.id) for row in delta.finished)
+        for total in delta.totals:
+            pair = (total.team_id, total.key_id)
+            before = source.totals.get(pair, 0)
+            source.totals[pair] = total.number
+            if source.is_whole:
+                # Less than before: it has begun to look again.
+                new = total.number - (before if before <= total.number else 0)
+                _add(self.skipped, total, max(0, new - rows[pair]))
 
     def _count(self, source: _Source, count: Count) -> None:
         pair = (count.team_id, count.key_id)

@@ -116,6 +116,8 @@ async def test_a_frozen_server_is_told_and_holds_nobody_up(server, fleet):
     await until(lambda: not watcher.count["degraded"])
     theirs = one.stage.begin()
     await until(lambda: theirs in watcher.in_flight)
+    # What could not be told is counted.
+    await until(lambda: len(set(watcher.finished)) + watcher.dropped == 50)
 
 
 async def test_a_process_that_ends_takes_its_requests_along_at_once(server, fleet):

@@ -10,6 +10,7 @@ from app.alerts.readings import (
     budget_reading,
     expiry_reading,
     failing_reading,
+    is_quiet,
     unpriced_readings,
     unreachable_reading,
     velocity_reading,
@@ -95,6 +96,23 @@ def test_that_it_refused_is_not_over_when_nobody_asks_for_a_while():
     assert budget(97 * USD, raised, earlier=earlier).holds == 0
     assert budget(10 * USD, earlier=alert_of(100, figures=figures), refused=1).holds == 100
     assert budget(10 * USD, earlier=alert_of(100, figures=figures)).holds == 0
+
+
+def test_those_that_are_passed_over_are_those_of_which_nothing_begins():
+    for spent in range(0, 110 * USD, USD // 2):
+        for refused in (0, 2, 3):
+            for warn_percents in ((), (50,), (120,)):
+                now = BudgetNow(
+                    rule=RULE,
+                    owner=OWNER,
+                    window=WINDOW,
+                    budget_id="l1",
+                    spent_nanousd=spent,
+                    refused=refused,
+                    warn_percents=warn_percents,
+                )
+                reading = budget_reading(BudgetParameters(), now)
+                assert is_quiet(BudgetParameters(), now) == (reading.level == 0)
 
 
 def test_a_budget_of_nothing_has_no_parts():

@@ -80,7 +80,7 @@ def test_a_look_is_bounded_and_counts_what_it_does_not_show():
     assert len(delta.started) == FLIGHTS_MAX
     assert Count("team-a", "key-a1", FLIGHTS_MAX + 5) in delta.counts
     assert len(delta.finished) == FINISHED_MAX
-    assert len(delta.finished) + sum(count.number for count in delta.skipped) == FINISHED_MAX + FINISHED_OF_KEY_MAX + 9
+    assert sum(count.number for count in delta.totals) == FINISHED_MAX + FINISHED_OF_KEY_MAX + 9
 
 
 def test_one_key_does_not_crowd_out_the_others():
@@ -90,14 +90,15 @@ def test_one_key_does_not_crowd_out_the_others():
     process.serve(500, "a1", "a")
     delta = process.watch.look()
     assert early in [row.request_id for row in delta.finished]
-    assert delta.skipped == [Count("team-a", "key-a1", 500 - FINISHED_OF_KEY_MAX)]
+    assert len(delta.finished) == FINISHED_OF_KEY_MAX + 1
+    assert set(delta.totals) == {Count("team-a", "key-a1", 500), Count("team-b", "key-b1", 1)}
 
 
 def test_what_the_board_has_let_go_of_is_counted_too():
     process = Process()
     process.serve(FINISHED_KEPT + 30)
     delta = process.watch.look()
-    assert Count("", "", 30) in delta.skipped
+    assert Count("", "", 30) in delta.totals
 
 
 def test_the_whole_has_all_that_the_looks_before_have_told():
@@ -112,6 +113,7 @@ def test_the_whole_has_all_that_the_looks_before_have_told():
     assert [row.request_id for row in whole.recent] == [*old, *new]
     assert [row.request_id for row in whole.finished] == new
     assert whole.counts == [Count("team-a", "key-a1", 1)]
+    assert whole.totals == [Count("team-a", "key-a1", 3)]
     process.serve(2 * RECENT_MAX)
     assert len(process.whole().recent) == RECENT_MAX
 
