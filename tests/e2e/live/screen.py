@@ -102,10 +102,10 @@ class Screen:
         return max(sum(1 for at_s in times if begin <= at_s < begin + 1) for begin in times)
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 10.0) -> float:
+def until(holds: Callable[[], Any], timeout_s: float = 15.0, tell: Callable[[], Any] = str) -> float:
     """Waits until it is true; how long that took."""
     began_s = time.monotonic()
     while not holds():
-        assert time.monotonic() - began_s < timeout_s, "it did not come true"
+        assert time.monotonic() - began_s < timeout_s, ("it did not come true", tell())
         time.sleep(0.01)
     return time.monotonic() - began_s
