@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation lint format bench lock
+.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -21,6 +21,12 @@ chaos:          ## SEEDS=100 [START=0]: real processes under faults drawn from s
 simulation:     ## the accounting core in simulated worlds: make simulation SEEDS=100000
 	$(PYTHON) -m tests.simulation --seeds $(or $(SEEDS),10000) --start $(or $(START),0)
 
+browser:        ## the console in Chromium (apt-get install chromium)
+	$(PYTHON) -m pytest tests/browser
+
+monitoring:     ## rules and dashboards against real gateways and a real Prometheus (Debian's package prometheus)
+	$(PYTHON) -m pytest -m '' tests/monitoring
+
 lint:           ## what CI checks beside the tests
 	$(PYTHON) -m ruff check app tests
 	$(PYTHON) -m ruff format --check app tests
@@ -35,5 +41,5 @@ bench:          ## CPU per request and event, memory per stream; prints a table
 	$(PYTHON) -m tests.bench
 
 lock:           ## requirements.lock from pyproject.toml (needs uv)
-	uv pip compile pyproject.toml --extra postgres --universal --python-version 3.11 \
+	uv pip compile pyproject.toml --extra postgres --extra sso --universal --python-version 3.11 \
 	  --generate-hashes --no-header --no-annotate -o requirements.lock

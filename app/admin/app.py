@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
+from app.admin.console import mount_console
 from app.admin.document import DESCRIPTION, RESPONSES, describe
 from app.admin.guard import Guard
 from app.admin.routes import (
@@ -76,10 +77,7 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
             raise _MetricsTokenWrong(metrics_token is not None)
         return Response(await page.render(), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    async def read_root() -> dict[str, str]:
-        return {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
-
+    mount_console(app)
     for router in ROUTERS:
         app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
     for router in OWN_ROUTERS:

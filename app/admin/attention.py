@@ -160,7 +160,7 @@ def _expiring(keys: Sequence[KeyExpiring], zone: ZoneInfo) -> Item | None:
     detail = f"Of team {first.team}, on {day_text(first.expires_at_ms, zone)}"
     if len(keys) > 1:
         return Item(
-            "warn", f"{first.name}{_and_more(keys)} expire soon", detail, "Open keys", "/console/keys?tab=expiring"
+            "warn", f"{first.name}{_and_more(keys)} expire soon", detail, "Open keys", "/console/keys?state=expiring"
         )
     return Item(
         "warn", f"{first.name} expires soon", detail, "Open key", f"/console/keys?open={quote(first.id, safe='')}"

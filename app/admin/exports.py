@@ -6,6 +6,7 @@ apostrophe before it; numbers are numbers, and are never touched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uf
 """The last four are the wide forms, which spreadsheets of East Asian languages take for the same."""
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/jsonl"}
-_QUOTED = frozenset('",\r\n')
+_QUOTED = re.compile(r'[",\r\n]|^ | $')
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -30,7 +31,7 @@ class Column(msgspec.Struct, frozen=True):
 
 def csv_line(cells: Sequence[Any], columns: Sequence[Column]) -> str:
     """One line with its end: None is empty, a truth value ``true`` or ``false``, an object JSON."""
-    return ",".join(_cell(cell, column) for cell, column in zip(cells, columns, strict=True)) + "\r\n"
+    return ",".join([_cell(cell, column.is_number) for cell, column in zip(cells, columns, strict=True)]) + "\r\n"
 
 
 def csv_head(columns: Sequence[Column]) -> str:
@@ -38,19 +39,25 @@ def csv_head(columns: Sequence[Column]) -> str:
     return csv_line([column.name for column in columns], [Column("") for _ in columns])
 
 
-def _cell(value: Any, column: Column) -> str:
+def _cell(value: Any, is_number: bool) -> str:  # noqa: FBT001 - called for each cell of a file
     if value is None:
         return ""
+    if is_number:
+        return str(value)
+    text = value if isinstance(value, str) else _text(value)
+    if text.startswith(FORMULA_STARTS):
+        text = f"'{text}"
+    if _QUOTED.search(text) is not None:
+        return '"' + text.replace('"', '""') + '"'
+    return text
+
+
+def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping | list | tuple):
-        value = msgspec.json.encode(value).decode() if value else ""
-    text = str(value)
-    if not column.is_number and text.startswith(FORMULA_STARTS):
-        text = f"'{text}"
-    if _QUOTED.intersection(text) or text != text.strip(" "):
-        return '"' + text.replace('"', '""') + '"'
-    return text
+        return msgspec.json.encode(value).decode() if value else ""
+    return str(value)
 
 
 async def lines_of(

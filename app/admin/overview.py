@@ -11,7 +11,16 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.asking import day_of, start_of
-from app.admin.attention import BudgetNear, Item, KeyExpiring, Reader, Unpriced, UpstreamUnwell, attention
+from app.admin.attention import (
+    NEAR_PERCENT,
+    BudgetNear,
+    Item,
+    KeyExpiring,
+    Reader,
+    Unpriced,
+    UpstreamUnwell,
+    attention,
+)
 from app.admin.forecast import (
     DAYS_LOOKED_AT,
     WEEKS,
@@ -23,7 +32,7 @@ from app.admin.forecast import (
     usual_days,
 )
 from app.admin.service import health_of, service_data
-from app.admin.standings import BudgetStands, stand_budgets
+from app.admin.standings import BudgetStands, stand_near
 from app.admin.usage_pages import COLORED_MAX, colors_for, member_of
 from app.admin.wire import InForce
 from app.core.calendar import window_of, zone_of
@@ -44,17 +53,25 @@ OTHER_NAME = "Other"
 
 
 class View(msgspec.Struct, frozen=True):
-    """What is asked for: ``team_id`` None is all teams; ``show`` is what columns are made of."""
+    """What is asked for: of no ``team_ids`` all teams; ``show`` is what columns are made of."""
 
     now_ms: int
     time_zone: str
-    team_id: str | None
+    team_ids: tuple[str, ...]
     show: str
     reader: Reader
 
     @property
     def only(self) -> UsageFilter:
-        return UsageFilter(team_ids=() if self.team_id is None else (self.team_id,))
+        return UsageFilter(team_ids=self.team_ids)
+
+    @property
+    def only_team(self) -> str | None:
+        """Where it is of one team."""
+        return self.team_ids[0] if len(self.team_ids) == 1 else None
+
+    def holds(self, team_id: str) -> bool:
+        return not self.team_ids or team_id in self.team_ids
 
     @property
     def end_ms(self) -> int:
@@ -79,9 +96,7 @@ class Reading(msgspec.Struct, frozen=True):
     models: UsageReport
     days: dict[date, int]
     usual_nanousd: int | None
-    budgets: list[BudgetStands]
-    team_names: dict[str, str]
-    key_names: dict[str, str]
+    rules: list[LimitRow]
     items: list[Item]
     service: dict[str, Any]
 
@@ -141,12 +156,16 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
     days = {date.fromisoformat(row.group["day"]): row.cost_nanousd for row in weeks.rows}
     keys = await usage(connection, ("team", "key"), start_ms, end_ms, zone, only=only)
     models = await usage(connection, ("model",), start_ms, end_ms, zone, only=only)
-    rules = [row for row in await list_limits(connection, view.team_id) if row.rule.kind == "money"]
-    budgets = await stand_budgets(connection, rules, view.now_ms)
-    team_names = await names_of_teams(connection, sorted({row.team_id for row in rules}))
-    key_names = await names_of_keys(connection, sorted({row.key_id for row in rules if row.key_id is not None}))
+    rules = [
+        row
+        for row in await list_limits(connection, view.only_team)
+        if row.rule.kind == "money" and view.holds(row.team_id)
+    ]
+    near = await stand_near(connection, rules, view.now_ms, NEAR_PERCENT)
+    team_names = await names_of_teams(connection, sorted({stands.row.team_id for stands in near}))
+    key_names = await names_of_keys(connection, sorted({stands.row.key_id or "" for stands in near}))
     items = attention(
-        [_near(stands, team_names, key_names) for stands in budgets],
+        [_near(stands, team_names, key_names) for stands in near],
         await _unwell(connection, in_force, view),
         _unpriced(models),
         await _expiring(connection, view),
@@ -161,11 +180,9 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
         models=models,
         days=days,
         usual_nanousd=await _usual_by_now(connection, view, days),
-        budgets=budgets,
-        team_names=team_names,
-        key_names=key_names,
+        rules=rules,
         items=items,
-        service=await service_data(connection, in_force, view.now_ms, team_id=view.team_id),
+        service=await service_data(connection, in_force, view.now_ms, team_ids=view.team_ids),
     )
 
 
@@ -219,12 +236,12 @@ async def _unwell(connection: AsyncConnection, in_force: InForce, view: View) ->
 
 
 async def _expiring(connection: AsyncConnection, view: View) -> list[KeyExpiring]:
-    search = KeySearch(listing="expiring", team_id=view.team_id)
+    search = KeySearch(listing="expiring", team_id=view.only_team)
     found = await search_keys(connection, search, now_ms=view.now_ms, limit=EXPIRING_MAX)
     return [
         KeyExpiring(key.id, key.name, place[0], key.expires_at_ms)
         for place, key in found
-        if key.expires_at_ms is not None
+        if key.expires_at_ms is not None and view.holds(key.team_id)
     ]
 
 
@@ -264,7 +281,7 @@ def _month_budget(reading: Reading, in_force: InForce) -> int | None:
         for rule in in_force.configuration.limits.team_rules
         if rule.kind == "money" and rule.window == "month"
     ]
-    budgets = {stands.row.team_id: stands.row.rule.maximum for stands in reading.budgets if _is_of_month(stands.row)}
+    budgets = {row.team_id: row.rule.maximum for row in reading.rules if _is_of_month(row)}
     spending = {row.team_id for row in reading.keys.rows if row.cost_nanousd and row.team_id is not None}
     without = spending - budgets.keys()
     if (without and not defaults) or not (budgets or without):

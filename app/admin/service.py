@@ -117,21 +117,20 @@ async def _bad_since(connection: AsyncConnection, name: str, now_ms: int) -> int
 
 
 async def service_data(
-    connection: AsyncConnection, in_force: InForce, now_ms: int, *, hours: int = HOURS, team_id: str | None = None
+    connection: AsyncConnection, in_force: InForce, now_ms: int, *, hours: int = HOURS, team_ids: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Over the last ``hours``, of all or of one team: of one, only the upstreams that it used."""
+    """Over the last ``hours``, of all teams or of these: then only the upstreams that they used."""
     span = Hours.until(now_ms, hours)
-    by_upstream = await _hourly(connection, span, team_id)
+    by_upstream = await _hourly(connection, span, team_ids)
     total: dict[int, Counts] = defaultdict(Counts)
     for steps in by_upstream.values():
         for at_ms, counts in steps.items():
             total[at_ms].add(counts.requests, counts.failed)
-    teams = () if team_id is None else (team_id,)
-    whole = await timings(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS, only_team_ids=teams)
-    steps_ms = await timings(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=teams)
+    whole = await timings(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS, only_team_ids=team_ids)
+    steps_ms = await timings(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=team_ids)
     health = await health_of(connection, in_force, now_ms)
-    upstreams = await _timed(connection, span, teams)
-    shown = [name for name in health if team_id is None or name in by_upstream]
+    upstreams = await _timed(connection, span, team_ids)
+    shown = [name for name in health if not team_ids or name in by_upstream]
     return {
         "failed_percent": _failed_percent(total),
         "first_byte_p95_ms": whole[0].first_byte_p95_ms if whole else None,
@@ -151,8 +150,8 @@ async def service_data(
     }
 
 
-async def _hourly(connection: AsyncConnection, span: Hours, team_id: str | None) -> dict[str, dict[int, Counts]]:
-    only = UsageFilter(team_ids=() if team_id is None else (team_id,))
+async def _hourly(connection: AsyncConnection, span: Hours, team_ids: tuple[str, ...]) -> dict[str, dict[int, Counts]]:
+    only = UsageFilter(team_ids=team_ids)
     report = await usage(connection, ("upstream", "hour"), span.start_ms, span.end_ms, only=only)
     found: dict[str, dict[int, Counts]] = defaultdict(dict)
     for row in report.rows:
@@ -200,7 +199,7 @@ def _series(span: Hours, counts: Mapping[int, Counts], timed: Mapping[int, Timin
 async def upstreams_data(connection: AsyncConnection, in_force: InForce, now_ms: int) -> list[dict[str, Any]]:
     """Every upstream of the configuration, in its order, with its last day."""
     span = Hours.until(now_ms, HOURS)
-    hourly = await _hourly(connection, span, None)
+    hourly = await _hourly(connection, span, ())
     timed = await _timed(connection, span, ())
     health = await health_of(connection, in_force, now_ms)
     found = []

@@ -68,10 +68,23 @@ class BudgetStands(msgspec.Struct, frozen=True):
 
 async def stand_budgets(connection: AsyncConnection, rows: Sequence[LimitRow], now_ms: int) -> list[BudgetStands]:
     """Of each of ``rows`` (rules of money), in their order."""
-    spent = await spent_by_rule(connection, [row.rule for row in rows], now_ms)
-    tops = {row.rule.id: _top_value(row, spent.get(row.rule.id, {})) for row in rows}
+    spent = await spent_by_rule(connection, rows, now_ms)
+    tops = {row.rule.id: _top_value(row, spent[row.rule.id]) for row in rows}
     days = await _days_of(connection, rows, tops, now_ms)
-    return [_stands(row, spent.get(row.rule.id), days[row.rule.id], now_ms) for row in rows]
+    return [_stands(row, spent[row.rule.id], days[row.rule.id], now_ms) for row in rows]
+
+
+async def stand_near(
+    connection: AsyncConnection, rows: Sequence[LimitRow], now_ms: int, at_least_percent: float
+) -> list[BudgetStands]:
+    """Of those of ``rows`` alone that have spent so much: what each day cost is looked up for few."""
+    spent = await spent_by_rule(connection, rows, now_ms)
+    near = [
+        row
+        for row in rows
+        if percent_of(max(spent[row.rule.id].values(), default=0), row.rule.maximum) >= at_least_percent
+    ]
+    return await stand_budgets(connection, near, now_ms)
 
 
 def percent_of(part: int, whole: int) -> float:
@@ -93,7 +106,7 @@ def _top_value(row: LimitRow, spent: Mapping[str | None, int]) -> str | None:
     return max(spent, key=lambda value: (spent[value], value or ""), default=None)
 
 
-def _stands(row: LimitRow, spent: Mapping[str | None, int] | None, by_day: Spent, now_ms: int) -> BudgetStands:
+def _stands(row: LimitRow, spent: Mapping[str | None, int], by_day: Spent, now_ms: int) -> BudgetStands:
     rule = row.rule
     zone = zone_of(rule.time_zone)
     today = day_of(now_ms, zone)
@@ -106,8 +119,6 @@ def _stands(row: LimitRow, spent: Mapping[str | None, int] | None, by_day: Spent
         start_ms, end_ms = window_of(rule.window, rule.time_zone, now_ms)  # type: ignore[arg-type] # as above
         first, last = day_of(start_ms, zone), day_of(end_ms - 1, zone) + timedelta(days=1)
     shown = [*days_from(first, today), today]
-    if spent is None:
-        spent = {None: sum(by_day.get(day, 0) for day in shown)}
     taken = max(spent.values(), default=0)
     coming = [
         DaySpan(day, start_of(day, zone), start_of(day + timedelta(days=1), zone)) for day in days_from(today, last)

@@ -185,9 +185,9 @@ class Courier:
                 return
         target = self._settings().find(delivery.target)
         if target is None:
-            sent = Sent(0, error="the configuration has no such target any more")
+            sent = Sent(0, is_taken=False, error="the configuration has no such target any more")
         elif now_ms - delivery.created_at_ms > GIVE_UP_MS:
-            sent = Sent(0, error="too old to be sent")
+            sent = Sent(0, is_taken=False, error="too old to be sent")
         else:
             sent = await self._sender.send(target, delivery.id, delivery.body.encode(), now_ms // 1000)
             if not sent.is_taken and not sent.is_gone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
@@ -19,9 +20,11 @@ from app.alerts.kinds import (
 from app.alerts.readings import (
     DAY_MS,
     EXPIRY_SLACK_MS,
+    BudgetNow,
     budget_reading,
     expiry_reading,
     failing_reading,
+    is_quiet,
     unpriced_readings,
     unreachable_reading,
     velocity_reading,
@@ -29,11 +32,12 @@ from app.alerts.readings import (
 from app.core.calendar import CalendarWindow, window_of
 from app.core.clock import quarter_of
 from app.core.identity import LimitRule
-from app.core.rules import is_plain
+from app.core.rules import is_plain, limit_name
 from app.settings import LimitDefaults
 from app.store.alert_figures import (
     MoneyLimit,
     Owner,
+    RefusingBudget,
     Spender,
     busiest_quarter,
     failing_upstreams,
@@ -42,6 +46,7 @@ from app.store.alert_figures import (
     money_limits,
     owners_of,
     recent_spenders,
+    refusals_of_budgets,
     spent_of,
     spent_of_each,
     spent_since,
@@ -56,6 +61,9 @@ ADMITTED_MS = 30 * 60 * 1000
 """A call may run for a while: what it costs is spent when it ends."""
 WEEK_MS = 7 * DAY_MS
 UNPRICED_MS = DAY_MS
+REFUSED_MS = 15 * 60 * 1000
+BUDGETS_AT_A_TIME = 200
+"""Between so many, requests go on."""
 SIGHT_MS = 60_000
 """So long what a process has seen of an upstream counts: it tells again every quarter of a minute."""
 REQUESTS_MIN = 20
@@ -63,17 +71,6 @@ REQUESTS_MIN = 20
 
 Readings = dict[str, list[Reading]]
 """By rule id, of the rules that were looked at."""
-
-
-class _Budget(msgspec.Struct, frozen=True):
-    """A budget in its window, before it is known what is spent of it."""
-
-    rule: LimitRule
-    warn_percents: tuple[int, ...]
-    owner: Owner
-    window: tuple[int, int]
-    budget_id: str
-    tag_value: str | None = None
 
 
 async def look(
@@ -91,7 +88,7 @@ async def look(
         return [rule for rule in rules if rule.kind == kind and rule.enabled and kind in kinds]
 
     if budgets := of("budget.threshold"):
-        readings |= await _budgets(connection, budgets, defaults, now_ms)
+        readings |= await _budgets(connection, budgets, firing, defaults, now_ms)
     if velocities := of("spend.velocity"):
         readings |= await _velocities(connection, velocities, firing, now_ms)
     if unpriced := of("model.unpriced"):
@@ -108,47 +105,67 @@ async def look(
 
 
 async def _budgets(
-    connection: AsyncConnection, rules: Sequence[AlertRule], defaults: LimitDefaults, now_ms: int
+    connection: AsyncConnection,
+    rules: Sequence[AlertRule],
+    firing: Sequence[Alert],
+    defaults: LimitDefaults,
+    now_ms: int,
 ) -> Readings:
     found = [*await _own_budgets(connection, now_ms), *await _default_budgets(connection, defaults, now_ms)]
     spent = await spent_of(connection, [(each.budget_id, each.window[0]) for each in found])
-
-    def readings(rule: AlertRule) -> Iterable[Reading | None]:
+    refused = await refusals_of_budgets(connection, now_ms - REFUSED_MS)
+    budgets = [
+        msgspec.structs.replace(
+            each,
+            spent_nanousd=spent.get((each.budget_id, each.window[0]), 0),
+            refused=refused[_as_refused(each)] if each.window[0] <= now_ms - REFUSED_MS else 0,
+        )
+        for each in found
+    ]
+    earlier = {(alert.rule_id, alert.subject): alert for alert in firing}
+    readings: Readings = {}
+    for rule in rules:
         parameters = cast("BudgetParameters", parameters_of("budget.threshold", rule.parameters))
-        for each in found:
-            if rule.team_id in {None, each.owner.team_id}:
-                yield budget_reading(
-                    parameters,
-                    each.rule,
-                    each.owner,
-                    spent.get((each.budget_id, each.window[0]), 0),
-                    each.window,
-                    warn_percents=each.warn_percents,
-                    tag_value=each.tag_value,
-                    budget_id=each.budget_id,
-                )
+        found_here = readings[rule.id] = []
+        for number, each in enumerate(budgets):
+            if number % BUDGETS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+            if rule.team_id not in {None, each.owner.team_id}:
+                continue
+            alert = earlier.get((rule.id, each.subject))
+            # Most are far from every threshold.
+            if alert is None and is_quiet(parameters, each):
+                continue
+            reading = budget_reading(parameters, each, alert)
+            if reading is not None:
+                found_here.append(reading)
+    return readings
 
-    return {rule.id: _known(readings(rule)) for rule in rules}
 
-
-async def _own_budgets(connection: AsyncConnection, now_ms: int) -> list[_Budget]:
-    found = []
+async def _own_budgets(connection: AsyncConnection, now_ms: int) -> list[BudgetNow]:
+    found: list[BudgetNow] = []
     for each in await money_limits(connection):
         window = _window(each.rule, now_ms)
         if window is None:
             continue
-        owner = Owner(each.team_id, each.team_name, each.key_id, each.key_name)
+        budget = BudgetNow(
+            rule=each.rule,
+            owner=Owner(each.team_id, each.team_name, each.key_id, each.key_name),
+            window=window,
+            budget_id=each.rule.id,
+            warn_percents=each.warn_percents,
+        )
         if each.rule.tag_name is None or each.rule.tag_value is not None:
-            found.append(_Budget(each.rule, each.warn_percents, owner, window, each.rule.id))
+            found.append(budget)
             continue
         values = await spent_of_each(connection, each.rule.id, window[0])
         found += [
-            _Budget(each.rule, each.warn_percents, owner, window, f"{each.rule.id}:{value}", value) for value in values
+            msgspec.structs.replace(budget, budget_id=f"{each.rule.id}:{value}", tag_value=value) for value in values
         ]
     return found
 
 
-async def _default_budgets(connection: AsyncConnection, defaults: LimitDefaults, now_ms: int) -> list[_Budget]:
+async def _default_budgets(connection: AsyncConnection, defaults: LimitDefaults, now_ms: int) -> list[BudgetNow]:
     """Budgets from the configuration file, of those who have none of their own for that window."""
     asked = [("team", rule) for rule in defaults.team_rules if rule.kind == "money"]
     asked += [("key", rule) for rule in defaults.key_rules if rule.kind == "money"]
@@ -164,8 +181,20 @@ async def _default_budgets(connection: AsyncConnection, defaults: LimitDefaults,
         owners = await owners_of(connection, owner_kind, sorted(values))
         for owner_id, owner in sorted(owners.items()):
             if (owner_id, rule.window) not in own:
-                found.append(_Budget(rule, (), owner, window, f"{rule.id}:{owner_id}"))
+                budget_id = f"{rule.id}:{owner_id}"
+                found.append(BudgetNow(rule=rule, owner=owner, window=window, budget_id=budget_id))
     return found
+
+
+def _as_refused(budget: BudgetNow) -> RefusingBudget:
+    """As refusals name it: that is what the data plane calls it (``app.limits.policy``)."""
+    rule, owner = budget.rule, budget.owner
+    scope, scope_id = ("team", owner.team_id) if owner.key_id is None else ("key", owner.key_id)
+    if rule.tag_name is not None:
+        scope, scope_id = "tag", f"{rule.tag_name}={rule.tag_value or budget.tag_value}"
+    elif rule.model is not None:
+        scope, scope_id = f"{scope}_model", f"{scope_id}/{rule.model}"
+    return RefusingBudget(owner.team_id, scope, scope_id, limit_name(rule.kind, rule.window), rule.maximum)
 
 
 def _with_own(limits: Iterable[MoneyLimit]) -> set[tuple[str, str]]:

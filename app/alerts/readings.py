@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
+
 from app.alerts.decisions import Reading
 from app.alerts.kinds import (
     EXHAUSTED_PERCENT,
@@ -25,6 +27,8 @@ from app.store.upstream_sights import UpstreamSight
 DAY_MS = 24 * 60 * 60 * 1000
 BUDGET_SLACK_PERCENT = 2
 """So far below a threshold it is no longer reached: corrections of the bill take a little away."""
+REFUSED_MIN = 3
+"""Fewer may be one client that wants too much at once."""
 FAILED_SLACK_PERCENT = 20
 EXPIRY_SLACK_MS = 60 * 60 * 1000
 BAR_KEPT_MS = DAY_MS
@@ -39,49 +43,77 @@ def iso_time(at_ms: int) -> str:
     return text.replace("+00:00", "Z")
 
 
-def budget_reading(
-    parameters: BudgetParameters,
-    rule: LimitRule,
-    owner: Owner,
-    spent_nanousd: int,
-    window: tuple[int, int],
-    *,
-    warn_percents: Sequence[int] = (),
-    tag_value: str | None = None,
-    budget_id: str | None = None,
-) -> Reading | None:
-    """One budget in its window. A budget of nothing has no parts of which to be told."""
+class BudgetNow(msgspec.Struct, frozen=True, kw_only=True):
+    """A budget in its window. ``refused``: requests of the last quarter of an hour that wanted more than was left."""
+
+    rule: LimitRule
+    owner: Owner
+    window: tuple[int, int]
+    budget_id: str
+    warn_percents: tuple[int, ...] = ()
+    tag_value: str | None = None
+    spent_nanousd: int = 0
+    refused: int = 0
+
+    @property
+    def subject(self) -> str:
+        """Each window is one of its own."""
+        return f"{self.budget_id}@{self.window[0]}"
+
+
+def is_quiet(parameters: BudgetParameters, budget: BudgetNow) -> bool:
+    """Whether nothing would begin to fire for it: cheaper to say than what would."""
+    least = min((*(budget.warn_percents or parameters.percents), EXHAUSTED_PERCENT))
+    return budget.refused < REFUSED_MIN and budget.spent_nanousd * 100 < budget.rule.maximum * least
+
+
+def budget_reading(parameters: BudgetParameters, budget: BudgetNow, earlier: Alert | None = None) -> Reading | None:
+    """A budget of nothing has no parts of which to be told.
+
+    One that is enforced refuses what would go beyond it, so that all of it is never spent: it counts as used up
+    when it refuses. That it did is not over when nobody asks, as long as no more is left.
+    """
+    rule, spent = budget.rule, budget.spent_nanousd
     if rule.maximum <= 0:
         return None
-    thresholds = sorted({*(warn_percents or parameters.percents), EXHAUSTED_PERCENT})
-    level = _highest(thresholds, lambda percent: spent_nanousd * 100 >= rule.maximum * percent)
-    holds = _highest(thresholds, lambda percent: spent_nanousd * 100 >= rule.maximum * (percent - BUDGET_SLACK_PERCENT))
-    start_ms, end_ms = window
+    thresholds = sorted({*(budget.warn_percents or parameters.percents), EXHAUSTED_PERCENT})
+    level = _highest(thresholds, lambda percent: spent * 100 >= rule.maximum * percent)
+    holds = _highest(thresholds, lambda percent: spent * 100 >= rule.maximum * (percent - BUDGET_SLACK_PERCENT))
+    maximum_usd = usd_text(rule.maximum)
+    has_refused = (
+        earlier is not None and earlier.level >= EXHAUSTED_PERCENT and earlier.figures["maximum_usd"] == maximum_usd
+    )
+    if budget.refused >= REFUSED_MIN:
+        level = max(level, EXHAUSTED_PERCENT)
+    elif has_refused and (budget.refused or holds):
+        holds = max(holds, EXHAUSTED_PERCENT)
+    start_ms, end_ms = budget.window
     figures: dict[str, Any] = {
         "budget_id": rule.id,
         "window": rule.window,
         "time_zone": rule.time_zone,
         "window_from": iso_time(start_ms),
         "window_to": None if end_ms >= FOREVER_MS else iso_time(end_ms),
-        "maximum_usd": usd_text(rule.maximum),
-        "spent_usd": usd_text(spent_nanousd),
-        "spent_percent": spent_nanousd * 1000 // rule.maximum / 10,
-        "threshold_percent": level or holds,
+        "maximum_usd": maximum_usd,
+        "spent_usd": usd_text(spent),
+        "spent_percent": spent * 1000 // rule.maximum / 10,
+        "threshold_percent": holds if has_refused and holds >= EXHAUSTED_PERCENT else level or holds,
+        "refused_15_minutes": budget.refused,
         "model": rule.model,
         "tag_name": rule.tag_name,
-        "tag_value": rule.tag_value if tag_value is None else tag_value,
+        "tag_value": rule.tag_value if budget.tag_value is None else budget.tag_value,
         "mode": rule.mode,
     }
     return Reading(
-        subject=f"{budget_id or rule.id}@{start_ms}",
+        subject=budget.subject,
         level=level,
         holds=holds,
         severity="bad" if level >= EXHAUSTED_PERCENT else "warn",
         figures=figures,
-        team_id=owner.team_id,
-        team_name=owner.team_name,
-        key_id=owner.key_id,
-        key_name=owner.key_name,
+        team_id=budget.owner.team_id,
+        team_name=budget.owner.team_name,
+        key_id=budget.owner.key_id,
+        key_name=budget.owner.key_name,
     )
 
 

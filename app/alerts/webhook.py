@@ -32,21 +32,16 @@ MAY_NAME_A_TIME = frozenset({429, 502, 503, 504})
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What came of one try; ``error`` is None where the message was taken. ``retry_after_s`` is the receiver's wish."""
+    """What came of one try. ``error`` says what was wrong with it; ``is_gone``: the receiver wants nothing more, and
+    ``retry_after_s`` nothing sooner.
+    """
 
     took_ms: int
+    is_taken: bool
     status: int | None = None
     error: str | None = None
+    is_gone: bool = False
     retry_after_s: int = 0
-
-    @property
-    def is_taken(self) -> bool:
-        return self.error is None
-
-    @property
-    def is_gone(self) -> bool:
-        """The receiver wants nothing more."""
-        return self.status == GONE
 
 
 def signature_of(key: bytes, message_id: str, timestamp_s: int, body: bytes) -> str:
@@ -108,7 +103,14 @@ class WebhookSender:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as failure:
             error = error or _reason(failure)
         took_ms = round((time.monotonic() - begun_s) * 1000)
-        return Sent(took_ms, status, None if error is None else error[:ERROR_CHARS_MAX], retry_after_s)
+        return Sent(
+            took_ms,
+            is_taken=error is None,
+            status=status,
+            error=None if error is None else error[:ERROR_CHARS_MAX],
+            is_gone=status == GONE,
+            retry_after_s=retry_after_s,
+        )
 
 
 async def _told(answer: httpx.Response) -> str:

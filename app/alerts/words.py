@@ -7,6 +7,7 @@ from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
+from app.alerts.kinds import EXHAUSTED_PERCENT
 from app.core.errors import quoted
 from app.store.alert_states import Alert
 
@@ -39,7 +40,9 @@ def _budget_title(figures: Mapping[str, Any], who: str) -> str:
     percent = figures["threshold_percent"]
     narrowed = [quoted(str(figures[name])) for name in ("model", "tag_value", "tag_name") if figures[name]][:1]
     of_what = f"{who}, {narrowed[0]}" if narrowed else who
-    reached = "is used up" if percent >= 100 else f"is at {percent}%"
+    reached = f"is at {percent}%"
+    if percent >= EXHAUSTED_PERCENT:
+        reached = "is used up" if figures["spent_percent"] >= percent else "refuses requests"
     return f"The budget of {of_what} {reached}"
 
 
@@ -47,8 +50,10 @@ def _budget_detail(figures: Mapping[str, Any]) -> str:
     told = f"{dollars(figures['spent_usd'])} of {dollars(figures['maximum_usd'])} is spent"
     window = figures["window"]
     told += " in total." if window == "total" else f" this {window} ({figures['time_zone']})."
-    if figures["spent_percent"] >= 100:
+    if figures["spent_percent"] >= EXHAUSTED_PERCENT:
         told += " Requests are counted, not refused." if figures["mode"] == "observe" else " Requests are refused."
+    elif figures["refused_15_minutes"]:
+        told += f" {figures['refused_15_minutes']} requests of the last quarter of an hour wanted more than is left."
     return told
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import cache, limits, people, reports, serving, upkeep, worker
+from app.cli import cache, limits, people, reports, serving, tokens, upkeep, usage, worker
 
 app = typer.Typer(
     name="headgate",
@@ -19,13 +19,14 @@ app = typer.Typer(
 )
 app.add_typer(people.teams, name="teams")
 app.add_typer(people.keys, name="keys")
+app.add_typer(tokens.tokens, name="tokens")
 app.add_typer(limits.limits, name="limits")
 app.add_typer(cache.cache, name="cache")
 app.command("serve")(serving.serve)
 app.command("simulate")(serving.simulate)
 app.command("serve-worker", hidden=True)(worker.serve_worker)
 app.command("serve-simulator", hidden=True)(worker.serve_simulator)
-app.command("usage")(reports.show_usage)
+app.command("usage")(usage.show_usage)
 app.command("check")(reports.check)
 app.command("explain")(upkeep.explain_request)
 app.command("backup")(upkeep.back_up_ledger)

@@ -10,6 +10,7 @@ import typer
 from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.cli.noting import note
 from app.cli.options import AsJson, DataDir, limit_of, moment_text, reading, writing
 from app.cli.output import Format, run, show_object, show_rows
 from app.cli.plain_limits import BUDGET_WINDOWS, budget_of, time_zone_of
@@ -136,7 +137,9 @@ def add_limit(
             if team_id is None:
                 raise typer.BadParameter("a limit needs --team or --key")
             added = await stored.add_limit(connection, rule, team_id=team_id, key_id=key_id, now_ms=now_ms())
-            return await _shown_one(connection, added)
+            shown = await _shown_one(connection, added)
+            await _note(connection, "limit.create", added, None, shown)
+            return shown
 
     show_object(run(work()), as_json=as_json)
 
@@ -186,12 +189,16 @@ def update_limit(
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
-            found = (await stored.find_limit(connection, limit)).rule
+            row = await stored.find_limit(connection, limit)
+            found, before = row.rule, await _shown_one(connection, row)
             if wanted is not None and wanted[0] != found.kind:
                 raise typer.BadParameter(f"the limit is on {found.kind}, not on {wanted[0]}")
             if bound is not None and found.kind != "money":
                 raise typer.BadParameter("--bound belongs to a budget")
-            return await _shown_one(connection, await stored.update_limit(connection, limit, changes))
+            changed = await stored.update_limit(connection, limit, changes)
+            shown = await _shown_one(connection, changed)
+            await _note(connection, "limit.update", changed, before, shown)
+            return shown
 
     show_object(run(work()), as_json=as_json)
 
@@ -203,10 +210,25 @@ def remove_limit(limit: LimitId, data_dir: DataDir = None, as_json: AsJson = Fal
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             shown = await _shown_one(connection, await stored.find_limit(connection, limit))
-            await stored.remove_limit(connection, limit)
+            await _note(connection, "limit.delete", await stored.remove_limit(connection, limit), shown, None)
             return shown
 
     show_object(run(work()), as_json=as_json)
+
+
+async def _note(
+    connection: AsyncConnection, action: str, row: LimitRow, before: dict[str, Any] | None, after: dict[str, Any] | None
+) -> None:
+    await note(
+        connection,
+        action,
+        now_ms=now_ms(),
+        object_id=row.rule.id,
+        object_name=limit_name(row.rule.kind, row.rule.window),
+        team_id=row.team_id,
+        before=before,
+        after=after,
+    )
 
 
 def _maximum(

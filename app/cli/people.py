@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.auth.keys import mint
+from app.cli.noting import note
 from app.cli.options import (
     AsJson,
     Cache,
@@ -80,6 +81,7 @@ def create_team(
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             team = await stored_teams.create_team(connection, name=name_of(name), now_ms=now_ms(), limits=plain)
+            await _note_team(connection, "team.create", None, team)
         return _team(team)
 
     show_object(run(work()), as_json=as_json)
@@ -113,7 +115,9 @@ def update_team(
         async with writing(data_dir) as connection:
             found = await stored_teams.find_team(connection, team)
             changes = TeamChanges(name=new_name, limits=limits.changes(found.limits))
-            return _team(await stored_teams.update_team(connection, found.id, changes, now_ms=now_ms()))
+            changed = await stored_teams.update_team(connection, found.id, changes, now_ms=now_ms())
+            await _note_team(connection, "team.update", found, changed)
+            return _team(changed)
 
     show_object(run(work()), as_json=as_json)
 
@@ -156,6 +160,7 @@ def create_key(
                 cache_mode=_given(cache_mode_of(cache)),
                 expires_at_ms=_given(expiry_of(expires, at_ms)),
             )
+            await _note_key(connection, "key.create", None, key, owner.name)
         shown = _key(key, owner.name)
         return {"id": shown.pop("id"), "key": minted.text, **shown}
 
@@ -222,7 +227,9 @@ def update_key(
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
             wanted = msgspec.structs.replace(changes, limits=limits.changes(found.limits))
-            return _key(await stored_keys.update_key(connection, found.id, wanted, now_ms=now_ms()), team_name)
+            changed = await stored_keys.update_key(connection, found.id, wanted, now_ms=now_ms())
+            await _note_key(connection, "key.update", found, changed, team_name)
+            return _key(changed, team_name)
 
     show_object(run(work()), as_json=as_json)
 
@@ -250,6 +257,7 @@ def rotate_key(
                 now_ms=now_ms(),
                 overlap_ms=overlap_ms,
             )
+            await _note_key(connection, "key.rotate", found, rotated, team_name)
         shown = _key(rotated, team_name)
         return {"id": shown.pop("id"), "key": minted.text, "secret_id": minted.id, **shown}
 
@@ -270,9 +278,38 @@ def revoke_key(
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
             revoked = await stored_keys.revoke_key(connection, found.id, now_ms=now_ms(), at_once=at_once)
+            await _note_key(connection, "key.revoke", found, revoked, team_name)
             return _key(revoked, team_name)
 
     show_object(run(work()), as_json=as_json)
+
+
+async def _note_team(connection: AsyncConnection, action: str, before: TeamRow | None, after: TeamRow) -> None:
+    await note(
+        connection,
+        action,
+        now_ms=now_ms(),
+        object_id=after.id,
+        object_name=after.name,
+        team_id=after.id,
+        before=None if before is None else _team(before),
+        after=_team(after),
+    )
+
+
+async def _note_key(
+    connection: AsyncConnection, action: str, before: KeyRow | None, after: KeyRow, team_name: str
+) -> None:
+    await note(
+        connection,
+        action,
+        now_ms=now_ms(),
+        object_id=after.id,
+        object_name=after.name,
+        team_id=after.team_id,
+        before=None if before is None else _key(before, team_name),
+        after=_key(after, team_name),
+    )
 
 
 async def _find(connection: AsyncConnection, key: str, team: str | None) -> tuple[KeyRow, str]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from app.core.clock import Clock
-from app.core.errors import Draining, GatewayError, Headers, render
+from app.core.errors import Draining, GatewayError, Headers, InternalError, render
 from app.core.exchange import ClientGone, Connection, Exchange
 from app.core.ids import new_request_id
 from app.edge.body import BodyBudget, BodyReader, check_media
@@ -104,6 +104,10 @@ class Gateway:
             self._refuse(connection, error, request_id if exchange is None else exchange.request_id)
         except ClientGone:
             self._metrics.disconnects.labels("request").inc()
+        except Exception:
+            # A bug. The connection answers it and tells where; that there was one is for people to be woken by.
+            self._metrics.refused.labels(InternalError.code).inc()
+            raise
         finally:
             body.close()
 

@@ -9,6 +9,7 @@ both again.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ class Space:
         self._free_bytes = free_bytes
         self.short = False
         """What the last ``check`` found."""
+        self.last_free_bytes = math.nan
+        """What was free when it looked."""
 
     def __repr__(self) -> str:
         return f"Space({str(self._directory)!r}, ballast={self._ballast_bytes}, short={self.short})"
@@ -54,6 +57,7 @@ class Space:
 
     def _check(self, *, gives_up: bool) -> str | None:
         free = self._free_bytes(self._directory)
+        self.last_free_bytes = free
         if self._held():
             if free >= self._low_bytes:
                 return None

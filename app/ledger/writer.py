@@ -91,6 +91,15 @@ class LedgerWriter:
         """Records and objects that are not in SQL yet."""
         return len(self._queue) + len(self._spilled) + len(self._in_hand)
 
+    @property
+    def lag_s(self) -> float:
+        """How long ago the oldest record ended that is not in SQL yet; 0 where all are. RuntimeError where the
+        queue changes under a thread that asks.
+        """
+        waiting = (item.ended_at_ms for item in chain(self._in_hand, self._queue) if isinstance(item, Record))
+        ended_at_ms = next(waiting, None)
+        return 0.0 if ended_at_ms is None else max(0.0, (self._clock.now_ms() - ended_at_ms) / 1000)
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name="ledger writer")
 

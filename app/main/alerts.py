@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from app.alerts.courier import Courier
 from app.alerts.sending import TargetSender
 from app.alerts.watch import AlertWatch, Surroundings
+from app.alerts.webhook import WebhookSender
 from app.core.clock import SystemClock
 from app.core.ids import random_base62
 from app.main.switch import Switch
@@ -30,7 +31,7 @@ def open_alerts(stack: AsyncExitStack, database: Database, switch: Switch, metri
         }
 
     clock = SystemClock()
-    sender = TargetSender()
+    sender = TargetSender(lambda: switch.configuration.alerts, WebhookSender())
     stack.push_async_callback(sender.close)
     queued = asyncio.Event()
     watch = AlertWatch(

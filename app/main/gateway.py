@@ -24,12 +24,14 @@ from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
+from app.ledger.writer import LedgerWriter
 from app.main.alerts import open_alerts
 from app.main.books import Books
 from app.main.cache import open_cache
 from app.main.control import control_plane
 from app.main.data_dir import hold_data_dir
 from app.main.first_run import FirstRun, make_first_run
+from app.main.folding import Folding
 from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
 from app.main.live import open_live
@@ -42,7 +44,6 @@ from app.pipeline import Desk, Drains, Parts
 from app.settings import Configuration, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
-from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.telemetry.shared import SUFFIX
@@ -136,9 +137,8 @@ async def open_gateway(
         stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
         catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
-        sweep = Sweep()
-        sweep.start()
-        stack.push_async_callback(sweep.close)
+        _start_folding(stack, database, journal, clock, log, slot)
+        sweep = _start_sweep(stack)
 
         parts = Parts(
             configuration=configuration,
@@ -172,7 +172,8 @@ async def open_gateway(
         watchdog = Watchdog(log)
         watchdog.start()
         stack.callback(watchdog.close)
-        _watch(metrics, switch, journal, watchdog, live)
+        _watch(metrics, switch, journal, writer, space, watchdog)
+        metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
 
@@ -211,6 +212,21 @@ def _open_switch(
     return switch
 
 
+def _start_sweep(stack: AsyncExitStack) -> Sweep:
+    sweep = Sweep()
+    sweep.start()
+    stack.push_async_callback(sweep.close)
+    return sweep
+
+
+def _start_folding(
+    stack: AsyncExitStack, database: Database, journal: Journal, clock: Clock, log: LogWriter, slot: Slot
+) -> None:
+    folding = Folding(database, clock, log, folds=slot.number == 0, behind_s=lambda: journal.oldest_pending_s)
+    folding.start()
+    stack.push_async_callback(folding.close)
+
+
 def _take_slot(stack: AsyncExitStack, data_dir: Path, metrics: Metrics, prepared: Prepared | None) -> Slot:
     """The worker's place in the data dir: its journal, and where there are others the file of its metrics."""
     slot = take_slot(data_dir / JOURNAL)
@@ -234,16 +250,33 @@ def _failing(app: GatewayApp, states: States, accounts: Shared | Alone) -> list[
     return failing
 
 
-def _watch(metrics: Metrics, switch: Switch, journal: Journal, watchdog: Watchdog, live: LiveFeed) -> None:
+def _watch(
+    metrics: Metrics, switch: Switch, journal: Journal, writer: LedgerWriter, space: Space, watchdog: Watchdog
+) -> None:
     metrics.watch("headgate_in_flight", "Requests being served.", lambda: switch.pipeline.in_flight)
     metrics.watch("headgate_streams_open", "Event streams being passed on.", lambda: switch.streams_open)
-    metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
-    metrics.watch("headgate_journal_records", "Records not yet in the ledger.", lambda: journal.records_pending)
+    metrics.watch(
+        "headgate_journal_records",
+        "Requests that run, and records on their way to the ledger.",
+        lambda: journal.records_pending,
+    )
     metrics.watch(
         "headgate_journal_oldest_seconds",
         "Age of the oldest of them.",
         lambda: journal.oldest_pending_s,
         over_workers="max",
+    )
+    metrics.watch(
+        "headgate_ledger_lag_seconds",
+        "How long ago the oldest request ended whose record is not in the ledger.",
+        lambda: writer.lag_s,
+        over_workers="max",
+    )
+    metrics.watch(
+        "headgate_disk_free_bytes",
+        "Room on the disk of the data dir.",
+        lambda: space.last_free_bytes,
+        over_workers="min",
     )
     metrics.watch(
         "headgate_upstream_up",

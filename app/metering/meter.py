@@ -100,8 +100,16 @@ class Meter:
             attempt.upstream, attempt.model, tier, opening.admitted_at_ms, served=self.reading.model
         )
 
-    def close(self, ended_at_ms: int, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
-        """The record. ``void``: the last attempt is known to be unbilled."""
+    def close(
+        self,
+        ended_at_ms: int,
+        outcome: Outcome,
+        *,
+        void: bool = False,
+        error_code: str | None = None,
+        own_us: int | None = None,
+    ) -> Record:
+        """The record. ``void``: the last attempt is known to be unbilled. ``own_us``: what the gateway itself took."""
         self.closed = True
         opening, reading, attempt = self.opening, self.reading, self.attempt
         last = self._void() if void else self._primary()
@@ -137,6 +145,7 @@ class Meter:
             suspect=reading.suspect,
             budgets=opening.budgets,
             decision=opening.decision,
+            own_us=own_us,
         )
 
     def _void(self) -> Entry:

@@ -21,7 +21,7 @@ from app.limits.limiter import Outcome as Settlement
 from app.metering.meter import Meter
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
-from app.pipeline.report import report
+from app.pipeline.report import own_s_of, report
 from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
@@ -217,7 +217,9 @@ class Flight:
             outcome = "disconnected"
         payload = b""
         try:
-            record = self.meter.close(desk.clock.now_ms(), outcome, void=void, error_code=error_code)
+            record = self.meter.close(
+                desk.clock.now_ms(), outcome, void=void, error_code=error_code, own_us=self._own_us()
+            )
             self.record = record
             payload = desk.books.close(record)
         finally:
@@ -226,6 +228,12 @@ class Flight:
         if self.on_settled is not None:
             self.on_settled(record, of_answer)
         return record
+
+    def _own_us(self) -> int | None:
+        """What the gateway itself has taken, as far as that is known: a body is about to be passed on."""
+        first_byte_s = self.first_byte_s if self.first_byte_s is not None else self._desk.clock.monotonic_s()
+        own_s = own_s_of(self._exchange.started_s, self, stream=self.meter.opening.stream, first_byte_s=first_byte_s)
+        return None if own_s is None else max(round(own_s * 1_000_000), 0)
 
     def _give_back(self, payload: bytes) -> None:
         """What was reserved; only the first outcome counts."""

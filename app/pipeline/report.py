@@ -8,6 +8,7 @@ from app.core.identity import Principal
 from app.core.money import usd_text
 from app.core.records import Record
 from app.pipeline.desk import Desk
+from app.telemetry.metrics import ending_code
 
 
 class Moments(Protocol):
@@ -16,6 +17,16 @@ class Moments(Protocol):
     sent_s: float | None
     answered_s: float | None
     first_byte_s: float | None
+
+
+def own_s_of(started_s: float, moments: Moments, *, stream: bool, first_byte_s: float) -> float | None:
+    """What the gateway itself took for a request: until the call was made, and of a body also from its arrival to
+    the first byte for the client. None where there was no answer.
+    """
+    if moments.sent_s is None or moments.answered_s is None:
+        return None
+    own_s = moments.sent_s - started_s
+    return own_s if stream else own_s + first_byte_s - moments.answered_s
 
 
 def report(desk: Desk, principal: Principal, record: Record, started_s: float, moments: Moments | None) -> None:
@@ -30,10 +41,14 @@ def report(desk: Desk, principal: Principal, record: Record, started_s: float, m
         metrics.served(record.model)
     told = metrics.request(principal.team_name, record.model, record.upstream, record.endpoint, record.outcome)
     told.requests += 1
+    answer = (record.status, ending_code(record.error_code))
+    told.answers[answer] = told.answers.get(answer, 0) + 1
     if cost is None:
         told.unpriced += 1
     else:
         told.cost_nanousd += cost
+    if last.kind == "estimate":
+        told.estimated += 1
     told.saved_nanousd += record.saved_nanousd
     told.input_tokens += usage.input_tokens
     told.cached_tokens += usage.cached_tokens
@@ -48,10 +63,8 @@ def report(desk: Desk, principal: Principal, record: Record, started_s: float, m
         times.upstream.observe(ended_s - moments.sent_s)
         if moments.first_byte_s is not None:
             times.first_byte.observe(moments.first_byte_s - started_s)
-            if moments.answered_s is not None:
-                own_s = moments.sent_s - started_s
-                if not record.stream:
-                    own_s += moments.first_byte_s - moments.answered_s
+            own_s = own_s_of(started_s, moments, stream=record.stream, first_byte_s=moments.first_byte_s)
+            if own_s is not None:
                 times.overhead.observe(own_s)
     desk.log.info(
         "request",

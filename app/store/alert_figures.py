@@ -6,6 +6,8 @@ than ten thousand.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -13,13 +15,18 @@ import msgspec
 from sqlalchemy import ColumnElement, and_, case, cast, func, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.errors import InsufficientQuota
 from app.core.identity import LimitRule
 from app.store.flatten import FAILED
 from app.store.now import NowMs
 from app.store.rows import rule_from
-from app.store.tables import INT, budgets, entries, keys, limits, records, rollups, secrets, teams
+from app.store.tables import INT, budgets, entries, keys, limits, records, refusals, rollups, secrets, teams
 
 BUDGETS_AT_ONCE = 500
+ROWS_AT_A_TIME = 200
+"""Between so many, requests go on."""
+REFUSALS_MAX = 10_000
+BUDGET = "budget_usd"
 VALUES_MAX = 1000
 """Values of a tag that are looked at; those that spent most."""
 
@@ -42,6 +49,30 @@ class Owner(msgspec.Struct, frozen=True):
     team_name: str
     key_id: str | None = None
     key_name: str | None = None
+
+
+class RefusingBudget(NamedTuple):
+    """A budget as refusals name it: ``scope`` and ``scope_id`` say what it binds, ``limit`` is ``limit_name``'s,
+    ``maximum`` what it was then.
+    """
+
+    team_id: str
+    scope: str
+    scope_id: str
+    limit: str
+    maximum: int
+
+
+class Told(msgspec.Struct, frozen=True):
+    """Of the decision of a refusal what says which limit it was."""
+
+    limit: str = ""
+    scope: str = ""
+    scope_id: str = ""
+    maximum: int = 0
+
+
+_told = msgspec.json.Decoder(Told).decode
 
 
 class Spender(NamedTuple):
@@ -86,17 +117,14 @@ async def money_limits(connection: AsyncConnection) -> list[MoneyLimit]:
     joined = limits.join(teams, teams.c.id == limits.c.team_id).outerjoin(keys, keys.c.id == limits.c.key_id)
     asked = select(limits, *names).select_from(joined)
     asked = asked.where(limits.c.kind == "money", keys.c.revoked_at_ms.is_(None)).order_by(limits.c.id)
-    return [
-        MoneyLimit(
-            rule_from(row),
-            msgspec.json.decode(row["warn_percents"], type=tuple[int, ...]),
-            row["team_id"],
-            row["team_name"],
-            row["key_id"],
-            row["key_name"],
-        )
-        for row in (await connection.execute(asked)).mappings()
-    ]
+    found: list[MoneyLimit] = []
+    for row in (await connection.execute(asked)).mappings():
+        if len(found) % ROWS_AT_A_TIME == 0:
+            await asyncio.sleep(0)
+        percents = msgspec.json.decode(row["warn_percents"], type=tuple[int, ...])
+        owner = row["team_id"], row["team_name"], row["key_id"], row["key_name"]
+        found.append(MoneyLimit(rule_from(row), percents, *owner))
+    return found
 
 
 async def spent_of(connection: AsyncConnection, windows: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
@@ -130,6 +158,19 @@ async def owners_of(connection: AsyncConnection, owner: str, owner_ids: Sequence
         of_keys = select(*columns).select_from(joined).where(keys.c.id.in_(part), keys.c.revoked_at_ms.is_(None))
         for row in await connection.execute(of_keys):
             found[row.id] = Owner(row.team_id, row.team_name, row.id, row.name)
+    return found
+
+
+async def refusals_of_budgets(connection: AsyncConnection, since_ms: int) -> Counter[RefusingBudget]:
+    """How many requests each budget has refused since then because of what is spent, not of what is held."""
+    refused = refusals.c.at_ms >= since_ms, refusals.c.code == InsufficientQuota.code
+    asked = select(refusals.c.team_id, refusals.c.decision).where(*refused)
+    latest = asked.order_by(refusals.c.at_ms.desc()).limit(REFUSALS_MAX)
+    found: Counter[RefusingBudget] = Counter()
+    for team_id, text in await connection.execute(latest):
+        told = _told(text)
+        if told.limit.startswith(BUDGET):
+            found[RefusingBudget(team_id, told.scope, told.scope_id, told.limit, told.maximum)] += 1
     return found
 
 

@@ -14,9 +14,9 @@ from app.store.posting import EXACT
 from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, entries, records
 
 if TYPE_CHECKING:
-    from sqlalchemy import FromClause, Table
+    from sqlalchemy import BindParameter, FromClause, Table
 
-Span: TypeAlias = tuple[int, int]
+Span: TypeAlias = "tuple[int | BindParameter[int], int | BindParameter[int]]"
 """Quarters from the first up to, not including, the second."""
 
 Tags: TypeAlias = Literal["none", "some", "all"]

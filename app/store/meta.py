@@ -8,6 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.tables import meta
 
+PRUNED_FACT = "pruned_before_ms"
+"""Records and entries of quarters before this moment are gone, their sums are not."""
+
 
 async def find_fact(connection: AsyncConnection, key: str) -> str | None:
     value: str | None = (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one_or_none()

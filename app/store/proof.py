@@ -1,4 +1,4 @@
-"""The proof that the bill adds up: records = entries = rollups = budgets, in SQL, on any amount of rows.
+"""The proof that the bill adds up: records = entries = rollups = budgets = sums, on any amount of rows.
 
 What ``prune`` has taken away is left out: rollups of before, and budgets whose windows began before.
 """
@@ -24,17 +24,16 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql
 
 from app.store.bill import counted, of_corrections
+from app.store.meta import PRUNED_FACT
 from app.store.posting import EXACT
-from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, budgets, entries, meta, poison, records, rollups
+from app.store.proof_sums import SumDifference, different_sums
+from app.store.tables import INT, ROLLUP_KEY, ROLLUP_SUMS, budgets, entries, meta, poison, records, rollups, sums
 
 if TYPE_CHECKING:
     from sqlalchemy import FromClause, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 DIFFERENCES_MAX = 20
-
-PRUNED_FACT = "pruned_before_ms"
-"""In ``meta``: records and entries of quarters before this moment are gone, their sums are not."""
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -75,6 +74,9 @@ class Proof(msgspec.Struct, frozen=True):
     request_ids: list[str]
     differences: list[Difference]
     budget_differences: list[BudgetDifference]
+    sums: int
+    sums_different: int
+    sum_differences: list[SumDifference]
     pruned_before_ms: int
     unpriced: int
     estimated: int
@@ -84,7 +86,7 @@ class Proof(msgspec.Struct, frozen=True):
     @property
     def holds(self) -> bool:
         """Every record has its entries, every entry its record, every correction what it corrects; every
-        rollup and every budget is their sum.
+        rollup and every budget is their sum, and every sum by day, month, hour and tag that of these.
         """
         return not (
             self.records_without_entry
@@ -93,11 +95,12 @@ class Proof(msgspec.Struct, frozen=True):
             or self.adjusts_without_entry
             or self.rollups_different
             or self.budgets_different
+            or self.sums_different
         )
 
 
 async def prove(connection: AsyncConnection) -> Proof:
-    """Checks all rows. Each check is one statement, so that batches may go on being written meanwhile."""
+    """Checks all rows, in one snapshot, so that batches may go on being written meanwhile."""
     primary = and_(entries.c.request_id == records.c.request_id, entries.c.kind != "adjust")
     bare = ~exists(select(literal_column("1")).select_from(entries).where(primary))
     same_request = records.c.request_id == entries.c.request_id
@@ -124,6 +127,7 @@ async def prove(connection: AsyncConnection) -> Proof:
     )
     different, differences = await _differences(connection)
     budgets_different, budget_differences = await _budget_differences(connection)
+    sums_different, sum_differences = await different_sums(connection, DIFFERENCES_MAX)
     unpriced, estimated = await _uncertain(connection)
     return Proof(
         records=await _count(connection, records),
@@ -139,6 +143,9 @@ async def prove(connection: AsyncConnection) -> Proof:
         request_ids=(bare_ids + orphan_ids + misplaced_ids + of_nothing_ids)[:DIFFERENCES_MAX],
         differences=differences,
         budget_differences=budget_differences,
+        sums=await _count(connection, sums),
+        sums_different=sums_different,
+        sum_differences=sum_differences,
         pruned_before_ms=(await connection.execute(select(_pruned_before()))).scalar_one(),
         unpriced=unpriced,
         estimated=estimated,
@@ -189,16 +196,16 @@ async def _differences(connection: AsyncConnection) -> tuple[int, list[Differenc
     bill = counted()
     taken_away = select(*[bill.c[name] for name in ROLLUP_KEY], *[(-bill.c[name]).label(name) for name in ROLLUP_SUMS])
     rows = union_all(of_rollups, taken_away).subquery()
-    sums = [cast(func.sum(rows.c[name]), INT) for name in ROLLUP_SUMS]
+    excess = [cast(func.sum(rows.c[name]), INT) for name in ROLLUP_SUMS]
     asked = (
         select(
             *[rows.c[name] for name in ROLLUP_KEY],
-            *[each.label(name) for name, each in zip(ROLLUP_SUMS, sums, strict=True)],
+            *[each.label(name) for name, each in zip(ROLLUP_SUMS, excess, strict=True)],
             func.count(type_=INT).over().label("total"),
         )
         .where(rows.c.quarter_ms >= _pruned_before())
         .group_by(*[rows.c[name] for name in ROLLUP_KEY])
-        .having(or_(*[each != 0 for each in sums]))
+        .having(or_(*[each != 0 for each in excess]))
         .order_by(*[rows.c[name] for name in ROLLUP_KEY])
         .limit(DIFFERENCES_MAX)
     )

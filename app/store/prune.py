@@ -1,4 +1,4 @@
-"""Removes old records, when somebody asks for it. Rollups, budgets and who owns what stay.
+"""Removes old records, when somebody asks for it. Rollups, sums, budgets and who owns what stay.
 
 It goes in small transactions, with a pause after each that is as long, so that gateways go on writing.
 """
@@ -15,7 +15,8 @@ from sqlalchemy import cast, delete, exists, func, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.core.clock import QUARTER_MS
-from app.store.proof import PRUNED_FACT
+from app.store.folding import ALWAYS, fold_all, keep_fold
+from app.store.meta import PRUNED_FACT
 from app.store.refusals import forget_refusals
 from app.store.tables import INT, entries, meta, records, refusals
 
@@ -57,6 +58,10 @@ async def prune(database: Database, before_ms: int, *, batch_rows: int = BATCH_R
     """
     if before_ms % QUARTER_MS:
         raise ValueError("records are pruned by whole quarters of an hour")
+    # Sums by tag are made of records.
+    for period, zone in ALWAYS:
+        await keep_fold(database, period, zone, 0)
+    await fold_all(database, before_ms)
     async with database.transaction() as connection:
         # First of all: what is gone from here on is nothing that the proof looks for.
         await _keep_cut(connection, before_ms)

@@ -105,6 +105,9 @@ class RecordView(msgspec.Struct, frozen=True):
     entries: tuple[EntryView, ...]
 
 
+_COLUMNS = tuple(name for name in RecordView.__struct_fields__ if name in records.c)
+
+
 async def find_record(connection: AsyncConnection, request_id: str) -> RecordView | None:
     """The record of one request, or None."""
     row = (await connection.execute(select(records).where(records.c.request_id == request_id))).mappings().one_or_none()
@@ -160,7 +163,7 @@ def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
         attempts.setdefault(part.attempt_id, []).append(part)
     unpriced = any(is_unpriced([msgspec.structs.asdict(part) for part in each]) for each in attempts.values())
     priced = [part for part in parts if part.price_source is not None]
-    given = {name: row[name] for name in RecordView.__struct_fields__ if name in row}
+    given = {name: row[name] for name in _COLUMNS}
     given["tags"] = msgspec.json.decode(row["tags"], type=dict[str, str])
     given["decision"] = msgspec.json.decode(row["decision"], type=dict[str, object])
     given["budgets"] = msgspec.json.decode(row["budgets"], type=tuple[BudgetWindow, ...])

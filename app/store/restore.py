@@ -33,7 +33,7 @@ SESSIONS_PAUSE_S = 0.1
 OF_RUNNING = frozenset({"processes", "marks", "tag_epochs", "leases", "upstream_sights"})
 """What gateways say of themselves while they run: of no use where none does."""
 
-NOT_A_LEDGER = OF_RUNNING | {"meta", "change_counter", "epoch", "cache_clears"}
+NOT_A_LEDGER = OF_RUNNING | {"meta", "change_counter", "epoch", "cache_clears", "folds"}
 """Tables in which a ledger that nobody has used has rows too, or may have."""
 
 

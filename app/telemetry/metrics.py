@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app import __version__
 from app.core.clock import Clock
+from app.core.errors import GatewayError
 from app.telemetry.shared import OverWorkers, SharedMetrics
 from app.telemetry.sums import RequestCollector, RequestSums, SeriesKey, Times
 
@@ -24,6 +25,35 @@ TEAMS_MAX = 200
 MODELS_MAX = 200
 SERIES_MAX = 2000
 READS_MAX = 5
+LEDGER_RESULTS = ("written", "known", "poison")
+RELOAD_RESULTS = ("reloaded", "refused")
+DISCONNECT_PHASES = ("request", "waiting", "stream", "shared")
+CUTS = ("drain_over", "gateway_lost", "gateway_shutdown", "key_revoked", "upstream_disconnected", "upstream_stalled")
+"""How a call that was under way can end, beside the errors that a client can be given."""
+UPSTREAM_ERROR = "upstream_error"
+PROCESS_GAUGES: dict[str, OverWorkers] = {
+    "process_virtual_memory_bytes": "sum",
+    "process_resident_memory_bytes": "sum",
+    "process_start_time_seconds": "max",
+    "process_open_fds": "max",
+    "process_max_fds": "min",
+}
+"""The standard names; the process that has the most files open, and the one that began last."""
+
+
+def _codes_of(error: type[GatewayError]) -> frozenset[str]:
+    return frozenset({error.code}).union(*(_codes_of(kind) for kind in error.__subclasses__()))
+
+
+REFUSAL_CODES = _codes_of(GatewayError)
+ENDING_CODES = REFUSAL_CODES.union(CUTS)
+
+
+def ending_code(error_code: str | None) -> str:
+    """``error_code`` of a record as a label: an upstream's own codes are free text, and become one."""
+    if error_code is None:
+        return ""
+    return error_code if error_code in ENDING_CODES else UPSTREAM_ERROR
 
 
 class Metrics:
@@ -41,6 +71,9 @@ class Metrics:
         self.cache_results = {"hit": 0, "joined": 0, "miss": 0, "bypass": 0}
         self.registry.register(RequestCollector(self._sums, self._times, self.cache_results))
         self._add_events()
+        self._begin_at_zero()
+        ProcessCollector(registry=self.registry)
+        self._gauges |= PROCESS_GAUGES
 
     def _add_events(self) -> None:
         """What is counted beside admitted requests."""
@@ -104,6 +137,17 @@ class Metrics:
         build = Gauge("headgate_build_info", "Always 1; the version is a label.", ("version",), registry=registry)
         build.labels(__version__).set(1)
         self._gauges |= {"headgate_degraded": "max", "headgate_build_info": "max"}
+
+    def _begin_at_zero(self) -> None:
+        """A counter that appears with its first event hides it: no rate is seen between nothing and one."""
+        for counter, values in (
+            (self.refused, sorted(REFUSAL_CODES)),
+            (self.ledger_writes, LEDGER_RESULTS),
+            (self.reloads, RELOAD_RESULTS),
+            (self.disconnects, DISCONNECT_PHASES),
+        ):
+            for value in values:
+                counter.labels(value)
 
     def __repr__(self) -> str:
         return f"Metrics(series={len(self._sums)}, models={len(self._models)}, teams={len(self._teams)})"

@@ -25,6 +25,7 @@ SeriesKey = tuple[str, str, str, str, str]
 
 MONEY_LABELS = ("team", "model", "upstream", "endpoint")
 TIME_LABELS = ("upstream", "endpoint")
+ANSWER_LABELS = ("upstream", "outcome", "status", "code")
 
 
 class Durations:
@@ -66,8 +67,10 @@ class RequestSums:
     """What the requests of one series add up to."""
 
     __slots__ = (
+        "answers",
         "cached_tokens",
         "cost_nanousd",
+        "estimated",
         "input_tokens",
         "output_tokens",
         "reasoning_tokens",
@@ -81,6 +84,9 @@ class RequestSums:
         self.times = times
         self.requests = 0
         self.unpriced = 0
+        self.estimated = 0
+        self.answers: dict[tuple[int | None, str], int] = {}
+        """By HTTP status, None where no answer began, and by code, empty where nothing failed."""
         self.cost_nanousd = 0
         self.saved_nanousd = 0
         self.input_tokens = 0
@@ -114,6 +120,7 @@ class RequestCollector(Collector):
         # Copies, since the event loop may add a series while the page is rendered in a thread.
         series = list(self._series.items())
         yield from self._counters(series)
+        yield _answers(series)
         cache = CounterMetricFamily("headgate_cache", "Admitted requests, by what the cache did.", labels=("result",))
         for result, count in self._cache_results.items():
             cache.add_metric((result,), count)
@@ -139,15 +146,21 @@ class RequestCollector(Collector):
         unpriced = CounterMetricFamily(
             "headgate_unpriced_requests", "Requests whose model had no price.", labels=MONEY_LABELS
         )
+        estimated = CounterMetricFamily(
+            "headgate_estimated_requests",
+            "Requests that are billed as an estimate, since their usage was not told.",
+            labels=MONEY_LABELS,
+        )
         money: dict[tuple[str, ...], list[int]] = {}
         for key, sums in series:
             requests.add_metric(key, sums.requests)
-            added = money.setdefault(key[:4], [0] * 7)
+            added = money.setdefault(key[:4], [0] * 8)
             for index, value in enumerate(
                 (
                     sums.cost_nanousd,
                     sums.saved_nanousd,
                     sums.unpriced,
+                    sums.estimated,
                     sums.input_tokens,
                     sums.cached_tokens,
                     sums.output_tokens,
@@ -155,10 +168,27 @@ class RequestCollector(Collector):
                 )
             ):
                 added[index] += value
-        for labels, (cost_nanousd, saved_nanousd, without_price, *counts) in money.items():
+        for labels, (cost_nanousd, saved_nanousd, without_price, by_estimate, *counts) in money.items():
             cost.add_metric(labels, cost_nanousd / NANO_PER_USD)
             saved.add_metric(labels, saved_nanousd / NANO_PER_USD)
             unpriced.add_metric(labels, without_price)
+            estimated.add_metric(labels, by_estimate)
             for kind, count in zip(("input", "cached", "output", "reasoning"), counts, strict=True):
                 tokens.add_metric((*labels, kind), count)
-        yield from (requests, tokens, cost, saved, unpriced)
+        yield from (requests, tokens, cost, saved, unpriced, estimated)
+
+
+def _answers(series: list[tuple[SeriesKey, RequestSums]]) -> Metric:
+    family = CounterMetricFamily(
+        "headgate_answers",
+        "Admitted requests, by the HTTP status that was answered (none: no answer began) and the error's code.",
+        labels=ANSWER_LABELS,
+    )
+    added: dict[tuple[str, str, str, str], int] = {}
+    for (_team, _model, upstream, _endpoint, outcome), sums in series:
+        for (status, code), count in list(sums.answers.items()):
+            labels = (upstream, outcome, "none" if status is None else str(status), code)
+            added[labels] = added.get(labels, 0) + count
+    for labels, count in added.items():
+        family.add_metric(labels, count)
+    return family

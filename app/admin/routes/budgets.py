@@ -8,14 +8,14 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
 from app.admin.asking import Asked, zone_asked
-from app.admin.routes.limits import OWNER, next_offset, offset_asked, owner_asked
+from app.admin.routes.limits import OWNER, next_offset, offset_asked, owners_asked, rules_asked
 from app.admin.rules import budgets_data, change_rule, make_rule, take_rule_away
 from app.admin.schemas.budgets import Budget, BudgetMade, Budgets, LimitChanged
 from app.admin.schemas.parameters import ID, PAGE, ZONE, documented
 from app.admin.standings import sooner, stand_budgets
 from app.admin.wire import Administrator, Reader, Tools, ToolsOf
 from app.core.errors import NotFound
-from app.store.limits import find_limit, list_limits
+from app.store.limits import find_limit
 
 router = APIRouter(tags=["budgets"])
 
@@ -34,13 +34,13 @@ async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     are used up come first, then those that will be. Windows and days are those of each budget's own time zone.
     """
     asked = Asked(request.query_params.multi_items())
-    team_id, key_id = owner_asked(asked, caller.team_id)
+    owners = owners_asked(asked, caller.team_id)
     zone_asked(asked)
     limit = asked.number("limit", 50, at_least=1, at_most=200)
     offset = offset_asked(asked)
     asked.finish()
     async with tools.database.read() as connection:
-        rows = [row for row in await list_limits(connection, team_id, key_id) if row.rule.kind == "money"]
+        rows = [row for row in await rules_asked(connection, owners) if row.rule.kind == "money"]
         found = sorted(await stand_budgets(connection, rows, tools.clock.now_ms()), key=sooner)
         data = await budgets_data(connection, found[offset : offset + limit])
     return answered({"data": data, "next": next_offset(len(rows), offset, limit)})

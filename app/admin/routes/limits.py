@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Path, Request, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
 from app.admin.asking import Asked
@@ -12,16 +14,19 @@ from app.admin.rules import change_rule, make_rule, rule_data, rules_data, take_
 from app.admin.schemas.budgets import LimitChanged, LimitMade, Limits
 from app.admin.schemas.limits import Limit
 from app.admin.schemas.parameters import ID, PAGE, documented, query
+from app.admin.usage_pages import of_team
 from app.admin.wire import Administrator, Reader, ToolsOf, cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.store.limits import list_limits
+from app.store.rows import LimitRow
+from app.store.usage import UsageFilter
 
 router = APIRouter(tags=["limits"])
 
 LimitId = Annotated[str, Path(pattern=ID, examples=["Qm3ZsA81kdPx"])]
 OWNER = (
-    query("team", "Of this team and its keys.", "Tk3VmLq09sXa"),
-    query("key", "Of this key.", "9t2xkdQ4mZ"),
+    query("team", "Of these teams and their keys, with commas between them.", "Tk3VmLq09sXa"),
+    query("key", "Of these keys.", "9t2xkdQ4mZ"),
 )
 
 
@@ -33,14 +38,14 @@ OWNER = (
     openapi_extra=documented(OWNER, PAGE),
 )
 async def read_limits(caller: Reader, request: Request, tools: ToolsOf) -> Response:
-    """Of all teams, one team or one key; a team's own rules before those of its keys. A lead sees its own team's."""
+    """Of all teams, or of some teams or keys; a team's own rules before those of its keys. A lead sees its team's."""
     asked = Asked(request.query_params.multi_items())
-    team_id, key_id = owner_asked(asked, caller.team_id)
+    owners = owners_asked(asked, caller.team_id)
     limit = asked.number("limit", 50, at_least=1, at_most=200)
     offset = offset_asked(asked)
     asked.finish()
     async with tools.database.read() as connection:
-        rows = await list_limits(connection, team_id, key_id)
+        rows = await rules_asked(connection, owners)
         data = await rules_data(connection, rows[offset : offset + limit])
     return answered({"data": data, "next": next_offset(len(rows), offset, limit)})
 
@@ -68,12 +73,28 @@ async def delete_limit(limit_id: LimitId, caller: Administrator, tools: ToolsOf)
     return Response(status_code=204)
 
 
-def owner_asked(asked: Asked, own_team_id: str | None) -> tuple[str | None, str | None]:
+class Owners(msgspec.Struct, frozen=True):
+    """Whose rules: of any of the teams, and of any of the keys; empty is anybody's."""
+
+    team_ids: tuple[str, ...]
+    key_ids: tuple[str, ...]
+
+    def hold(self, row: LimitRow) -> bool:
+        of_team = not self.team_ids or row.team_id in self.team_ids
+        return of_team and (not self.key_ids or row.key_id in self.key_ids)
+
+
+async def rules_asked(connection: AsyncConnection, owners: Owners) -> list[LimitRow]:
+    """The rules of these owners, a team's own before those of its keys."""
+    one_team = owners.team_ids[0] if len(owners.team_ids) == 1 else None
+    one_key = owners.key_ids[0] if len(owners.key_ids) == 1 else None
+    return [row for row in await list_limits(connection, one_team, one_key) if owners.hold(row)]
+
+
+def owners_asked(asked: Asked, own_team_id: str | None) -> Owners:
     """``team`` and ``key``; what a lead asks of another team is of nobody."""
-    team_id, key_id = asked.text("team"), asked.text("key")
-    if own_team_id is not None:
-        team_id = own_team_id if team_id in {None, own_team_id} else ""
-    return team_id, key_id
+    only = of_team(UsageFilter(team_ids=asked.values("team"), key_ids=asked.values("key")), own_team_id)
+    return Owners(only.team_ids, only.key_ids)
 
 
 def offset_asked(asked: Asked) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.admin.answers import ERRORS, FILES, answered
 from app.admin.asking import Asked
 from app.admin.exports import ExportFormat, download, lines_of
+from app.admin.focus import COLUMNS as FOCUS_COLUMNS
+from app.admin.focus import focus_parts, focus_question
 from app.admin.rows import usage_columns
 from app.admin.schemas.parameters import BY, CURSOR, FILTERS, RANGE, documented, limit, query
 from app.admin.schemas.usage import Usage
@@ -24,7 +28,7 @@ from app.admin.wire import Reader, ToolsOf
 
 router = APIRouter(tags=["usage"])
 
-STYLES: tuple[ExportFormat, ...] = ("csv", "jsonl")
+STYLES: tuple[ExportFormat | Literal["focus"], ...] = ("csv", "jsonl", "focus")
 SORT = (
     query(
         "sort",
@@ -33,7 +37,15 @@ SORT = (
         "-cost",
     ),
 )
-STYLE = (query("format", "The kind of file.", enum=list(STYLES), default="csv"),)
+STYLE = (
+    query(
+        "format",
+        "The kind of file. `focus`: CSV in the columns of FOCUS 1.2, by team, key, model, upstream and day (or hour,"
+        " where `by` says so), with the tag of `by`, if any.",
+        enum=list(STYLES),
+        default="csv",
+    ),
+)
 
 
 @router.get(
@@ -66,5 +78,9 @@ async def export_usage(caller: Reader, request: Request, tools: ToolsOf) -> Stre
     style = asked.choice("format", STYLES, "csv")
     question = question_asked(asked, tools.clock.now_ms())
     asked.finish()
+    if style == "focus":
+        question = focus_question(question.of_team(caller.team_id))
+        rows = focus_parts(usage_parts(tools.database, question), question)
+        return download(lines_of(rows, FOCUS_COLUMNS, "csv"), "csv", "headgate-focus")
     parts = usage_parts(tools.database, question.of_team(caller.team_id))
     return download(lines_of(parts, usage_columns(question.by), style), style, "headgate-usage")

@@ -161,5 +161,6 @@ refusals = Table(
     text_column("decision"),
     PrimaryKeyConstraint("request_id"),
     Index(None, "team_id", "at_ms"),
+    Index(None, "at_ms"),
     sqlite_strict=True,
 )

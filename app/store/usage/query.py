@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from app.store.folding import list_folds
 from app.store.periods import offset_parts
-from app.store.tables import ROLLUP_SUMS, keys, teams
+from app.store.tables import keys, teams
 from app.store.usage.groups import Groups, take_in
 from app.store.usage.plan import Asked, name_of_zone, phase_of, pieces_of
 from app.store.usage.selects import COLUMNS, filtered_columns, select_sums
@@ -76,30 +76,25 @@ async def _report(connection: AsyncConnection, grouping: Grouping, groups: Group
     inner = [*([grouping.period] if grouping.period is not None else []), *grouping.members]
     if grouping.tag is not None:
         inner.append(f"tag.{grouping.tag}")
-    places = [inner.index(name) for name in grouping.by]
-    names: dict[str, dict[str, str]] = {}
-    for dimension, table in (("team", teams), ("key", keys)):
-        if dimension in inner:
-            place = inner.index(dimension)
-            names[dimension] = await _names(connection, table, {key[place] for key in groups})
-    total = [0] * len(ROLLUP_SUMS)
-    rows: list[tuple[tuple[str, ...], UsageRow]] = []
-    for key, values in groups.items():
-        group: dict[str, str] = {}
-        ids: dict[str, str] = {}
-        for name, place in zip(grouping.by, places, strict=True):
-            member = key[place]
-            if name in names:
-                ids[f"{name}_id"] = member
-                member = names[name].get(member, member)
-            group[name] = member
-        for position, value in enumerate(values):
-            total[position] += value
-        row = UsageRow(*values, group=group, team_id=ids.get("team_id"), key_id=ids.get("key_id"))
-        # Ids too: two teams may each have a key of one name.
-        rows.append(((*group.values(), *ids.values()), row))
-    rows.sort(key=lambda each: each[0])
-    return UsageReport([row for _, row in rows], UsageSums(*total))
+    keys_of = list(groups)
+    columns: dict[str, list[str]] = {name: [key[place] for key in keys_of] for place, name in enumerate(inner)}
+    nobody: list[str | None] = [None] * len(keys_of)
+    ids: dict[str, list[str]] = {}
+    for name, table in (("team", teams), ("key", keys)):
+        if name in columns:
+            ids[name] = columns[name]
+            names = await _names(connection, table, set(ids[name]))
+            columns[name] = [names.get(each, each) for each in ids[name]]
+    members = list(zip(*(columns[name] for name in grouping.by), strict=True)) if grouping.by else [()] * len(keys_of)
+    # Ids too: two teams may each have a key of one name.
+    order = sorted(range(len(keys_of)), key=list(zip(members, *ids.values(), strict=True)).__getitem__)
+    found = zip(members, ids.get("team", nobody), ids.get("key", nobody), groups.values(), strict=True)
+    rows = [
+        UsageRow(*sums, group=dict(zip(grouping.by, group, strict=True)), team_id=team_id, key_id=key_id)
+        for group, team_id, key_id, sums in found
+    ]
+    total = [sum(column) for column in zip(*groups.values(), strict=True)]
+    return UsageReport([rows[number] for number in order], UsageSums(*total))
 
 
 async def _names(connection: AsyncConnection, table: Table, ids: set[str]) -> dict[str, str]:

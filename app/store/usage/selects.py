@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 
 from app.store.bill import added, counted
 from app.store.periods import DAY_MS, HOUR_MS
-from app.store.tables import INT, rollups, sums
+from app.store.tables import INT, ROLLUP_SUMS, rollups, sums
 from app.store.usage.plan import Folded, Piece, Quarters
 
 if TYPE_CHECKING:
@@ -78,15 +78,27 @@ def _of_fold(piece: Folded, tag: str, members: Sequence[str], only: UsageFilter)
     groups += _members(sums, members)
     if tag:
         groups.append(sums.c.value)
-    asked = select(*groups, *added(sums)).where(
+    where = [
         sums.c.fold == piece.fold.id,
         sums.c.level == piece.level.number,
         sums.c.tag == tag,
         sums.c.start >= piece.first,
         sums.c.start < piece.end,
         *conditions(sums, only),
-    )
-    return asked.group_by(*groups).having(func.count() > 0)
+    ]
+    if not tag:
+        where.append(sums.c.value == "")
+    if _are_whole(piece, members):
+        return select(*groups, *[sums.c[name] for name in ROLLUP_SUMS]).where(*where)
+    return select(*groups, *added(sums)).where(*where).group_by(*groups).having(func.count() > 0)
+
+
+def _are_whole(piece: Folded, members: Sequence[str]) -> bool:
+    """Whether each row is a group of its own: nothing that the level keeps apart is added up. A key has one team."""
+    kept = {COLUMNS[name] for name in members}
+    if "key_id" in kept:
+        kept.add("team_id")
+    return piece.period == piece.level.period and kept >= set(piece.level.columns)
 
 
 def select_records(

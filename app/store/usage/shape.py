@@ -36,7 +36,7 @@ class UsageFilter(msgspec.Struct, frozen=True, kw_only=True):
     not_tags: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
-class UsageSums(msgspec.Struct):
+class UsageSums(msgspec.Struct, gc=False):
     """Sums of requests and of their attempts. ``cost_nanousd`` leaves out what has no price: ``unpriced`` says
     of how many attempts. ``estimated_nanousd`` is the part of it of ``estimated`` attempts.
     """
@@ -55,7 +55,7 @@ class UsageSums(msgspec.Struct):
     estimated_nanousd: int = 0
 
 
-class UsageRow(UsageSums, kw_only=True):
+class UsageRow(UsageSums, kw_only=True, gc=False):
     """Sums of one group. ``group`` has the dimensions that were asked for, in their order, as people read
     them; the ids are set where their dimension was asked for.
     """

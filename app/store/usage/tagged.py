@@ -12,12 +12,11 @@ import msgspec
 from sqlalchemy import and_, func, literal_column, or_, select
 
 from app.store.folds import month_of_utc
-from app.store.meta import find_fact
+from app.store.meta import PRUNED_FACT, find_fact
 from app.store.periods import DAY_MS, HOUR_MS, first_day_of_month
-from app.store.proof import PRUNED_FACT
 from app.store.tables import records, rollups, tag_values
 from app.store.tag_values import NAME_ROW, OTHER, VALUES_MAX, Registry
-from app.store.usage.groups import Groups, add, take_in, without_nothing
+from app.store.usage.groups import Groups, add, take_away, take_in, without_nothing
 from app.store.usage.plan import Asked, Folded, Piece, Quarters, pieces_of, quarters_of
 from app.store.usage.selects import select_records, select_sums, select_tagged
 from app.store.usage.shape import TagFilter, tag_filters
@@ -96,7 +95,7 @@ class _Reading(msgspec.Struct, frozen=True):
         for key, sums in found.items():
             group, value = key[:-1], key[-1]
             if with_untagged:
-                add(rest, group, sums, -1)
+                take_away(rest, group, sums)
             if given.lets(value):
                 add(groups, key if is_group else group, sums)
         for group, sums in without_nothing(rest).items():

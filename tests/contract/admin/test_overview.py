@@ -91,7 +91,7 @@ def spent(at_ms, nanousd, team_id, key_id, **changes):
 
 
 def view(**changes) -> View:
-    given = {"now_ms": NOW_MS, "time_zone": "UTC", "team_id": None, "show": "team", "reader": "admin"}
+    given = {"now_ms": NOW_MS, "time_zone": "UTC", "team_ids": (), "show": "team", "reader": "admin"}
     return View(**{**given, **changes})
 
 
@@ -142,7 +142,7 @@ async def test_all_its_sums_are_those_of_usage(database, teams, time_zone, show)
         assert sum(Decimal(day["parts"].get(row["id"], 0)) for day in data["days"]) == Decimal(row["cost_usd"])
     for day in data["days"]:
         assert sum(map(Decimal, day["parts"].values())) == Decimal(day["cost_usd"])
-    own = await told(database, msgspec.structs.replace(asked, team_id=teams[0]))
+    own = await told(database, msgspec.structs.replace(asked, team_ids=(teams[0],)))
     assert Decimal(own["month"]["spent_usd"]) == Decimal(mine.total.cost_nanousd) / USD
 
 
@@ -182,7 +182,7 @@ async def test_the_budget_is_known_where_every_team_that_spends_has_one(database
     assert (await told(database, view()))["month"]["budget_usd"] == "100"
     await write_batch(database, [spent(NOW_MS, USD, teams[1], "key0000001")])
     assert (await told(database, view()))["month"]["budget_usd"] is None
-    assert (await told(database, view(team_id=teams[0])))["month"]["budget_usd"] == "100"
+    assert (await told(database, view(team_ids=(teams[0],))))["month"]["budget_usd"] == "100"
     defaults = {"limits": {"team": {"budget_usd": 50, "budget_window": "month"}}}
     assert (await told(database, view(), **defaults))["month"]["budget_usd"] == "150"
 
@@ -205,7 +205,7 @@ async def test_what_needs_a_person(database, teams):
         ("bad", "assistant is at 93% of its budget"),
         ("warn", "openai is degraded"),
     ]
-    of_lead = (await told(database, view(team_id=teams[1], reader="lead")))["attention"]
+    of_lead = (await told(database, view(team_ids=(teams[1],), reader="lead")))["attention"]
     assert [(item["title"], item["href"]) for item in of_lead] == [
         ("1 request has no price", "/console/explore?by=model")
     ]

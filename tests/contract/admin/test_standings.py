@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from app.admin.standings import sooner, stand_budgets
+from app.admin.standings import sooner, stand_budgets, stand_near
 from app.core.clock import quarter_of
 from app.core.identity import LimitRule
 from app.core.ids import new_request_id
@@ -202,11 +202,32 @@ async def test_many_at_once_are_each_themselves(database):
         rows.append(await budget(database, team.id, 11 * USD, time_zone=zone))
     found = await standing(database, *rows)
     assert [stands.spent_nanousd for stands in found] == [number * USD for number in range(12)]
-    assert sorted(found, key=sooner)[0].spent_nanousd == 11 * USD
+    assert min(found, key=sooner).spent_nanousd == 11 * USD
 
 
-async def test_rules_without_a_counter_are_left_to_their_days(database, team):
-    plain, endless = await budget(database, team, USD), await budget(database, team, USD, "total")
+async def test_without_counters_the_bill_tells(database, team):
+    await write_batch(database, [spent(at(TODAY), 3 * USD, team_id=team), spent(ms(2026, 10, 31), USD, team_id=team)])
+    rows = [
+        await budget(database, team, USD),
+        await budget(database, team, USD, "total"),
+        await budget(database, team, USD, "week", key_id="key0000001"),
+        await budget(database, team, USD, key_id="key0000001", model="gpt*"),
+        await budget(database, team, USD, tag_name="project"),
+    ]
     async with database.read() as connection:
-        found = await spent_by_rule(connection, [plain.rule, endless.rule], NOW_MS)
-    assert found == {endless.rule.id: {None: 0}}
+        found = await spent_by_rule(connection, rows, NOW_MS)
+    assert [found[row.rule.id] for row in rows] == [
+        {None: 3 * USD},
+        {None: 4 * USD},
+        {None: 3 * USD},
+        {None: 3 * USD},
+        {},
+    ]
+
+
+async def test_only_those_that_are_near(database, team):
+    await write_batch(database, [spent(at(TODAY), 9 * USD, team_id=team)])
+    far, near = await budget(database, team, 11 * USD), await budget(database, team, 10 * USD, "week")
+    async with database.read() as connection:
+        found = await stand_near(connection, [far, near], NOW_MS, 90.0)
+    assert [stands.row for stands in found] == [near]

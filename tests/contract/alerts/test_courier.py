@@ -299,11 +299,11 @@ async def test_a_test_is_sent_now_once_by_anybody_and_is_in_the_log(ledger, data
 def test_the_waits_grow_with_some_jitter_and_a_receiver_may_ask_for_more(monkeypatch):
     monkeypatch.undo()
     assert carrying.RETRY_S == (5, 300, 1800, 7200, 18_000, 36_000)
-    failed = Sent(1, 500, "HTTP 500")
+    failed = Sent(1, is_taken=False, status=500)
     for tries, wait_s in enumerate(carrying.RETRY_S, 1):
         waits = {carrying.retry_in_ms(tries, failed) for _ in range(50)}
         assert len(waits) > 10
         assert all(wait_s * 1000 <= wait <= wait_s * 1200 for wait in waits)
     assert carrying.retry_in_ms(7, failed) is None
-    assert carrying.retry_in_ms(1, Sent(1, 503, "busy", 120)) == 120_000
+    assert carrying.retry_in_ms(1, Sent(1, is_taken=False, status=503, retry_after_s=120)) == 120_000
     assert sum(carrying.RETRY_S) * 1.2 * 1000 < carrying.GIVE_UP_MS

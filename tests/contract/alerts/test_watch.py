@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import update
 
 from app.alerts import watch as watching
-from app.core.identity import LimitRule
+from app.core.identity import LimitRule, Principal
 from app.core.records import BudgetWindow
+from app.limits.policy import Policy
 from app.settings import LimitDefaults, LimitValues
 from app.store.alert_rules import (
     AlertBlock,
@@ -25,6 +26,7 @@ from app.store.batch import write_batch
 from app.store.database import Database
 from app.store.keys import revoke_key
 from app.store.limits import LimitChanges, add_limit, update_limit
+from app.store.refusals import RefusalRow, keep_refusals
 from app.store.tables import alert_states
 from tests.contract.alerts.watching import CLOCK, DAY_MS, Ledger, Process, webhook
 from tests.contract.store.samples import entry_of, record_of
@@ -277,6 +279,43 @@ async def test_a_budget_is_told_of_at_each_threshold_and_when_it_is_raised(ledge
         await update_limit(connection, limit.rule.id, LimitChanges(maximum=100 * USD))
     await process.look(2)
     assert [state for state, _, _ in await ledger.told()] == ["firing", "firing", "resolved"]
+
+
+@pytest.mark.parametrize("of", ["team", "key", "key_model", "team_tag", "value"])
+async def test_a_budget_that_refuses_requests_is_told_of_as_the_data_plane_names_it(ledger, process, of):
+    """The names are those that ``Policy`` gives, which is asked here."""
+    await ledger.only("budget.threshold", targets=("ops",))
+    key = await ledger.key()
+    given: dict[str, Any] = {
+        "team_tag": {"tag_name": "project", "tag_value": "apollo"},
+        "value": {"tag_name": "project"},
+        "key_model": {"model": "gpt-*"},
+    }.get(of, {})
+    rule = LimitRule("", "money", 10 * USD, "total", **given)
+    key_id = key.id if of.startswith("key") else None
+    async with ledger.database.transaction() as connection:
+        limit = await add_limit(connection, rule, team_id=key.team_id, key_id=key_id, now_ms=1)
+    budget_id = f"{limit.rule.id}:apollo" if of == "value" else limit.rule.id
+    await spend(ledger.database, key, 7 * USD, budgets=(BudgetWindow(budget_id, 0),))
+    limits = (
+        {"key_limits": (limit.rule,), "team_limits": ()} if key_id else {"key_limits": (), "team_limits": (limit.rule,)}
+    )
+    principal = Principal(key.team_id, "team", key.id, "k", "s", **limits)
+    (bound,) = Policy().bind(principal, "gpt-5", {"project": "apollo"})
+    decision = {"limit": bound.name, "scope": bound.scope, "scope_id": bound.scope_id, "maximum": bound.maximum}
+    now_ms = CLOCK.now_ms()
+    refused = [
+        RefusalRow(f"r{number}", key.team_id, key.id, now_ms, 429, "insufficient_quota", decision)
+        for number in range(3)
+    ]
+    await keep_refusals(ledger.database, refused[:2], now_ms)
+    await process.look()
+    assert await ledger.told() == []
+    await keep_refusals(ledger.database, refused, now_ms)
+    await process.look(2)
+    (alert,) = await ledger.firing()
+    assert (alert.level, alert.figures["spent_usd"], alert.figures["refused_15_minutes"]) == (100, "7", 3)
+    assert len(await ledger.told()) == 1
 
 
 async def test_budgets_of_the_file_and_of_each_value_of_a_tag_are_told_of_too(ledger, process):

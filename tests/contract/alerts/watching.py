@@ -14,6 +14,7 @@ from app.alerts.courier import Courier
 from app.alerts.kinds import first_rules
 from app.alerts.sending import TargetSender
 from app.alerts.watch import AlertWatch, Surroundings
+from app.alerts.webhook import WebhookSender
 from app.core.clock import SystemClock
 from app.core.ids import random_base62
 from app.settings import AlertSettings, AlertTarget, LimitDefaults, WebhookTarget
@@ -57,7 +58,7 @@ class Process:
             on_queued=self.queued.set,
             lease_ms=lease_ms,
         )
-        self.sender = TargetSender(timeout_s=timeout_s)
+        self.sender = TargetSender(lambda: self.settings, WebhookSender(timeout_s=timeout_s))
         self.courier = Courier(
             database,
             CLOCK,

@@ -118,10 +118,12 @@ async def test_while_the_database_is_away_nothing_is_lost_and_it_is_told_once(ga
             await asyncio.sleep(0.005)
     assert gateway.states == [(False, "it is away")]
     assert not gateway.writer.up
+    assert gateway.writer.lag_s == pytest.approx(time.time() - (NOON_MS + 900) / 1000, abs=5), "of the oldest"
     assert await gateway.writer.drain(0.05) == 300
     switch.away = False
     assert await gateway.writer.drain(10) == 0
     assert gateway.states == [(False, "it is away"), (True, "")]
+    assert gateway.writer.lag_s == 0
     assert max(switch.items) <= 50
     assert (await totals(gateway.database))[1].requests == 300
     assert gateway.journal.records_pending == 0

@@ -18,6 +18,7 @@ from app.store.alert_figures import (
     money_limits,
     owners_of,
     recent_spenders,
+    refusals_of_budgets,
     spent_of,
     spent_of_each,
     spent_since,
@@ -26,6 +27,7 @@ from app.store.alert_figures import (
 from app.store.batch import write_batch
 from app.store.keys import add_secret, create_key, revoke_key, revoke_secret
 from app.store.limits import add_limit
+from app.store.refusals import RefusalRow, keep_refusals
 from app.store.tables import limits
 from app.store.teams import create_team
 from tests.contract.store.samples import NOON_MS, entry_of, record_of
@@ -203,3 +205,27 @@ async def test_keys_end_on_their_day_or_with_the_last_of_their_secrets(database)
     assert (found["last"].key_ends_at_ms, found["last"].secrets_end_at_ms) == (None, until_ms - 5)
     assert (found["both"].key_ends_at_ms, found["both"].secrets_end_at_ms) == (until_ms + DAY_MS, until_ms)
     assert {end.team_name for end in found.values()} == {"search"}
+
+
+async def test_budgets_that_refuse_are_known_by_what_refusals_say(database):
+    def refusal(number: int, code: str = "insufficient_quota", **decision: Any) -> RefusalRow:
+        told = {"limit": "budget_usd_per_day", "scope": "key", "scope_id": "k1", "maximum": 5, "limits": [], **decision}
+        return RefusalRow(f"r{number}", "t1", "k1", NOON_MS + number, 429, code, told)
+
+    rows = [
+        refusal(0),
+        refusal(1),
+        refusal(2),
+        refusal(3, maximum=6),
+        refusal(4, scope="tag", scope_id="project=apollo"),
+        refusal(5, code="rate_limit_exceeded", limit="budget_held"),
+        refusal(6, limit="tokens_per_minute"),
+        RefusalRow("r7", "t1", "k1", NOON_MS, 429, "insufficient_quota", {}),
+    ]
+    await keep_refusals(database, rows, NOON_MS)
+    async with database.read() as connection:
+        assert await refusals_of_budgets(connection, NOON_MS + 1) == {
+            ("t1", "key", "k1", "budget_usd_per_day", 5): 2,
+            ("t1", "key", "k1", "budget_usd_per_day", 6): 1,
+            ("t1", "tag", "project=apollo", "budget_usd_per_day", 5): 1,
+        }

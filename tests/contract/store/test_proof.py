@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import pytest
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, func, insert, select, text, update
 
 from app.core.ids import new_request_id
 from app.store.batch import write_batch
+from app.store.folding import fold_all, keep_fold
+from app.store.folds import LEVELS
+from app.store.periods import DAY_MS
 from app.store.proof import DIFFERENCES_MAX, prove
-from app.store.tables import entries, records, rollups
-from tests.contract.store.samples import entry_of, record_of
+from app.store.prune import prune
+from app.store.tables import entries, records, rollups, sums
+from tests.contract.store.samples import NOON_MS, entry_of, record_of
 
 
 async def proof_of(database):
@@ -115,3 +119,48 @@ async def test_differences_are_counted_and_the_first_are_listed(database):
     assert (proof.rollups_different, proof.records_without_entry) == (30, 30)
     assert len(proof.differences) == len(proof.request_ids) == DIFFERENCES_MAX
     assert proof.differences[0].key_id == "k00"
+
+
+@pytest.fixture
+async def folded(database):
+    records_ = [
+        record_of(at_ms=NOON_MS + day * DAY_MS, tags={"env": "prod"} if day % 2 else {}, key_id=f"k{day % 3}")
+        for day in range(0, 60, 5)
+    ]
+    await write_batch(database, records_)
+    for period, zone in (("day", "Europe/Berlin"), ("hour", "0")):
+        await keep_fold(database, period, zone, 1)
+    await fold_all(database, NOON_MS + 40 * DAY_MS)
+    assert (await proof_of(database)).holds
+    return records_
+
+
+@pytest.mark.parametrize("level", [level.number for level in LEVELS])
+async def test_a_sum_that_was_tampered_with_is_found(database, folded, level):
+    async with database.transaction() as connection:
+        count = (await connection.execute(select(func.count()).select_from(sums).where(sums.c.level == level))).scalar()
+        here = sums.c.level == level
+        first = (await connection.execute(select(sums.c.start).where(here).order_by(sums.c.start).limit(1))).scalar()
+        await connection.execute(
+            update(sums).where(here, sums.c.start == first, sums.c.tag == "").values(failed=sums.c.failed + 3)
+        )
+    proof = await proof_of(database)
+    assert not proof.holds
+    assert proof.sums_different >= 1
+    assert proof.sum_differences[0].excess == {"failed": 3}
+    async with database.transaction() as connection:
+        await connection.execute(delete(sums).where(here))
+    proof = await proof_of(database)
+    assert proof.sums_different == count
+    assert {difference.excess["requests"] < 0 for difference in proof.sum_differences} == {True}
+
+
+async def test_sums_by_tag_are_proven_by_records_as_far_as_there_are_any(database, folded):
+    async with database.transaction() as connection:
+        await connection.execute(update(sums).where(sums.c.tag == "env").values(cost_nanousd=sums.c.cost_nanousd + 1))
+        tagged = select(func.count()).select_from(sums).where(sums.c.tag == "env")
+        count = (await connection.execute(tagged)).scalar()
+    assert (await proof_of(database)).sums_different == count
+    await prune(database, NOON_MS + 90 * DAY_MS)
+    proof = await proof_of(database)
+    assert (proof.holds, proof.records, proof.sums > 0) == (True, 0, True)

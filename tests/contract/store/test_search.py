@@ -15,17 +15,19 @@ from app.store.teams import create_team
 from app.store.usage import UsageFilter
 from tests.contract.store.samples import NOON_MS, record_of
 
+ANY = RecordFilter()
 
-async def found(database, only=RecordFilter(), **more):
+
+async def found(database, only=ANY, **more):
     async with database.read() as connection:
         return await search_records(connection, only, **more)
 
 
-async def ids(database, only=RecordFilter(), **more):
+async def ids(database, only=ANY, **more):
     return [record.request_id for record in (await found(database, only, **more)).records]
 
 
-async def all_ids(database, only=RecordFilter(), **more):
+async def all_ids(database, only=ANY, **more):
     """Page by page."""
     pages, before = [], None
     while True:

@@ -116,7 +116,7 @@ def test_a_time_is_itself_and_without_an_offset_the_zones(text, at_ms):
         ({"from_": "2026-11-24T15:00 01:00"}, "from"),
         ({"from_": "0001-01-01"}, "from"),
         ({"from_": "9999-12-31", "to": "9999-12-31"}, "from"),
-        ({"from_": "٢٠٢٦-11-01"}, "from"),
+        ({"from_": "\u0662\u0660\u0662\u0666-11-01"}, "from"),
         ({"from_": "2026-11-01", "to": "soon"}, "to"),
         ({"tz": "Mars/Olympus"}, "tz"),
         ({"tz": "../../etc/passwd"}, "tz"),
@@ -193,7 +193,7 @@ def test_orders():
 def test_numbers():
     assert asked(limit="7").number("limit", 50, at_least=1, at_most=200) == 7
     assert asked().number("limit", 50, at_least=1, at_most=200) == 50
-    for text in ("0", "201", "-1", "1.0", "١", "1e2", "", "9" * 5000):
+    for text in ("0", "201", "-1", "1.0", "\u0661", "1e2", "", "9" * 5000):
         assert fault(asked(limit=text).number, "limit", 50, at_least=1, at_most=200) == "limit", text
 
 

@@ -6,9 +6,11 @@ import pytest
 
 from app.alerts.kinds import BudgetParameters, ExpiryParameters, UpstreamParameters, VelocityParameters
 from app.alerts.readings import (
+    BudgetNow,
     budget_reading,
     expiry_reading,
     failing_reading,
+    is_quiet,
     unpriced_readings,
     unreachable_reading,
     velocity_reading,
@@ -28,8 +30,9 @@ WINDOW = NOW_MS - DAY_MS, NOW_MS + DAY_MS
 # -- budgets ----------------------------------------------------------------------------------
 
 
-def budget(spent, rule=RULE, window=WINDOW, **more):
-    return budget_reading(BudgetParameters(), rule, OWNER, spent, window, **more)
+def budget(spent, rule=RULE, window=WINDOW, earlier=None, **more):
+    now = BudgetNow(rule=rule, owner=OWNER, window=window, budget_id=rule.id, spent_nanousd=spent, **more)
+    return budget_reading(BudgetParameters(), now, earlier)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +77,42 @@ def test_each_window_is_an_alert_of_its_own_and_one_without_an_end_has_none():
     total = budget(USD, LimitRule("l2", "money", USD, "total"), (0, FOREVER_MS))
     assert total.figures["window_to"] is None
     assert first.figures["window_to"] == "2026-11-21T12:00:00.000Z"
+
+
+def test_a_budget_that_refuses_counts_as_used_up():
+    """One that is enforced never is: what would go beyond it is not let through."""
+    assert [budget(97 * USD, refused=number).level for number in (0, 2, 3)] == [80, 80, 100]
+    assert budget(10 * USD, refused=3).level == 100
+    assert budget(10 * USD, refused=3).severity == "bad"
+
+
+def test_that_it_refused_is_not_over_when_nobody_asks_for_a_while():
+    figures = budget(97 * USD, refused=3).figures
+    earlier = alert_of(100, figures=figures)
+    assert budget(97 * USD, earlier=earlier).holds == 100
+    assert budget(97 * USD, earlier=earlier).figures["threshold_percent"] == 100
+    # But where it is raised, or little is spent and one asked for too much.
+    raised = LimitRule("l1", "money", 200 * USD, "month")
+    assert budget(97 * USD, raised, earlier=earlier).holds == 0
+    assert budget(10 * USD, earlier=alert_of(100, figures=figures), refused=1).holds == 100
+    assert budget(10 * USD, earlier=alert_of(100, figures=figures)).holds == 0
+
+
+def test_those_that_are_passed_over_are_those_of_which_nothing_begins():
+    for spent in range(0, 110 * USD, USD // 2):
+        for refused in (0, 2, 3):
+            for warn_percents in ((), (50,), (120,)):
+                now = BudgetNow(
+                    rule=RULE,
+                    owner=OWNER,
+                    window=WINDOW,
+                    budget_id="l1",
+                    spent_nanousd=spent,
+                    refused=refused,
+                    warn_percents=warn_percents,
+                )
+                reading = budget_reading(BudgetParameters(), now)
+                assert is_quiet(BudgetParameters(), now) == (reading.level == 0)
 
 
 def test_a_budget_of_nothing_has_no_parts():

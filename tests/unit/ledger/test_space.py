@@ -51,6 +51,7 @@ def test_a_full_disk_gives_the_ballast_up_and_stays_closed_until_there_is_room_f
     space.check()
     disk.room = BALLAST_BYTES + LOW
     assert space.check() is None, "exactly enough"
+    assert space.last_free_bytes == LOW
     disk.room -= 1
     assert space.check() == f"{LOW - 1} bytes are free"
     assert (space.short, size_of(disk)) == (True, 0)

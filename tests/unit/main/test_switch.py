@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from app.main import switch as switching
+from app.main.prices import SetPrices
 from app.main.switch import Switch
 from app.main.upstreams import Upstreams
 from app.settings import Configuration
+from app.telemetry.logs import LogWriter
 from app.upstream.pool import UpstreamPool
 
 
@@ -115,7 +117,7 @@ async def switch(tmp_path, monkeypatch, closed):
     upstreams = Upstreams(tmp_path)
     configuration = configured(a=A, b=B)
     pools, off = await upstreams.open(configuration, {})
-    switch = Switch(Parts(configuration, pools), upstreams, off)
+    switch = Switch(Parts(configuration, pools), upstreams, off, SetPrices(LogWriter(2)))
     switch.app = FakeApp()
     switch.connect(switch.app)
     yield switch

@@ -2,7 +2,7 @@
 
 from prometheus_client import generate_latest
 
-from app.telemetry.metrics import MODELS_MAX, OTHER, Metrics
+from app.telemetry.metrics import MODELS_MAX, OTHER, Metrics, ending_code
 
 
 def page(metrics: Metrics) -> dict[str, float]:
@@ -74,3 +74,39 @@ def test_what_is_watched_is_read_again_if_it_changed_under_the_reader():
 
     metrics.watch("headgate_watched", "…", read)
     assert page(metrics)["headgate_watched"] == 4
+
+
+def test_what_is_counted_by_a_closed_set_begins_at_zero():
+    """Else the first event of all, which is the one that an alert waits for, is no increase."""
+    told = page(Metrics())
+    for name in (
+        'headgate_refused_total{code="internal_error"}',
+        'headgate_refused_total{code="limits_unavailable"}',
+        'headgate_ledger_writes_total{result="poison"}',
+        'headgate_configuration_reloads_total{result="refused"}',
+        'headgate_disconnects_total{phase="stream"}',
+    ):
+        assert told[name] == 0
+
+
+def test_answers_are_counted_over_teams_and_models():
+    metrics = Metrics()
+    for team in ("a", "b"):
+        metrics.request(team, "m", "u", "responses", "completed").answers[(200, "")] = 2
+        metrics.request(team, "m", "u", "responses", "failed").answers[(None, "key_revoked")] = 1
+    told = page(metrics)
+    assert told['headgate_answers_total{code="",outcome="completed",status="200",upstream="u"}'] == 4
+    assert told['headgate_answers_total{code="key_revoked",outcome="failed",status="none",upstream="u"}'] == 2
+
+
+def test_an_upstreams_own_error_codes_are_no_labels():
+    assert ending_code(None) == ""
+    assert ending_code("upstream_timeout") == "upstream_timeout"
+    assert ending_code("upstream_stalled") == "upstream_stalled"
+    assert {ending_code(f"made up {number}") for number in range(1000)} == {"upstream_error"}
+
+
+def test_the_process_is_on_the_page():
+    told = page(Metrics())
+    assert told["process_resident_memory_bytes"] > 2**20
+    assert 0 < told["process_open_fds"] < told["process_max_fds"]

@@ -62,6 +62,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_leases"),
         sqlite_strict=True,
     )
+    # What budgets have refused of late is asked for every quarter of a minute.
+    op.create_index("ix_refusals_at_ms", "refusals", ["at_ms"])
 
 
 def _states() -> None:

@@ -1,0 +1,50 @@
+/** The answer to a question: the ranked names, the rows of the table, and the figures of each period. */
+import { seriesOf } from '../../charts/series.js';
+import { askedGroups, groupsOf, measureOf, memberOf, nameOf, tableQuery } from './question.js';
+
+const SHOWN_MAX = 8;
+const RANKED = 200;
+const PERIOD_ROWS = 5000;
+
+/**
+ * @typedef {object} Answer
+ * @property {import('../../charts/series.js').Series[]} series
+ * @property {(id: string) => string} of the series a member is part of
+ * @property {object[]} rows of the table
+ * @property {object} total of all rows
+ * @property {object[]} periods sums by period
+ * @property {object[]} parts sums by period and member, of the members shown
+ * @property {string} from
+ * @property {string} to
+ * @property {string|null} next cursor of the table
+ */
+
+/**
+ * @param {import('../../shell.js').Context} ctx
+ * @param {AbortSignal} signal
+ * @returns {Promise<Answer>}
+ */
+export async function readAnswer(ctx, signal) {
+  const { state, api } = ctx;
+  const by = state.get('by');
+  const per = state.get('per');
+  const measure = measureOf(state);
+  const ask = (query) => api.get('usage', query, { signal });
+  const rankQuery = state.query({ by: askedGroups([by]), sort: `-${measure.name}`, limit: RANKED });
+  const asked = { ...tableQuery(state), limit: RANKED };
+  const isSame = JSON.stringify(asked) === JSON.stringify(rankQuery);
+  const [ranked, table, periods] = await Promise.all([ask(rankQuery), isSame ? null : ask(asked), ask(state.query({ by: per, limit: PERIOD_ROWS }))]);
+  const { series, of } = seriesOf(ranked.rows.map((row) => {
+    const id = memberOf(row, by);
+    return { id, name: nameOf(row, by), color: ranked.colors?.[id] ?? 0, size: Number(row[measure.field]) };
+  }));
+  const isCut = ranked.rows.length > SHOWN_MAX;
+  const named = series.filter((one) => of(one.id) === one.id && one.color !== 0);
+  const only = isCut ? { [by]: named.map((one) => one.id).join(',') } : {};
+  const parts = await ask({ ...state.query({ by: `${by},${per}`, limit: PERIOD_ROWS }), ...only });
+  const shown = table ?? ranked;
+  return { series, of, rows: shown.rows, next: shown.next, total: shown.total, periods: periods.rows, parts: parts.rows, from: periods.from, to: periods.to, groups: groupsOf(state) };
+}
+
+/** The page after. @param {import('../../shell.js').Context} ctx @param {string} cursor */
+export const readMore = (ctx, cursor) => ctx.api.get('usage', { ...tableQuery(ctx.state), limit: RANKED, cursor }, { signal: ctx.signal });

@@ -1,0 +1,95 @@
+/** Upstreams: who is healthy? */
+import { h, put } from '../dom.js';
+import { sparkline } from '../charts/sparkline.js';
+import { clock, count, duration, moment, percent, plural } from '../format.js';
+import { mark } from '../icons.js';
+import { empty, head, loader, panel } from '../panel.js';
+import { repeat } from '../repeat.js';
+import { table } from '../table.js';
+
+const REFRESH_MS = 10_000;
+const STATES = { healthy: ['good', 'Healthy'], degraded: ['warn', 'Degraded'], down: ['bad', 'Down'], off: ['off', 'Off'] };
+const ORDER = ['down', 'degraded', 'healthy', 'off'];
+
+async function render(root, ctx) {
+  const box = panel({ flush: true });
+  put(root, head('Upstreams', h('span.note', 'The last 24 hours')), box.element);
+  const probes = new Map();
+  let list = null;
+  let rows = [];
+
+  const { load } = loader(box.element, {
+    signal: ctx.signal, tz: () => ctx.state.tz,
+    read: (signal) => ctx.api.get('upstreams', {}, { signal }),
+    draw: ({ data }) => {
+      rows = [...data].sort((one, other) => ORDER.indexOf(one.state) - ORDER.indexOf(other.state) || sumOf(other) - sumOf(one));
+      draw();
+    },
+  });
+
+  function draw() {
+    const { tz } = ctx.state;
+    const mayProbe = ctx.may('admin');
+    const ailing = rows.filter((row) => row.state === 'degraded' || row.state === 'down');
+    ctx.shell.badge('upstreams', ailing.length ? { text: String(ailing.length), level: ailing.some((row) => row.state === 'down') ? 'bad' : 'warn', say: 'not healthy' } : null);
+    const options = {
+      caption: 'Upstreams, the worst on top', class: 'is-two upstreams-table', rows, id: (row) => row.name, selected: ctx.state.get('open'),
+      empty: empty({ title: 'No upstreams.', text: 'They are named in the configuration file under “upstreams”.' }),
+      columns: [
+        { key: 'name', label: 'Upstream', class: 'keys-name', cell: (row) => [h('span.strong.keys-name-text', { title: row.name }, row.name), h('span.line-2.cell-cut', row.host ?? row.kind)] },
+        { key: 'state', label: 'State', cell: (row) => stateCell(row, tz) },
+        { key: 'line', label: 'Requests an hour', class: 'wide-only upstreams-line', cell: (row) => row.state !== 'off' && sparkline(row.hours.map((each) => each.requests), { width: 120, height: 28, label: `Requests an hour: ${plural(sumOf(row), 'request')} in 24 hours` }) },
+        { key: 'failing', label: 'Failed an hour', class: 'wide-only upstreams-line', cell: (row) => row.state !== 'off' && sparkline(row.hours.map((each) => (each.requests ? (100 * each.failed) / each.requests : 0)), { width: 120, height: 28, level: row.state === 'healthy' ? 'plain' : row.state === 'down' ? 'bad' : 'warn', label: `Failed in percent, hour by hour; now ${percent(row.failed_percent)}` }) },
+        { key: 'failed', label: 'Failed', end: true, cell: (row) => h('span', { class: row.state === 'down' ? 'bad' : row.state === 'degraded' ? 'warn' : '' }, percent(row.failed_percent)) },
+        { key: 'first', label: 'First byte p95', end: true, class: 'wide-only', cell: (row) => duration(row.first_byte_p95_ms) },
+        { key: 'flight', label: 'In flight', end: true, cell: (row) => count(row.in_flight) },
+        { key: 'models', label: 'Models', class: 'wide-only upstreams-models', cell: (row) => h('span.cell-cut.text-2', { title: row.models.join(', ') }, row.models.join(', ') || '–') },
+        mayProbe && { key: 'act', label: h('span.hush', 'Actions'), end: true, cell: (row) => (row.state === 'off' ? '' : probeCell(row)) },
+      ].filter(Boolean),
+    };
+    if (list) list.update(options);
+    else {
+      list = table(options);
+      put(box.body, list.element, h('p.note.table-note', 'An upstream is degraded where more of its requests fail or wait than usual, and down where it cannot be reached. One that has no key in the configuration is off.'));
+    }
+  }
+
+  function probeCell(row) {
+    const told = probes.get(row.name);
+    const button = h('button.button.is-small', { type: 'button', 'aria-label': `Probe ${row.name}`, 'aria-disabled': told === 'asking' ? 'true' : null, onclick: () => told !== 'asking' && probe(row.name) }, told === 'asking' ? 'Asking…' : 'Probe');
+    if (!told || told === 'asking') return button;
+    return [button, h('span.line-2.probe-said', { role: 'status', class: told.ok ? 'good' : 'bad' }, told.ok ? `answered in ${duration(told.took_ms)}` : told.error ?? `answered ${told.status}`)];
+  }
+
+  async function probe(name) {
+    probes.set(name, 'asking');
+    draw();
+    try {
+      probes.set(name, await ctx.api.post(`upstreams/${encodeURIComponent(name)}/probe`, {}, { timeoutMs: 60_000 }));
+    } catch (error) {
+      probes.set(name, { ok: false, error: error.message });
+    }
+    if (!ctx.signal.aborted) draw();
+  }
+
+  load();
+  repeat(REFRESH_MS, load, ctx.signal);
+  return { refresh: draw };
+}
+
+const sumOf = (row) => row.hours.reduce((sum, each) => sum + each.requests, 0);
+
+function stateCell(row, tz) {
+  const [level, word] = STATES[row.state] ?? ['off', row.state];
+  return [h('span.state', mark(level), h('span', { class: level === 'warn' || level === 'bad' ? `${level} strong` : '' }, word)), h('span.line-2', sinceOf(row, tz))];
+}
+
+function sinceOf(row, tz) {
+  if (!row.since) return row.state === 'off' ? 'it has no key' : '';
+  const minutes = Math.floor((Date.now() - Date.parse(row.since)) / 60_000);
+  if (minutes < 1) return 'just now';
+  if (minutes < 60) return `for ${minutes} min`;
+  return minutes < 1440 ? `since ${clock(row.since, tz)}` : `since ${moment(row.since, tz)}`;
+}
+
+export default { name: 'upstreams', title: 'Upstreams', roles: ['admin', 'viewer', 'lead'], render };
