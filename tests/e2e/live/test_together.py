@@ -97,7 +97,7 @@ def test_a_burst_through_both_is_bounded_and_its_count_is_true(fleet, twin):
             lambda: len(set(screen.finished) - known) + screen.dropped == asked,
             tell=lambda: (len(set(screen.finished) - known), screen.dropped, [name for _, name in screen.events]),
         )
-        assert screen.busiest_second() <= 50
+        assert screen.busiest_rate() <= 50
         until(lambda: screen.count["in_flight"] == 0 and not screen.in_flight)
 
 
