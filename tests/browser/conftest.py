@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.company import Company
 from tests.fakes.admin_api import ADMIN, API, NOW, AdminApi, Shop
 
 CHROMIUM = next(
@@ -90,6 +91,48 @@ def visit(chromium, api) -> Iterator[Callable[..., Any]]:
             assert answer.ok
         contexts.append((context, page))
         page.goto(api.url + path)
+        if wait:
+            settle(page)
+        return page
+
+    yield open_page
+    for context, page in contexts:
+        told = [text for text in page.errors if not any(part in text for part in page.expected)]
+        context.close()
+        assert told == []
+
+
+@pytest.fixture(scope="package")
+def company(tmp_path_factory) -> Iterator[Company]:
+    with Company(tmp_path_factory.mktemp("company")) as made:
+        yield made
+
+
+@pytest.fixture
+def enter(chromium, company) -> Iterator[Callable[..., Any]]:
+    """``enter(path, role="admin", width=1440, theme="light")``: a page of the real gateway's console, signed in.
+
+    As with ``visit`` errors that no test expects fail it.
+    """
+    contexts = []
+
+    def open_page(
+        path: str, *, role: str = "admin", width: int = 1440, height: int = 900, theme: str = "light", wait: bool = True
+    ) -> Any:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=theme, timezone_id="UTC", locale="en-GB"
+        )
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.errors, page.expected = [], []
+        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.add_init_script(LISTEN)
+        credential = company.credentials[role]
+        answer = context.request.post(f"{company.gateway.url}{API}/session", data={"credential": credential})
+        assert answer.ok
+        contexts.append((context, page))
+        page.goto(company.gateway.url + path)
         if wait:
             settle(page)
         return page

@@ -1,6 +1,6 @@
 /** Keys: who has access, and who uses it. */
 import { h, put } from '../dom.js';
-import { ago, exactly, plural, usdCents, usdLimit } from '../format.js';
+import { ago, exactly, plural, usdColumn, usdLimit } from '../format.js';
 import { icon } from '../icons.js';
 import { empty, head, loader, panel, swatch } from '../panel.js';
 import { afterPause, repeat } from '../repeat.js';
@@ -86,6 +86,8 @@ class Keys {
 
   draw(data) {
     this.data = data;
+    // One way of writing for the whole column, so that it adds up as it is read.
+    this.money = usdColumn(data.allUsd);
     this.now = Date.now();
     this.drawTabs(data.counts);
     const { ctx } = this;
@@ -134,7 +136,7 @@ class Keys {
     const spent = this.data.spent.get(key.id);
     const words = !budget ? 'no own budget' : budget.window === 'month' ? `of ${usdLimit(budget.maximum_usd)}`
       : `${usdLimit(budget.maximum_usd)} ${budget.window === 'total' ? 'in total' : `a ${budget.window}`}`;
-    return [usdCents(spent?.cost_usd ?? '0'), spent?.unpriced > 0 && h('span.warn', { title: plural(spent.unpriced, 'unpriced request') }, ' ◇'), h('span.line-2', words)];
+    return [this.money(spent?.cost_usd ?? '0'), spent?.unpriced > 0 && h('span.warn', { title: plural(spent.unpriced, 'unpriced request') }, ' ◇'), h('span.line-2', words)];
   }
 
   used(key) {
@@ -152,8 +154,8 @@ class Keys {
     const isTight = budget && budget.state !== 'ok';
     return [
       h('th', { colspan: 2, scope: 'rowgroup' }, h('span.keys-team', swatch(team.color ?? 0), h('span.strong.keys-name-text', { title: team.name }, team.name),
-        h('span.note', isWhole ? plural(count, 'key') : '', h('span.phone-only', ` · ${usdCents(spent)}${budget ? ` of ${usdLimit(budget.maximum_usd)}` : ''}`)))),
-      h('td.end', h('span.text-2', usdCents(spent), budget && budget.window === 'month' && ` of ${usdLimit(budget.maximum_usd)}`)),
+        h('span.note', isWhole ? plural(count, 'key') : '', h('span.phone-only', ` · ${this.money(spent)}${budget ? ` of ${usdLimit(budget.maximum_usd)}` : ''}`)))),
+      h('td.end', h('span.text-2', this.money(spent), budget && budget.window === 'month' && ` of ${usdLimit(budget.maximum_usd)}`)),
       h('td', { colspan: 2 }, budget
         ? h('span', { class: isTight ? 'warn' : 'note' }, isTight && '▲ ', `${wholePercent(budget.spent_percent)}% of the team’s ${budget.window === 'month' ? '' : `${usdLimit(budget.maximum_usd)} ${budget.window === 'total' ? 'in total' : `a ${budget.window}`} `}budget`)
         : h('span.note', 'no team budget')),
@@ -162,12 +164,12 @@ class Keys {
 
   total({ keys, isWhole, sumUsd }) {
     const teams = new Set(keys.map((key) => key.team.id)).size;
-    return { key: `${isWhole ? '' : 'First '}${plural(keys.length, 'key')} in ${plural(teams, 'team')}`, spent: usdCents(sumUsd) };
+    return { key: `${isWhole ? '' : 'First '}${plural(keys.length, 'key')} in ${plural(teams, 'team')}`, spent: this.money(sumUsd) };
   }
 
   notes({ restUsd }) {
     if (!restUsd || this.ctx.state.get('q')) return null;
-    return [[h('span.note', 'Keys not in this list'), null, usdCents(restUsd), null, null]];
+    return [[h('span.note', 'Keys not in this list'), null, this.money(restUsd), null, null]];
   }
 
   empty() {

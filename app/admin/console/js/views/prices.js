@@ -35,7 +35,7 @@ async function render(root, ctx) {
       ctx.shell.badge('prices', waiting ? { text: String(waiting), level: 'unpriced', say: 'requests without a price' } : null);
       unpricedBox.element.hidden = without.length === 0;
       unpricedList = redraw(unpricedList, unpricedBox.body, {
-        caption: 'Models without a price', rows: without, id: (row) => `${row.model}@${row.upstream}`,
+        caption: 'Models without a price', class: 'unpriced-table', rows: without, id: (row) => `${row.model}@${row.upstream}`,
         columns: [
           { key: 'model', label: 'Model', class: 'keys-name', cell: (row) => h('span.price-model', h('span.warn', { 'aria-hidden': 'true' }, '◇'), h('span.strong.cell-cut', { title: row.model }, row.model)) },
           { key: 'upstream', label: 'Upstream', cell: (row) => row.upstream ?? 'any' },

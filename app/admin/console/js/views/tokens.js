@@ -26,7 +26,7 @@ async function render(root, ctx) {
     draw: ({ rows }) => {
       const { tz } = ctx.state;
       const options = {
-        caption: 'Admin tokens', class: 'is-two', rows: [...rows].sort((one, other) => Boolean(one.revoked_at) - Boolean(other.revoked_at)), id: (row) => row.id,
+        caption: 'Admin tokens', class: 'is-two tokens-table', rows: [...rows].sort((one, other) => Boolean(one.revoked_at) - Boolean(other.revoked_at)), id: (row) => row.id,
         empty: empty({ title: 'No tokens.', text: 'A token signs a person, or a program, in to the admin API and to this console. It never calls a model.' }),
         columns: [
           { key: 'name', label: 'Token', class: 'keys-name', cell: (row) => [h('span.strong.keys-name-text', { title: row.name }, row.name), h('code.line-2', row.id)] },
@@ -96,4 +96,4 @@ function stateOf(row, tz) {
   return h('span.text-2', row.expires_at ? `Active until ${moment(new Date(Date.parse(row.expires_at) - 1).toISOString(), tz).split(',')[0]}` : 'Active');
 }
 
-export default { name: 'tokens', title: 'Admin tokens', roles: ['admin', 'viewer'], render };
+export default { name: 'tokens', title: 'Admin tokens', roles: ['admin'], render };

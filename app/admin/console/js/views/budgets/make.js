@@ -43,7 +43,7 @@ export async function makeBudget(ctx, { done }) {
     title: 'Make a budget', fields: [team, key, amount, window, model, tag, value, warn], verb: 'Make budget',
     layout: [pair(team, key), pair(amount, window), model.element, pair(tag, value), warn.element,
       h('p.note', `Windows of days, weeks and months begin at midnight in ${ctx.state.tz}. Calls that would go beyond it are refused.`)],
-    send: (values) => ctx.api.post('budgets', Object.fromEntries(Object.entries({ kind: 'money', ...values, time_zone: ctx.state.tz }).filter(([, each]) => each !== null))),
+    send: (values) => ctx.api.post('budgets', Object.fromEntries(Object.entries({ ...values, time_zone: ctx.state.tz }).filter(([, each]) => each !== null))),
     done: (made) => {
       toast(`Budget of ${usdLimit(made.maximum_usd)} ${windowWords(made.window)} for ${budgetName(made)}.`);
       done();

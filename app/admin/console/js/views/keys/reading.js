@@ -33,7 +33,7 @@ export async function readKeys(api, { tab, q, team, tz, signal }) {
   }
   const sum = keys.reduce((before, key) => before + nano(spent.get(key.id)?.cost_usd ?? '0'), 0n);
   const rest = nano(usage.total.cost_usd) - sum;
-  return { keys, isWhole, spent, teamSpent, budgets: budgetsOfTeams(budgets.rows), sumUsd: usdOf(sum), restUsd: rest > 0n && isWhole && tab === 'active' ? usdOf(rest) : null };
+  return { keys, isWhole, spent, teamSpent, budgets: budgetsOfTeams(budgets.rows), sumUsd: usdOf(sum), allUsd: usage.total.cost_usd ?? '0', restUsd: rest > 0n && isWhole && tab === 'active' ? usdOf(rest) : null };
 }
 
 /** Of each team the budget for all it does: a month's before any other. */

@@ -11,6 +11,8 @@ import { Stream } from './stream.js';
 
 const PAINT_MS = 500;
 const TELL_MS = 10_000;
+/** So long rows still stand when the pointer has left them: on its way to “14 new: show”. */
+const LEAVE_MS = 600;
 const SHOWN_MAX = 200;
 
 export class LiveBoard {
@@ -47,6 +49,7 @@ export class LiveBoard {
     this.stream.close();
     clearInterval(this.painter);
     clearInterval(this.teller);
+    clearTimeout(this.leaving);
     this.closed.abort();
   }
 
@@ -60,16 +63,22 @@ export class LiveBoard {
     this.grid = h('div.columns.live-columns', this.running.element, this.ended.element);
     this.element = h('div.live', this.grid);
     this.grid.addEventListener('pointerenter', () => this.still(true), { signal });
-    this.grid.addEventListener('pointerleave', () => this.still(false), { signal });
-    this.grid.addEventListener('focusin', () => this.settle(), { signal });
-    this.grid.addEventListener('focusout', () => setTimeout(() => this.settle()), { signal });
+    for (const place of [this.grid, this.notice]) {
+      if (place === this.notice) place.addEventListener('pointerenter', () => this.feed.isHeld && this.still(true), { signal });
+      place.addEventListener('pointerleave', () => this.still(false), { signal });
+      place.addEventListener('focusin', () => this.settle(), { signal });
+      place.addEventListener('focusout', () => setTimeout(() => this.settle()), { signal });
+    }
     put(this.running.body, h('p.request-none', 'Connecting…'));
     put(this.ended.body, h('p.request-none', '\u00a0'));
   }
 
   still(isPointed) {
-    this.pointed = isPointed;
-    this.settle();
+    clearTimeout(this.leaving);
+    this.leaving = setTimeout(() => {
+      this.pointed = isPointed;
+      this.settle();
+    }, isPointed ? 0 : LEAVE_MS);
   }
 
   pause(isPaused) {
@@ -82,7 +91,7 @@ export class LiveBoard {
 
   /** Rows stand still while a person points at them, is among them, or has paused. */
   settle() {
-    const wanted = this.isPaused || this.pointed || this.grid.contains(document.activeElement);
+    const wanted = this.isPaused || this.pointed || this.grid.contains(document.activeElement) || (this.feed.isHeld && this.notice.contains(document.activeElement));
     if (wanted === this.feed.isHeld) return;
     if (wanted) this.feed.hold();
     else this.feed.release();
@@ -101,6 +110,8 @@ export class LiveBoard {
     this.isConnected = this.isConnected || isLive;
     this.grid.classList.toggle('is-lost', !isLive);
     announce(isLive ? 'Live' : 'Not live, reconnecting');
+    // A stream cannot say that the session has ended; another call can, and leads to the sign-in page.
+    if (!isLive) this.ctx.api.get('session', {}, { signal: this.ctx.signal }).catch(() => {});
     this.isDirty = true;
     this.drawNotice();
   }

@@ -8,11 +8,15 @@ import { icon } from '../../icons.js';
 import { addDays, today } from '../../range.js';
 import { toast } from '../../status.js';
 
+const AGAIN_MS = 1000;
+const PATIENCE = 5;
+
 /**
  * @param {import('../../shell.js').Context} ctx
- * @param {{rows: object[], model?: ?string, from?: ?string, done: () => void}} options
+ * @param {{rows: object[], model?: ?string, from?: ?string, isFresh?: boolean, done: () => void}} options
+ *   `isFresh`: its price was set this moment; gateways follow within a second or two
  */
-export function repriceDialog(ctx, { rows, model = null, from = null, done }) {
+export function repriceDialog(ctx, { rows, model = null, from = null, isFresh = false, done }) {
   const { tz } = ctx.state;
   const models = [...new Set(rows.filter((row) => row.unpriced > 0).map((row) => row.model))];
   const first = field({ name: 'from', label: 'From', type: 'date', required: true, value: from ?? addDays(today(tz), -30), attributes: { autofocus: true } });
@@ -22,6 +26,7 @@ export function repriceDialog(ctx, { rows, model = null, from = null, done }) {
   const place = h('div.reprice-sum', { role: 'status' });
   const act = h('button.button.is-primary', { type: 'button', disabled: true, onclick: write }, 'Reprice');
   let turn = 0;
+  let patience = isFresh ? PATIENCE : 0;
   const body = [h('p.text-2', 'Requests without a price get the one that is in force for their day, by entries that adjust them. What has a price keeps it.'),
     h('div.fields.is-2', first.element, last.element), of.element, place];
   const dialog = openDialog({ title: 'Reprice', body, foot: [h('button.button', { type: 'button', onclick: () => dialog.close() }, 'Cancel'), act] });
@@ -30,7 +35,7 @@ export function repriceDialog(ctx, { rows, model = null, from = null, done }) {
 
   function asked(isDry) {
     const values = valuesOf(fields);
-    return values && { from: values.from, to: values.to, ...(values.model ? { model: values.model } : {}), dry_run: isDry };
+    return values && { from: `${values.from}T00:00:00Z`, to: `${addDays(values.to, 1)}T00:00:00Z`, ...(values.model ? { model: values.model } : {}), dry_run: isDry };
   }
 
   async function look() {
@@ -42,6 +47,11 @@ export function repriceDialog(ctx, { rows, model = null, from = null, done }) {
     try {
       const told = await ctx.api.post('prices/reprice', body, { timeoutMs: 120_000 });
       if (own !== turn) return;
+      if (!told.attempts && told.unpriced && patience > 0 && dialog.element.open) {
+        patience -= 1;
+        setTimeout(() => own === turn && look(), AGAIN_MS);
+        return;
+      }
       put(place, sumOf(told));
       act.disabled = !told.attempts;
       put(act, told.attempts ? `Reprice ${plural(told.attempts, 'call')}` : 'Reprice');

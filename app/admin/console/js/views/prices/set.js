@@ -16,7 +16,7 @@ export function setPrice(ctx, { rows, row = null, done }) {
   const money = (name, label, required, hint = '') => field({ name, label, required, hint, value: row?.[name], placeholder: '0.00', attributes: { inputmode: 'decimal', autofocus: Boolean(row) && name.startsWith('input') }, read: dollarAmount });
   const prices = [money('input_per_mtok_usd', 'Input', true), money('cached_input_per_mtok_usd', 'Cached input', false), money('output_per_mtok_usd', 'Output', true)];
   const isUnpriced = row?.source === 'unpriced';
-  const from = field({ name: 'effective_from', label: 'From', type: 'date', required: true, value: isUnpriced ? daysAgo(30, tz) : today(tz), hint: 'Requests of that day and after, UTC', read: (text) => `${text}T00:00:00.000Z` });
+  const from = field({ name: 'effective_from', label: 'From', type: 'date', required: true, value: isUnpriced ? daysAgo(30, tz) : today(tz), hint: 'Requests of that day and after, UTC' });
   formDialog({
     title: row ? `Set a price of ${row.model}` : 'Set a price', fields: [model, upstream, ...prices, from], verb: 'Set price',
     text: h('p.text-2', 'Dollars for a million tokens. It wins over the file and the list. What already has a price keeps it.'),
@@ -25,7 +25,7 @@ export function setPrice(ctx, { rows, row = null, done }) {
     done: () => {
       done();
       // What has waited for this price can have it now; its sum is seen first.
-      if (isUnpriced) repriceDialog(ctx, { rows, model: row.model, from: from.input.value, done });
+      if (isUnpriced) repriceDialog(ctx, { rows, model: row.model, from: from.input.value, isFresh: true, done });
     },
   });
 }

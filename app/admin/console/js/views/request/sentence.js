@@ -126,7 +126,7 @@ function cost(account) {
   if (account.estimated) {
     const bounds = account.lowerUsd !== null && account.upperUsd !== null && account.lowerUsd !== account.upperUsd
       ? ` an estimate: between ${usdExact(account.lowerUsd)} and ${usdExact(account.upperUsd)}.` : ' an estimate.';
-    return [text('It cost about '), strong(`≈ ${usdExact(account.costUsd)}`), text(`,${bounds}`)];
+    return [text('It cost '), strong(`≈ ${usdExact(account.costUsd)}`), text(`,${bounds}`)];
   }
   return [text('It cost '), strong(usdExact(account.costUsd)), text('.')];
 }
