@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench lock
+.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench bench-usage lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -39,6 +39,9 @@ format:
 
 bench:          ## CPU per request and event, memory per stream; prints a table
 	$(PYTHON) -m tests.bench
+
+bench-usage:    ## every view of usage on a year: make bench-usage RECORDS=10000000 [DATABASE=sqlite|postgresql]
+	$(PYTHON) -m tests.bench.usage --records $(or $(RECORDS),10000000) --database $(or $(DATABASE),both)
 
 lock:           ## requirements.lock from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra postgres --extra sso --universal --python-version 3.11 \

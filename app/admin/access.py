@@ -139,6 +139,9 @@ class Access:
         if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
             raise Forbidden("This page is not the gateway's.")
         self._refuse_guessers(peer)
+        if not credential.isascii():
+            # No key and no token is written so; half a surrogate pair has no digest either.
+            credential = ""
         try:
             principal = await self._authenticator.authenticate(credential, "")
         except InvalidAPIKey:

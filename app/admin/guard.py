@@ -6,7 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admin.wire import rendered
-from app.core.errors import BodyTooLarge
+from app.core.errors import BodyTooLarge, InvalidRequest
 
 BODY_BYTES_MAX = 1024 * 1024
 
@@ -24,6 +24,10 @@ class Guard:
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if not declared.isdigit() or int(declared) > BODY_BYTES_MAX:
             await rendered(BodyTooLarge(f"A body here has at most {BODY_BYTES_MAX} bytes."))(scope, receive, send)
+            return
+        if b"%00" in scope["raw_path"] + scope["query_string"]:
+            # PostgreSQL has no text with it.
+            await rendered(InvalidRequest("The address holds a NUL."))(scope, receive, send)
             return
         received = 0
 

@@ -162,9 +162,20 @@ def position_of(cursor: str | None, type_: type[T]) -> T | None:
     if cursor is None:
         return None
     try:
-        return msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type_)
+        place = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=type_)
+        _require_storable(place)
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
         raise InvalidRequest("The cursor is not one of this list.", param="cursor") from error
+    return place
+
+
+def _require_storable(value: object) -> None:
+    """Raises ValueError for what no database compares with: a number beyond 64 bits, text with NUL."""
+    if isinstance(value, tuple):
+        for part in value:
+            _require_storable(part)
+    elif (isinstance(value, int) and not -(2**63) <= value < 2**63) or (isinstance(value, str) and "\0" in value):
+        raise ValueError("it cannot be stored")
 
 
 def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[str | int]]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from app.core.errors import InvalidRequest
 from app.core.money import usd_text
 from app.store.keys import find_key
 from app.store.teams import find_team
-from app.store.usage import MEMBERS, PERIODS, UsageFilter, UsageReport, UsageSums, usage
+from app.store.usage import MEMBERS, PERIODS, UsageFilter, UsageNotTold, UsageReport, UsageSums, usage
 
 COLUMNS = (
     "requests",
@@ -70,7 +70,7 @@ def show_usage(
             only = await _of_people(connection, wanted, team or (), key or ())
             try:
                 return await usage(connection, groups, span.start_ms, span.end_ms, span.zone, only=only)
-            except ValueError as error:
+            except UsageNotTold as error:
                 raise typer.BadParameter(str(error)) from error
 
     report = run(work())

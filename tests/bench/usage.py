@@ -16,7 +16,7 @@ import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -40,11 +40,11 @@ from app.store.usage import UsageFilter, usage
 from tests.fakes.postgres import shared_server
 
 YEAR = 2026
-START_MS = int(datetime(YEAR, 1, 1, tzinfo=UTC).timestamp() * 1000)
+ZONE = "Europe/Berlin"
+START_MS = int(datetime(YEAR, 1, 1, tzinfo=ZoneInfo(ZONE)).timestamp() * 1000)
 DAYS = 365
 END_MS = START_MS + DAYS * DAY_MS
 TEAMS, KEYS, MODELS = 12, 200, 10
-ZONE = "Europe/Berlin"
 RUNS = 20
 BATCH = 1000
 BATCHES = 20
@@ -129,7 +129,7 @@ async def fill(url: str, records: int) -> int:
         connection.execute("COMMIT")
         connection.close()
         return rows
-    connection = await asyncpg.connect(url)
+    connection: Any = await asyncpg.connect(url)
     for day in days_of_rollups(records):
         await connection.copy_records_to_table("rollups", records=day)
         rows += len(day)
@@ -171,7 +171,7 @@ async def draw_tags(database: Database) -> None:
                 "keeps_model": keeps_model,
             }
             await connection.execute(text(DRAW_TAG), given)
-        for month in range(month_of_utc(START_MS), month_of_utc(END_MS)):
+        for month in range(month_of_utc(START_MS), month_of_utc(END_MS) + 1):
             for value in ("", *(f"p{number}" for number in range(PROJECTS))):
                 await connection.execute(
                     text("INSERT INTO tag_values (month, name, value) VALUES (:month, :name, :value)"),

@@ -377,5 +377,5 @@ def test_an_expiry_beyond_all_dates_is_refused_and_nothing_is_made(gateway):
 def test_usage_is_grouped_by_one_period_and_each_group_once(gateway):
     twice = gateway.command("usage", "--by", "hour,day", check=False)
     assert (twice.returncode, twice.stdout) == (2, "")
-    assert "do not go together" in " ".join(twice.stderr.replace("│", " ").split())
+    assert "at most one of hour, day, week, month" in " ".join(twice.stderr.replace("│", " ").split())
     assert gateway.command("usage", "--by", "team,team").stdout == gateway.command("usage", "--by", "team").stdout

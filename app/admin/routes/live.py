@@ -25,7 +25,7 @@ event: snapshot
 data: {"in_flight":[],"finished":[]}
 
 event: count
-data: {"in_flight":0,"degraded":false}
+data: {"in_flight":0,"degraded":false,"processes":3}
 
 event: started
 data: {"request_id":"0193c0de-0000-7000-8000-000000000000","started_at":"2026-11-24T15:40:12.123Z",\

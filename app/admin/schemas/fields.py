@@ -17,6 +17,7 @@ from app.core.tags import tags_of
 NAME_CHARS_MAX = 100
 PATTERNS_MAX = 100
 TAGS_MAX = 16
+ID = r"^[A-Za-z0-9._-]{1,64}$"
 
 
 class Body(BaseModel):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from app.admin.schemas.fields import Answer, Body, Moment, Name, Patterns, Tags
+from app.admin.schemas.fields import ID, Answer, Body, Moment, Name, Patterns, Tags
 from app.admin.schemas.limits import Limit, PlainLimits
 
 KeyState = Literal["active", "expired", "revoked"]
@@ -66,7 +66,7 @@ class KeyMade(KeyChanged):
         },
     )
 
-    team_id: str = Field(max_length=64)
+    team_id: str = Field(max_length=64, pattern=ID)
     name: Name
 
 

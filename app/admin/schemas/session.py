@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field, SecretStr
 
-from app.admin.schemas.fields import Answer, Body, Moment, Name
+from app.admin.schemas.fields import ID, Answer, Body, Moment, Name
 
 
 class SignIn(Body):
@@ -55,7 +55,7 @@ class Provider(Answer):
 class TokenMade(Body):
     name: Name
     role: Literal["admin", "viewer", "lead"]
-    team_id: str | None = Field(default=None, max_length=64, description="The team of a lead.")
+    team_id: str | None = Field(default=None, max_length=64, pattern=ID, description="The team of a lead.")
     expires_at: Moment | None = None
 
 

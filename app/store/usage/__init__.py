@@ -2,6 +2,16 @@
 
 from app.store.periods import PERIODS
 from app.store.usage.query import usage
-from app.store.usage.shape import MEMBERS, UsageFilter, UsageReport, UsageRow, UsageSums, is_dimension
+from app.store.usage.shape import MEMBERS, UsageFilter, UsageNotTold, UsageReport, UsageRow, UsageSums, is_dimension
 
-__all__ = ["MEMBERS", "PERIODS", "UsageFilter", "UsageReport", "UsageRow", "UsageSums", "is_dimension", "usage"]
+__all__ = [
+    "MEMBERS",
+    "PERIODS",
+    "UsageFilter",
+    "UsageNotTold",
+    "UsageReport",
+    "UsageRow",
+    "UsageSums",
+    "is_dimension",
+    "usage",
+]

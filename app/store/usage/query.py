@@ -42,7 +42,7 @@ async def usage(
     hour, day, week (by its Monday) and month of ``time_zone``. To be asked inside of ``Database.read()``, where all
     that it reads is of one moment.
 
-    Raises ValueError where it cannot be grouped or filtered so.
+    Raises UsageNotTold, an InvalidRequest and a ValueError, where it cannot be grouped or filtered so.
     """
     grouping = grouping_of(by)
     columns = {COLUMNS[name] for name in grouping.members} | filtered_columns(only)

@@ -6,11 +6,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from app.core.errors import InvalidRequest
 from app.store.periods import PERIODS
 from app.store.tag_values import OTHER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+class UsageNotTold(InvalidRequest, ValueError):
+    """What cannot be asked so, or is not known any more: the message says why."""
+
 
 MEMBERS = ("team", "key", "model", "upstream")
 """What a sum belongs to, in the order in which sums are kept."""
@@ -87,17 +93,17 @@ def is_dimension(name: str) -> bool:
 
 
 def grouping_of(by: Sequence[str]) -> Grouping:
-    """Raises ValueError where usage cannot be grouped so."""
+    """Raises UsageNotTold where usage cannot be grouped so."""
     for name in by:
         if not is_dimension(name):
-            raise ValueError(f"usage cannot be grouped by {name!r}")
+            raise UsageNotTold(f"Usage cannot be grouped by {name!r}.", param="by")
     if len(set(by)) < len(by):
-        raise ValueError("usage cannot be grouped by one thing twice")
+        raise UsageNotTold("Usage cannot be grouped by one thing twice.", param="by")
     periods = [name for name in by if name in PERIODS]
     tags = [name for name in by if name.startswith(TAG)]
     for names in (periods, tags):
         if len(names) > 1:
-            raise ValueError(f"usage cannot be grouped by {names[0]} and {names[1]} at once")
+            raise UsageNotTold(f"Usage cannot be grouped by {names[0]} and {names[1]} at once.", param="by")
     return Grouping(
         by=tuple(by),
         period=periods[0] if periods else None,

@@ -19,7 +19,7 @@ from app.store.tag_values import NAME_ROW, OTHER, VALUES_MAX, Registry
 from app.store.usage.groups import Groups, add, take_away, take_in, without_nothing
 from app.store.usage.plan import Asked, Folded, Piece, Quarters, pieces_of, quarters_of
 from app.store.usage.selects import select_records, select_sums, select_tagged
-from app.store.usage.shape import TagFilter, tag_filters
+from app.store.usage.shape import TagFilter, UsageNotTold, tag_filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,7 +39,7 @@ RECORDS_MAX = 500_000
 async def usage_by_tag(
     connection: AsyncConnection, grouping: Grouping, asked: Asked, only: UsageFilter, folds: Sequence[Fold]
 ) -> Groups:
-    """The groups, with the value of the tag behind the members where it is grouped by one. Raises ValueError."""
+    """The groups, with the value of the tag behind the members where it is grouped by one. Raises UsageNotTold."""
     filters = tag_filters(only)
     names = dict.fromkeys([*([grouping.tag] if grouping.tag is not None else []), *(each.name for each in filters)])
     if len(names) == 1:
@@ -168,7 +168,7 @@ def _hides(registry: Registry, given: TagFilter, asked: Asked) -> bool:
 
 
 async def _require_known(connection: AsyncConnection, pieces: Iterable[Piece]) -> None:
-    """Raises ValueError where the tags of some usage are not known any more."""
+    """Raises UsageNotTold where the tags of some usage are not known any more."""
     pruned_ms = int(await find_fact(connection, PRUNED_FACT) or 0)
     for piece in pieces:
         known_ms = piece.fold.tags_from_ms if isinstance(piece, Folded) else pruned_ms
@@ -178,16 +178,17 @@ async def _require_known(connection: AsyncConnection, pieces: Iterable[Piece]) -
             )
             if (await connection.execute(some.limit(1))).first() is not None:
                 at = datetime.fromtimestamp(known_ms / 1000, UTC).isoformat(timespec="minutes")
-                raise ValueError(f"usage by tag is known from {at} on here: the records of before were pruned")
+                raise UsageNotTold(f"Usage by tag is known from {at} on here: the records of before were pruned.")
 
 
 async def _from_records(
     connection: AsyncConnection, grouping: Grouping, asked: Asked, only: UsageFilter, filters: Sequence[TagFilter]
 ) -> Groups:
     if not await _may_read_records(connection, [(asked.start_ms, asked.end_ms)]):
-        raise ValueError(
-            "this needs the records themselves (two tags, a tag with both keys and models, or a value that has no"
-            " sums of its own), which are read for up to 31 days, or 500,000 of them"
+        raise UsageNotTold(
+            "This needs the records themselves (two tags, a tag with both keys and models, a value that has no sums of"
+            " its own, or days of a zone whose sums are being made), which are read of up to 31 days: take a shorter"
+            " range."
         )
     pieces = quarters_of(asked)
     await _require_known(connection, pieces)

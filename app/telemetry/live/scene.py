@@ -68,12 +68,12 @@ class Scene:
         self._sources: dict[str, _Source] = {}
 
     def __repr__(self) -> str:
-        return f"Scene(processes={len(self._sources)}, in_flight={self.in_flight[ALL]}, ended={self.ended})"
+        return f"Scene(processes={self.processes}, in_flight={self.in_flight[ALL]}, ended={self.ended})"
 
     @property
     def processes(self) -> int:
-        """How many are heard."""
-        return len(self._sources)
+        """How many are heard, and have told all that they have."""
+        return sum(source.is_whole for source in self._sources.values())
 
     def flights(self) -> Iterator[FlightRow]:
         """The rows of those in flight, each process's oldest first."""

@@ -135,6 +135,8 @@ class Viewer:
             "in_flight": sum(self._scene.in_flight[place] for place in self._places),
             "degraded": degraded,
         }
+        if not self.scope.is_own:
+            numbers["processes"] = self._scene.processes
         since_s = now_s - self._numbers_at_s
         if numbers == self._numbers and since_s < NUMBERS_S_MAX:
             return []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -156,6 +158,26 @@ def test_bodies_that_are_none_are_told(gateway, admin):
         409,
         "already_exists",
     )
+
+
+def test_what_no_database_stores_is_told(gateway, admin):
+    key = admin.key(admin.team(next(names)), "k")
+    for path in ("/keys/a%00b", "/keys?q=a%00", "/audit?actor=%00", f"/keys/{key['id']}/secrets/%00"):
+        answer = httpx.get(f"{gateway.url}/admin/api/v1{path}", headers=dict(admin.headers))
+        assert answer.status_code in {400, 404, 405}, (path, answer.text)
+    for method, path, body in (
+        ("POST", "/keys", {"team_id": "a\0b", "name": "x"}),
+        ("POST", "/tokens", {"name": "x", "role": "lead", "team_id": "\0"}),
+        ("POST", "/keys", {"team_id": "team", "name": "x", "owner": "a\0"}),
+    ):
+        assert admin.code(method, path, json=body) == (400, "invalid_request")
+    surrogate = admin.post(
+        "/session", content=b'{"credential":"\\ud800"}', headers={"content-type": "application/json"}
+    )
+    assert surrogate.status_code == 401
+    for place in ([2**70, "x"], [1, "a\0"]):
+        cursor = base64.urlsafe_b64encode(json.dumps(place).encode()).decode()
+        assert admin.code("GET", "/audit", params={"cursor": cursor}) == (400, "invalid_request")
 
 
 def test_every_change_is_in_the_audit_log(gateway, admin):

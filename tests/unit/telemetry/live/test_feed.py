@@ -84,7 +84,7 @@ async def test_a_viewer_that_comes_later_begins_with_how_things_stand():
     assert name == "snapshot"
     assert [row.request_id for row in data["in_flight"]] == [running]
     assert [row.request_id for row in data["finished"]] == [ended]
-    assert count == {"in_flight": 1, "degraded": False}
+    assert count == {"in_flight": 1, "degraded": False, "processes": 1}
     await alone.feed.close()
 
 

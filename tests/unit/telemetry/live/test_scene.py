@@ -64,8 +64,8 @@ def test_a_process_that_ends_or_falls_silent_takes_its_requests_along():
     scene, one, other = Scene(), Process("p1"), Process("p2")
     one.begin()
     other.begin()
-    scene.take(one.watch.look(), 0)
-    scene.take(other.watch.look(), 0)
+    scene.take(one.whole(), 0)
+    scene.take(other.whole(), 0)
     scene.take(Delta("p1", 0, over=True), 0)
     assert scene.in_flight[ALL] == 1
     scene.expire(SILENCE_S_MAX)

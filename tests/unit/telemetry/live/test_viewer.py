@@ -90,7 +90,7 @@ def test_a_request_is_seen_to_begin_to_stream_and_to_end():
     screen.settle()
     assert screen.in_flight == {}
     assert screen.finished == [request_id]
-    assert screen.count == {"in_flight": 0, "degraded": False}
+    assert screen.count == {"in_flight": 0, "degraded": False, "processes": 1}
     assert screen.dropped == 0
     assert screen.tick() == []
 
@@ -211,9 +211,9 @@ def test_a_key_sees_itself_alone_and_no_name_of_a_process():
 
 def test_that_others_cannot_be_heard_is_said_at_once():
     screen = Screen()
-    assert screen.tick(degraded=True) == [("count", {"in_flight": 0, "degraded": True})]
+    assert screen.tick(degraded=True) == [("count", {"in_flight": 0, "degraded": True, "processes": 1})]
     assert screen.tick(degraded=True) == []
-    assert screen.tick(degraded=False) == [("count", {"in_flight": 0, "degraded": False})]
+    assert screen.tick(degraded=False) == [("count", {"in_flight": 0, "degraded": False, "processes": 1})]
 
 
 def test_a_process_that_is_heard_later_is_shown_by_a_snapshot():
