@@ -102,6 +102,8 @@ def test_a_request_is_found_by_what_one_has_of_it_and_its_figures_are_the_record
     exact = f"${float(record['cost_usd']):.6f}"
     assert f"It cost {exact}." in page.locator(".verdict-sentence").inner_text()
     assert exact[:-1] in page.get_by_role("region", name="What it cost").locator("tfoot").inner_text()
+    cells = page.get_by_role("region", name="What it cost").locator("tbody td:last-child").all_inner_texts()
+    assert abs(sum(float(text.strip("$")) for text in cells if text != "–") - float(record["cost_usd"])) < 1e-9
     rail = page.get_by_role("complementary", name="About this request").inner_text()
     assert "service=found-by-tag" in rail
     assert str(record["output_tokens"]) in rail

@@ -171,7 +171,7 @@ def test_a_bill_adds_up_to_the_nano_dollar_as_it_is_read(words):
     lines = [
         {"unit": "input_tokens", "count": 6212, "per_mtok_usd": "4", "cost_usd": "0.024848"},
         {"unit": "cached_tokens", "count": 18432, "per_mtok_usd": "0.4", "cost_usd": "0.0073728"},
-        {"unit": "reasoning_tokens", "count": 640, "price": "in output", "cost_usd": None, "included": True},
+        {"unit": "reasoning_tokens", "count": 640, "cost_usd": None, "included": True},
     ]
     told = {"cost_usd": "0.0322208", "bill": {"lines": lines}}
     found = words(

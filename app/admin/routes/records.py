@@ -9,6 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from app.admin.answers import ERRORS, ERRORS_OF_ONE, FILES, answered
 from app.admin.asking import Asked
+from app.admin.bills import bill_of
 from app.admin.exports import ExportFormat, download, lines_of
 from app.admin.record_pages import OUTCOMES, record_page, record_page_asked, record_parts, records_asked
 from app.admin.rows import RECORD_COLUMNS, record_whole
@@ -96,4 +97,7 @@ async def read_explanation(request_id: RequestId, caller: Reader, request: Reque
         team_id = found.record.team_id if isinstance(found, RecordExplained) else found.refusal.team_id
     if found is None or team_id is None or not caller.sees(team_id):
         raise NotFound("Nothing is known of this request: it was never admitted, or refused more than a day ago.")
-    return answered(data_of(found))
+    told = data_of(found)
+    if isinstance(found, RecordExplained):
+        told["bill"] = bill_of(found, tools.in_force().prices)
+    return answered(told)

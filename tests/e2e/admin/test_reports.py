@@ -273,6 +273,8 @@ def test_why(site):
     explained = told(site.admin, Explanation, f"/explain/{site.asked[0]}")
     assert (explained["kind"], explained["team"], explained["key"]) == ("record", "search", "web")
     assert explained["attempts"][0]["entries"][0]["price_source"]
+    lines = [Decimal(line["cost_usd"]) for line in explained["bill"]["lines"] if line["cost_usd"]]
+    assert sum(lines) == Decimal(explained["cost_usd"]) > 0
     failed = told(site.admin, Explanation, f"/explain/{site.asked[5]}")
     assert {attempt["kind"] for attempt in failed["attempts"]} == {"void"}
     limited = site.admin.key(site.search, "limited", requests_per_minute=1)

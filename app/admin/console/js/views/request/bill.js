@@ -15,7 +15,7 @@ const ITEMS = {
   cached_audio_tokens: 'Cached audio', input_image_tokens: 'Input, images', cached_image_tokens: 'Cached images',
   output_tokens: 'Output', reasoning_tokens: 'of it reasoning', output_audio_tokens: 'Output, audio', output_image_tokens: 'Output, images',
   cache_write_12h_tokens: 'Written for 12 h', web_searches: 'Web search', preview_searches: 'Web search, preview', file_searches: 'File search',
-  code_sessions: 'Code session', image_calls: 'Image', unknown_units: 'Unknown units',
+  code_sessions: 'Code session', image_calls: 'Image', unknown_units: 'Unknown units', request: 'Each request',
 };
 
 /**
@@ -39,7 +39,7 @@ function pricedLine(row) {
   return {
     item: ITEMS[name] ?? row.item ?? name.replaceAll('_', ' '),
     count: row.count ?? row.units ?? null,
-    price: row.price ?? priceWords(row),
+    price: row.included === true ? 'in output' : priceWords(row),
     nanousd: row.cost_usd === null || row.cost_usd === undefined ? null : nano(row.cost_usd),
     inside,
   };

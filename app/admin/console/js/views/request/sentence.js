@@ -1,5 +1,6 @@
 /** One plain sentence about a request: what became of it, why, and what it cost. */
-import { duration, usdExact } from '../../format.js';
+import { duration, nano } from '../../format.js';
+import { alignedUsd } from './bill.js';
 import { limitWords, ownerWords } from './limits.js';
 
 /** @typedef {{text: string, strong?: boolean}} Part a piece of a sentence */
@@ -47,6 +48,9 @@ const REFUSED = {
   idempotency_key_in_use: 'a call with the same Idempotency-Key was still running',
   idempotency_key_reused: 'its Idempotency-Key was used for another request',
 };
+
+/** As the total of the bill writes it. @param {string} text decimal dollars */
+const usdExact = (text) => alignedUsd([nano(text)])[0];
 
 const ORDINALS = ['', 'first', 'second', 'third', 'fourth', 'fifth'];
 
