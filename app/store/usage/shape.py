@@ -13,6 +13,7 @@ from app.store.tag_values import OTHER
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+
 class UsageNotTold(InvalidRequest, ValueError):
     """What cannot be asked so, or is not known any more: the message says why."""
 
