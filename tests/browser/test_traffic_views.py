@@ -116,7 +116,7 @@ def test_a_refusal_says_which_limit_and_that_nothing_was_charged(enter, company)
     company.wait(lambda: company.admin.get(f"/explain/{refused}").is_success)
     page = enter(f"/console/request/{refused}")
     sentence = page.locator(".verdict-sentence").inner_text()
-    assert sentence.startswith("Refused: the key’s limit of requests a minute was reached")
+    assert sentence.startswith("Refused: the key\u2019s limit of requests a minute was reached")
     assert sentence.endswith("Nothing was sent and nothing was charged.")
     assert page.get_by_text("1 refused").is_visible()
 

@@ -80,7 +80,7 @@ function round(value) {
  */
 export function burndown(budget, { now = Date.now(), width = 220, height = 40 } = {}) {
   const of = burndownOf(budget, now, { width, height });
-  const level = budget.state === 'exhausted' ? 'is-bad' : budget.state === 'warned' || budget.exhausted_at ? 'is-warn' : '';
+  const level = budget.state === 'exhausted' ? 'is-bad' : budget.state === 'warned' || (budget.exhausted_at && budget.window_to) ? 'is-warn' : '';
   const said = `${usdCents(budget.spent_usd)} of ${usdLimit(budget.maximum_usd)} spent${budget.forecast_usd ? `, forecast ${usdCents(budget.forecast_usd)}` : ''}`;
   return s('svg.burn', { viewBox: `0 0 ${width} ${height}`, width, height, role: 'img', 'aria-label': said, class: level },
     s('line.limit', { x1: 0, x2: width, y1: of.limitY, y2: of.limitY }),

@@ -10,7 +10,7 @@ import { repeat } from '../repeat.js';
 import { table } from '../table.js';
 import { BudgetDrawer } from './budgets/drawer.js';
 import { makeBudget } from './budgets/make.js';
-import { budgetName, budgetScope, byGone, goneBy } from './budgets/words.js';
+import { budgetName, budgetScope, byGone, fullestOf, goneBy } from './budgets/words.js';
 
 const REFRESH_MS = 60_000;
 
@@ -115,8 +115,11 @@ function columnsOf(ctx) {
   return [
     { key: 'name', label: 'Budget', sorts: true, class: 'keys-name', cell: (budget) => [h('span.strong.keys-name-text', { title: budgetName(budget) }, budgetName(budget)), h('span.line-2', budgetScope(budget))] },
     { key: 'line', label: 'Burn-down', class: 'budgets-line', cell: (budget) => burndown(budget, { now, width: 220, height: 38 }) },
-    { key: 'spent', label: 'Spent', end: true, sorts: true, cell: (budget) => [usdCents(budget.spent_usd), h('span.line-2', percent(budget.spent_percent, 0))] },
-    { key: 'left', label: 'Left', end: true, sorts: true, class: 'budgets-left', cell: (budget) => [usdCents(budget.left_usd), budget.forecast_usd !== null && h('span.line-2', `forecast ${usdLimit(String(Math.round(Number(budget.forecast_usd))))}`)] },
+    { key: 'spent', label: 'Spent', end: true, sorts: true, cell: (budget) => {
+      const most = fullestOf(budget);
+      return most ? [usdCents(most.spent_usd), h('span.line-2', `most: ${most.tag_value}, ${percent(most.spent_percent, 0)}`)] : [usdCents(budget.spent_usd), h('span.line-2', percent(budget.spent_percent, 0))];
+    } },
+    { key: 'left', label: 'Left', end: true, sorts: true, class: 'budgets-left', cell: (budget) => [fullestOf(budget) ? h('span.text-3', 'of each its own') : usdCents(budget.left_usd), budget.forecast_usd !== null && h('span.line-2', `forecast ${usdLimit(String(Math.round(Number(budget.forecast_usd))))}`)] },
     { key: 'gone', label: 'Gone by', sorts: true, class: 'budgets-gone', cell: (budget) => goneCell(goneBy(budget, tz, now)) },
   ];
 }

@@ -21,12 +21,6 @@ export function budgetScope(budget) {
 /** @param {string} window */
 export const windowWords = (window) => WINDOWS[window] ?? window;
 
-/** @param {object} budget @returns {'good'|'warn'|'bad'} */
-export function budgetLevel(budget) {
-  if (budget.state === 'exhausted') return 'bad';
-  return budget.state === 'warned' || budget.exhausted_at ? 'warn' : 'good';
-}
-
 /** @param {object} budget */
 export function budgetBar(budget) {
   const share = Math.min(100, Math.max(0, Number(budget.spent_percent)));
@@ -42,10 +36,16 @@ export function budgetBar(budget) {
 export function goneBy(budget, tz, now) {
   const end = budget.window_to ? `lasts until ${shortDay(budget.window_to, tz, -1)}` : 'no end in sight';
   if (budget.state === 'exhausted') return { text: 'gone', note: budget.window_to ? `calls are refused until ${moment(budget.window_to, tz, { now })}` : 'calls are refused', level: 'bad' };
-  if (budget.exhausted_at) return { text: weekday(budget.exhausted_at, tz, now), note: budget.window_to ? `before it ends on ${shortDay(budget.window_to, tz, -1)}` : 'at this pace', level: 'warn' };
+  if (budget.exhausted_at) return { text: weekday(budget.exhausted_at, tz, now), note: budget.window_to ? `before it ends on ${shortDay(budget.window_to, tz, -1)}` : 'at this pace', level: isSoon(budget, now) ? 'warn' : 'off' };
   if (budget.forecast_usd === null && budget.window_to && Number(budget.spent_usd) > 0) return { text: '–', note: 'too early to say', level: 'off' };
   return { text: budget.window_to ? 'not before it ends' : '–', note: end, level: 'good' };
 }
+
+/** Whether it ends early: before its window does, or within a month where it has none. @param {object} budget @param {number} now */
+const isSoon = (budget, now) => Boolean(budget.window_to) || Date.parse(budget.exhausted_at) - now < 31 * 86_400_000;
+
+/** Of a tag rule without a value: the one that has spent most. @param {object} budget @returns {?{tag_value: string, spent_usd: string, spent_percent: number}} */
+export const fullestOf = (budget) => (budget.values ?? []).reduce((most, each) => (most && Number(most.spent_percent) >= Number(each.spent_percent) ? most : each), null);
 
 /** "Thu 26 Nov", with the year where it is another. */
 function weekday(at, tz, now) {

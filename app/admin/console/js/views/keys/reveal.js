@@ -2,6 +2,7 @@
  * A secret, shown once. It is in one text node, and nowhere else: no address, no storage, no log. It is gone when the
  * dialog closes or the page is left.
  */
+import { memberName } from '../../amounts.js';
 import { h, put } from '../../dom.js';
 import { openDialog } from '../../dialog.js';
 import { icon } from '../../icons.js';
@@ -19,15 +20,16 @@ export function reveal(ctx, made, { title, note = '' }) {
   delete made.key;
   delete made.token;
   const baseUrl = `${location.origin}/v1`;
-  const example = isKey ? curl(baseUrl, modelFor(made.models ?? null), '$HEADGATE_KEY') : null;
+  let example = isKey ? curl(baseUrl, modelFor(made.models ?? null), '$HEADGATE_KEY') : '';
+  const shown = h('pre.code', { tabindex: 0 }, exportLine(example));
   const asking = h('div.reveal-ask', { role: 'alert' });
 
   const body = [
     h('p', h('b', 'Copy it now. It is shown only once.'), note && ` ${note}`),
     h('div.secret', place, h('button.button', { type: 'button', autofocus: true, onclick: () => copy(place.textContent, isKey ? 'Key copied' : 'Token copied') }, icon('copy'), 'Copy')),
-    example && h('div.reveal-example', h('div.reveal-title', h('h3', 'Try it'), h('button.button.is-small', { type: 'button',
+    isKey && h('div.reveal-example', h('div.reveal-title', h('h3', 'Try it'), h('button.button.is-small', { type: 'button',
       onclick: () => copy(example.replace('$HEADGATE_KEY', place.textContent), 'Command copied, with the key in it') }, 'Copy with the key in it')),
-    h('pre.code', { tabindex: 0 }, `export HEADGATE_KEY='…'\n${example}`)),
+    shown),
     asking,
   ];
   const dialog = openDialog({
@@ -38,6 +40,13 @@ export function reveal(ctx, made, { title, note = '' }) {
     },
     foot: [h('button.button.is-primary', { type: 'button', onclick: () => dialog.close() }, 'I have stored it')],
   });
+  if (isKey && !made.models?.length) {
+    usualModel(ctx).then((model) => {
+      if (!model) return;
+      example = curl(baseUrl, model, '$HEADGATE_KEY');
+      put(shown, exportLine(example));
+    });
+  }
   addEventListener('pagehide', forget, { once: true });
   ctx.signal.addEventListener('abort', () => dialog.close(), { once: true });
 
@@ -55,5 +64,22 @@ export function reveal(ctx, made, { title, note = '' }) {
     place.remove();
     removeEventListener('pagehide', forget);
     if (dialog?.element.open) dialog.close();
+  }
+}
+
+const exportLine = (example) => `export HEADGATE_KEY='…'\n${example}`;
+
+/** A model that this gateway serves: what was asked for most of late, else one that an upstream names. @returns {Promise<?string>} */
+async function usualModel(ctx) {
+  const of = { signal: ctx.signal, timeoutMs: 5000 };
+  try {
+    const used = await ctx.api.get('usage', { by: 'model', range: 'last_30_days', sort: '-requests', limit: 1 }, of);
+    if (used.rows.length) return memberName(used.rows[0], 'model');
+    const { data } = await ctx.api.get('upstreams', {}, of);
+    const names = data.filter((each) => each.state !== 'off').flatMap((each) => each.models);
+    return names.find((name) => !name.includes('*')) ?? names.find((name) => name !== '*')?.replace('*', 'mini') ?? null;
+  } catch {
+    // It is only an example: the one that is shown stays.
+    return null;
   }
 }
