@@ -149,7 +149,7 @@ def month_of_utc(at_ms: int) -> int:
 
 
 def _quarter(row: Row) -> int:
-    return int(row[0] or 0)
+    return row[0]  # type: ignore[return-value] # the first of a rollup's columns
 
 
 def _kept(tagged: Iterable[tuple[str, str, Row]], registry: Registry, fold: Fold) -> list[tuple[str, str, Row]]:
@@ -169,18 +169,14 @@ def _add(
     level: Level,
     rows: Iterable[tuple[str, str, Row]],
 ) -> None:
+    number, keeps = level.number, [name in level.columns for name in ALL]
     for tag, value, row in rows:
-        place = dict(zip(ROLLUP_KEY, row, strict=False))
-        key = (
-            fold.id,
-            level.number,
-            tag,
-            fold.start_of(level.period, _quarter(row)),
-            value,
-            *[place[name] if name in level.columns else "" for name in ALL],
-        )
-        kept = sums.get(key)
-        if kept is None:
-            kept = sums[key] = [0] * (len(row) - _KEY_COLUMNS)
-        for position, number in enumerate(row[_KEY_COLUMNS:]):
-            kept[position] += int(number or 0)
+        start = fold.start_of(level.period, _quarter(row))
+        whose = [each if kept else "" for each, kept in zip(row[1:_KEY_COLUMNS], keeps, strict=True)]
+        key = (fold.id, number, tag, start, value, *whose)
+        there = sums.get(key)
+        if there is None:
+            sums[key] = list(row[_KEY_COLUMNS:])  # type: ignore[arg-type] # all but the key are numbers
+        else:
+            for position, each in enumerate(row[_KEY_COLUMNS:]):
+                there[position] += each  # type: ignore[operator] # the same
