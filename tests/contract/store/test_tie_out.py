@@ -31,7 +31,9 @@ BY = [
 ]
 PERIODS = ("hour", "day", "week", "month")
 EVERYTHING = UsageFilter()
-STAGES = ("unfolded", "folded", "half", "late")
+LONG = pytest.mark.long
+STAGES = [pytest.param(stage, marks=LONG) for stage in ("unfolded", "folded", "half")] + ["late"]
+"""The last has all that there is: folds, quarters beside them, and what comes late. It alone runs every time."""
 
 
 class Ledger:
@@ -160,7 +162,7 @@ async def test_every_way_to_ask_gives_what_the_requests_come_to(ledger):
     assert proof.holds, proof
 
 
-@pytest.mark.parametrize("stage", ["half", "late"])
+@pytest.mark.parametrize("stage", STAGES[2:])
 async def test_filters_and_what_they_leave_out_are_all_there_is(ledger):
     people = ledger.traffic.people
     teams, keys = (people[0].team_id, people[4].team_id), (people[0].key_id,)
@@ -203,7 +205,7 @@ async def test_filters_combine(ledger):
         )
 
 
-@pytest.mark.parametrize("stage", ["unfolded", "half", "late"])
+@pytest.mark.parametrize("stage", [STAGES[0], *STAGES[2:]])
 async def test_spans_that_are_not_whole_days(ledger):
     spans = [
         (datetime(2026, 3, 29, 0, 45, tzinfo=UTC), datetime(2026, 3, 29, 2, 15, tzinfo=UTC)),
