@@ -6,7 +6,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.admin.wire import rendered
-from app.core.errors import BodyTooLarge, InvalidRequest
+from app.core.errors import BodyTooLarge, InvalidRequest, quoted
 
 BODY_BYTES_MAX = 1024 * 1024
 
@@ -25,9 +25,8 @@ class Guard:
         if not declared.isdigit() or int(declared) > BODY_BYTES_MAX:
             await rendered(BodyTooLarge(f"A body here has at most {BODY_BYTES_MAX} bytes."))(scope, receive, send)
             return
-        if b"%00" in scope["raw_path"] + scope["query_string"]:
-            # PostgreSQL has no text with it.
-            await rendered(InvalidRequest("The address holds a NUL."))(scope, receive, send)
+        if (fault := _nul_in(scope)) is not None:
+            await rendered(fault)(scope, receive, send)
             return
         received = 0
 
@@ -49,3 +48,12 @@ class Guard:
             await send(message)
 
         await self._app(scope, bounded, with_headers)
+
+
+def _nul_in(scope: Scope) -> InvalidRequest | None:
+    """What is wrong with an address that holds a NUL, in an identifier or a parameter: PostgreSQL has no such text."""
+    if b"%00" not in scope["raw_path"] + scope["query_string"] or not scope["path"].startswith(("/admin/", "/me/")):
+        return None
+    holding = next((part for part in scope["query_string"].split(b"&") if b"%00" in part), b"")
+    name = holding.partition(b"=")[0].decode("latin-1")
+    return InvalidRequest("The address holds a NUL.", param=quoted(name) or None)

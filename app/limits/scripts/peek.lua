@@ -1,7 +1,7 @@
 #!lua flags=no-writes,allow-stale
 -- Tell what is counted of limits of requests, tokens and concurrency. Nothing is written.
 --
--- KEYS[i]  what is counted of limit i    hg:{team_1}:l:limit_1
+-- KEYS[1], …  what is counted of each limit    hg:{team_1}:l:limit_1
 --
 -- ARGV[1]  now in ms, only in tests; '' is the server's clock
 -- then for each limit i:

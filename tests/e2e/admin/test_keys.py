@@ -227,7 +227,8 @@ def test_nobody_without_a_token_sees_anything(gateway):
         document = httpx.get(f"{gateway.url}/admin/api/openapi.json").json()
         for path, methods in document["paths"].items():
             for method in methods:
-                if path.startswith("/admin/api/v1") and not path.endswith("/session"):
+                # Before one is known one can only sign in.
+                if path.startswith("/admin/api/v1") and not path.endswith("/session") and "/sso" not in path:
                     asked = path.removeprefix("/admin/api/v1").replace("{", "").replace("}", "")
                     status = nobody.request(method.upper(), asked, json={}).status_code
                     assert status == 401, (method, path, status)
