@@ -22,7 +22,7 @@ simulation:     ## the accounting core in simulated worlds: make simulation SEED
 	$(PYTHON) -m tests.simulation --seeds $(or $(SEEDS),10000) --start $(or $(START),0)
 
 browser:        ## the console in Chromium (apt-get install chromium)
-	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m pytest -m '' tests/browser
 
 monitoring:     ## rules and dashboards against real gateways and a real Prometheus (Debian's package prometheus)
 	$(PYTHON) -m pytest -m '' tests/monitoring

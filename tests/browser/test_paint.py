@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 
 import pytest
 
@@ -22,6 +21,7 @@ new MutationObserver((_, watcher) => {
 """
 
 
+@pytest.mark.long  # a time that means something on an idle machine only: `make browser` measures it
 def test_overview_is_painted_in_time_on_a_slow_machine(chromium, api):
     api.shop = Shop(
         teams=[f"team-{index:02d}" for index in range(13)], keys=[f"key-{index:03d}" for index in range(40)], days=30
@@ -39,7 +39,4 @@ def test_overview_is_painted_in_time_on_a_slow_machine(chromium, api):
         page.close()
     context.close()
     print("painted after", [f"{each:.2f} s" for each in took])
-    best, load = min(took), os.getloadavg()[0]
-    if best > PAINTED_S_MAX and load > (os.cpu_count() or 1):
-        pytest.skip(f"painted after {best:.2f} s at best, and the machine is busy: a load of {load:.1f}")
-    assert best <= PAINTED_S_MAX
+    assert min(took) <= PAINTED_S_MAX

@@ -235,10 +235,13 @@ def test_prompts_and_keys_are_in_no_log_metric_or_file(gateway):
     canary = "canary-prompt-7f3a"
     for stream in (False, True):
         assert ask(gateway, gateway.key, input=canary, stream=stream).status_code == 200
-    ask(gateway, gateway.key, input=canary, model=f"bad\x00{canary}")
+    # The name of a model that was refused is kept in the ledger, to explain it, and told nowhere else.
+    named = "canary-model-91c2"
+    ask(gateway, gateway.key, input=canary, model=f"bad\x00{named}")
     gateway.records(wait_for=2)
     secret = gateway.key.rpartition("-")[2]
     texts = [gateway.log_path.read_bytes(), httpx.get(f"{gateway.url}/metrics").content]
+    assert not any(named.encode() in text for text in texts)
     texts += [
         path.read_bytes() for path in gateway.data_dir.rglob("*") if path.is_file() and path.name != "first-run.json"
     ]
