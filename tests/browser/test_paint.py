@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from tests.fakes.admin_api import ADMIN, API, Shop
