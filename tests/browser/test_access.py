@@ -52,7 +52,8 @@ def test_axe_finds_nothing_on_a_phone_nor_in_what_opens(visit, theme):
 @pytest.mark.parametrize("width", [320, 360, 819, 820, 1180, 1920])
 def test_no_page_scrolls_sideways(visit, path, width):
     page = visit(path, width=width)
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # Charts are drawn once more when they know their room.
+    page.wait_for_function("document.documentElement.scrollWidth <= innerWidth", timeout=5000)
 
 
 def test_the_fold_at_1440_by_900_holds_all_of_overview(visit):
