@@ -61,5 +61,7 @@ or, from Python (pip install openai):
       if event.type == "response.output_text.delta":
           print(event.delta, end="", flush=True)
 
+The console is at {made.base_url.removesuffix("/v1")}/: sign in with the admin token.
+
 Then: headgate usage{"" if data_dir == Path("data") else f" --data-dir {data_dir}"}
 """
