@@ -28,7 +28,8 @@ ALWAYS = (("day", "UTC"), ("hour", "0"))
 ZONES_MAX = 8
 """Time zones with sums of their own, beside UTC."""
 MINUTE_MS = 60_000
-PIECE_ROWS = 10_000
+LOCK_TIMEOUT = "5s"
+PIECE_ROWS = 5000
 """Rows of rollups in one step: writers wait for its end."""
 USED_INTERVAL_MS = HOUR_MS
 """How often it is noted that a zone is used."""
@@ -57,9 +58,7 @@ async def keep_fold(database: Database, period: str, zone: str, now_ms: int) -> 
     if used_at_ms is not None and now_ms - used_at_ms < USED_INTERVAL_MS:
         return False
     async with database.transaction() as connection:
-        if database.dialect == "postgresql":
-            # Batches hold the rows there are: whoever cannot see the new one has to be done before it is there.
-            await connection.execute(text("LOCK TABLE folds IN EXCLUSIVE MODE"))
+        await _hold_all(connection)
         noted = await connection.execute(update(folds).where(this).values(used_at_ms=now_ms))
         if noted.rowcount:
             return False
@@ -80,6 +79,17 @@ async def keep_fold(database: Database, period: str, zone: str, now_ms: int) -> 
         ids = list((await connection.execute(too_many)).scalars())
         await connection.execute(delete(folds).where(folds.c.id.in_(ids)))
         return True
+
+
+async def _hold_all(connection: AsyncConnection) -> None:
+    """Until the transaction ends no batch is between its look at the folds and its commit.
+
+    On PostgreSQL it is the table that is locked: for a row that batches share, one after the other, it might never
+    be the turn of whoever wants it alone.
+    """
+    if connection.dialect.name == "postgresql":
+        await connection.execute(text("SELECT set_config('lock_timeout', :limit, true)"), {"limit": LOCK_TIMEOUT})
+        await connection.execute(text("LOCK TABLE folds IN EXCLUSIVE MODE"))
 
 
 async def drop_left_over(database: Database) -> int:
@@ -111,10 +121,10 @@ async def fold_on(database: Database, fold_id: int, end_ms: int, *, piece_rows: 
     async with database.transaction() as connection:
         this = folds.c.id == fold_id
         columns = (folds.c.id, folds.c.period, folds.c.zone, folds.c.until_ms, folds.c.tags_from_ms)
-        locked = select(*columns).where(this).with_for_update(skip_locked=True)
-        row = (await connection.execute(locked)).first()
+        await _hold_all(connection)
+        row = (await connection.execute(select(*columns).where(this))).first()
         if row is None:
-            # It went, or somebody else moves it on.
+            # It went.
             return Step(end_ms, more=False)
         fold = Fold(*row)
         if fold.until_ms >= end_ms:

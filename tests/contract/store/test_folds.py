@@ -15,10 +15,11 @@ from app.main.folding import Folding
 from app.store import tag_values
 from app.store.batch import write_batch
 from app.store.folding import DROPPED_ROWS_AT_ONCE, ZONES_MAX, drop_left_over, fold_all, fold_on, keep_fold, list_folds
-from app.store.folds import month_of_utc
+from app.store.folds import _hold_folds, month_of_utc
 from app.store.periods import DAY_MS
 from app.store.proof import prove
 from app.store.prune import prune
+from app.store.steps import run_on_driver
 from app.store.tables import folds, rollups, sums
 from app.store.tables import tag_values as tag_values_table
 from app.store.usage import UsageFilter, usage
@@ -268,3 +269,54 @@ async def test_a_fold_that_went_meanwhile_is_left_alone(database):
     assert (await fold_on(database, 77, NOON_MS)).more is False
     async with database.read() as connection:
         assert (await connection.execute(select(func.count()).select_from(folds))).scalar() == 0
+
+
+async def test_a_batch_that_cannot_see_a_fold_is_done_before_there_is_one(database):
+    """And one that comes meanwhile waits, and sees it: else its late rows would be in no sum."""
+    if database.dialect == "sqlite":
+        pytest.skip("one writer")
+    order = []
+
+    async def look():
+        async with database.postgres_transaction() as connection:
+            found = await run_on_driver(connection, _hold_folds())
+            order.append(f"batch sees {len(found)}")
+
+    async def make():
+        await keep_fold(database, "day", "UTC", 1)
+        order.append("made")
+
+    async with database.postgres_transaction() as connection:
+        assert await run_on_driver(connection, _hold_folds()) == []
+        making = asyncio.create_task(make())
+        await asyncio.sleep(0.3)
+        looking = asyncio.create_task(look())
+        await asyncio.sleep(0.3)
+        order.append("first batch done")
+    await asyncio.gather(making, looking)
+    assert order[0] == "first batch done"
+    assert sorted(order[1:]) == ["batch sees 1", "made"]
+
+
+async def test_writers_that_take_turns_do_not_keep_a_fold_where_it_is(database):
+    """On PostgreSQL a lock that is shared without a gap lets nobody in who wants it alone, if it is a row's."""
+    if database.dialect == "sqlite":
+        pytest.skip("one writer")
+    await write_batch(database, [record_of()])
+    await keep_fold(database, "day", "UTC", 1)
+    (fold,) = await folds_of(database)
+    done = asyncio.Event()
+
+    async def hold(delay_s):
+        await asyncio.sleep(delay_s)
+        while not done.is_set():
+            async with database.postgres_transaction() as connection:
+                await run_on_driver(connection, _hold_folds())
+                await asyncio.sleep(0.1)
+
+    holding = [asyncio.create_task(hold(number * 0.03)) for number in range(3)]
+    await asyncio.sleep(0.2)
+    async with asyncio.timeout(4):
+        assert (await fold_on(database, fold.id, NOON_MS + DAY_MS)).until_ms == NOON_MS + DAY_MS
+    done.set()
+    await asyncio.gather(*holding)
