@@ -29,6 +29,8 @@ TEXT_CHARS_MAX = 256
 CURSOR_CHARS_MAX = 4096
 VALUES_MAX = 100
 YEARS = range(1970, 3000)
+NOBODY = ""
+"""No team and no key has this id."""
 
 _TAG_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}\Z", re.ASCII)
@@ -249,6 +251,14 @@ def filter_asked(asked: Asked) -> UsageFilter:
         tags=asked.tagged("tag."),
         not_tags=asked.tagged("not.tag."),
     )
+
+
+def of_team(only: UsageFilter, team_id: str | None) -> UsageFilter:
+    """``only``, and only of this team; None is anybody's."""
+    if team_id is None:
+        return only
+    mine = team_id if team_id in (only.team_ids or (team_id,)) else NOBODY
+    return msgspec.structs.replace(only, team_ids=(mine,))
 
 
 class Order(msgspec.Struct, frozen=True):

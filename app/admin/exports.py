@@ -63,21 +63,34 @@ def _text(value: Any) -> str:
 async def lines_of(
     parts: AsyncIterator[Sequence[Mapping[str, Any]]], columns: Sequence[Column], style: ExportFormat
 ) -> AsyncIterator[bytes]:
-    """The file in pieces, one for each part of rows."""
+    """The file in pieces, one for each part of rows; the first is not there before rows have been read."""
     if style == "jsonl":
         async for rows in parts:
             yield b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
         return
-    yield csv_head(columns).encode()
+    head = csv_head(columns)
     async for rows in parts:
-        yield "".join(csv_line([row.get(column.name) for column in columns], columns) for row in rows).encode()
+        yield (head + "".join(csv_line([row.get(column.name) for column in columns], columns) for row in rows)).encode()
+        head = ""
+    if head:
+        yield head.encode()
 
 
-def download(pieces: AsyncIterator[bytes], style: ExportFormat, filename: str) -> StreamingResponse:
-    """An answer that a browser keeps as a file. ``filename``: letters, digits, ``_``, ``.`` and ``-``."""
+async def download(pieces: AsyncIterator[bytes], style: ExportFormat, filename: str) -> StreamingResponse:
+    """An answer that a browser keeps as a file. ``filename``: letters, digits, ``_``, ``.`` and ``-``.
+
+    Raises what the first piece raises: what cannot be answered is an error yet, and not a file that breaks off.
+    """
+    first = await anext(pieces, b"")
     headers = {
         "content-disposition": f'attachment; filename="{filename}.{style}"',
         "cache-control": "no-store",
         "x-content-type-options": "nosniff",
     }
-    return StreamingResponse(pieces, media_type=MEDIA_TYPES[style], headers=headers)
+    return StreamingResponse(_with(first, pieces), media_type=MEDIA_TYPES[style], headers=headers)
+
+
+async def _with(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece

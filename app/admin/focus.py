@@ -15,7 +15,7 @@ import msgspec
 
 from app.admin.asking import start_of
 from app.admin.exports import Column
-from app.admin.usage_pages import Question
+from app.admin.usage_reading import Question
 from app.core.calendar import window_of
 from app.core.errors import InvalidRequest
 from app.store.explanations import iso_time

@@ -33,7 +33,8 @@ from app.admin.forecast import (
 )
 from app.admin.service import health_of, service_data
 from app.admin.standings import BudgetStands, stand_near
-from app.admin.usage_pages import COLORED_MAX, colors_for, member_of
+from app.admin.usage_pages import COLORED_MAX, colors_for
+from app.admin.usage_reading import member_of
 from app.admin.wire import InForce
 from app.core.calendar import window_of, zone_of
 from app.core.clock import QUARTER_MS, quarter_of

@@ -7,10 +7,9 @@ from typing import Any, get_args
 
 import msgspec
 
-from app.admin.asking import Asked, Span, filter_asked, span_asked
+from app.admin.asking import NOBODY, Asked, Span, filter_asked, of_team, span_asked
 from app.admin.exports import ExportFormat
 from app.admin.rows import record_data, record_line
-from app.admin.usage_pages import NOBODY, of_team
 from app.admin.wire import cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.core.records import Outcome

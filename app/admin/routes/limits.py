@@ -9,12 +9,11 @@ from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
-from app.admin.asking import Asked
+from app.admin.asking import Asked, of_team
 from app.admin.rules import change_rule, make_rule, rule_data, rules_data, take_rule_away
 from app.admin.schemas.budgets import LimitChanged, LimitMade, Limits
 from app.admin.schemas.limits import Limit
 from app.admin.schemas.parameters import ID, PAGE, documented, query
-from app.admin.usage_pages import of_team
 from app.admin.wire import Administrator, Reader, ToolsOf, cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.store.limits import list_limits

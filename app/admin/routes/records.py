@@ -67,7 +67,7 @@ async def export_records(caller: Reader, request: Request, tools: ToolsOf) -> St
     question = records_asked(asked, tools.clock.now_ms())
     asked.finish()
     parts = record_parts(tools.database, question.of_team(caller.team_id), style)
-    return download(lines_of(parts, RECORD_COLUMNS, style), style, "headgate-records")
+    return await download(lines_of(parts, RECORD_COLUMNS, style), style, "headgate-records")
 
 
 @router.get("/records/{request_id}", summary="One record", response_model=RecordWhole, responses=ERRORS_OF_ONE)

@@ -81,6 +81,6 @@ async def export_usage(caller: Reader, request: Request, tools: ToolsOf) -> Stre
     if style == "focus":
         question = focus_question(question.of_team(caller.team_id))
         rows = focus_parts(usage_parts(tools.database, question), question)
-        return download(lines_of(rows, FOCUS_COLUMNS, "csv"), "csv", "headgate-focus")
+        return await download(lines_of(rows, FOCUS_COLUMNS, "csv"), "csv", "headgate-focus")
     parts = usage_parts(tools.database, question.of_team(caller.team_id))
-    return download(lines_of(parts, usage_columns(question.by), style), style, "headgate-usage")
+    return await download(lines_of(parts, usage_columns(question.by), style), style, "headgate-usage")

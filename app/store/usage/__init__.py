@@ -2,11 +2,21 @@
 
 from app.store.periods import PERIODS
 from app.store.usage.query import usage
-from app.store.usage.shape import MEMBERS, UsageFilter, UsageNotTold, UsageReport, UsageRow, UsageSums, is_dimension
+from app.store.usage.shape import (
+    MEMBERS,
+    Highest,
+    UsageFilter,
+    UsageNotTold,
+    UsageReport,
+    UsageRow,
+    UsageSums,
+    is_dimension,
+)
 
 __all__ = [
     "MEMBERS",
     "PERIODS",
+    "Highest",
     "UsageFilter",
     "UsageNotTold",
     "UsageReport",

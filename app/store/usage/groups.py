@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from heapq import nlargest, nsmallest
 from operator import add as plus
 from operator import sub as minus
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -47,3 +48,15 @@ def take_away(groups: Groups, key: Key, sums: Sequence[int]) -> None:
 def without_nothing(groups: Groups) -> Groups:
     """The groups in which there is something."""
     return {key: sums for key, sums in groups.items() if any(sums)}
+
+
+def with_most(groups: Groups, place: int, count: int, *, is_falling: bool) -> Groups:
+    """The ``count`` groups with the most (or least) of the sum at ``place``, and those that are level with the last."""
+    if len(groups) <= count:
+        return groups
+    values = (sums[place] for sums in groups.values())
+    if is_falling:
+        least = nlargest(count, values)[-1]
+        return {key: sums for key, sums in groups.items() if sums[place] >= least}
+    most = nsmallest(count, values)[-1]
+    return {key: sums for key, sums in groups.items() if sums[place] <= most}

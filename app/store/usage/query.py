@@ -5,15 +5,25 @@ from __future__ import annotations
 from datetime import UTC
 from typing import TYPE_CHECKING
 
+import msgspec
 from sqlalchemy import select
 
 from app.store.folding import list_folds
 from app.store.periods import offset_parts
 from app.store.tables import keys, teams
-from app.store.usage.groups import Groups, take_in
+from app.store.usage.groups import Groups, take_away, take_in, with_most, without_nothing
 from app.store.usage.plan import Asked, name_of_zone, phase_of, pieces_of
 from app.store.usage.selects import COLUMNS, filtered_columns, select_sums
-from app.store.usage.shape import Grouping, UsageFilter, UsageReport, UsageRow, UsageSums, grouping_of
+from app.store.usage.shape import (
+    Grouping,
+    Highest,
+    UsageFilter,
+    UsageNotTold,
+    UsageReport,
+    UsageRow,
+    UsageSums,
+    grouping_of,
+)
 from app.store.usage.tagged import usage_by_tag
 from app.store.zones import note_zone
 
@@ -24,8 +34,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from app.store.folds import Fold
+
 EVERYTHING = UsageFilter()
 IDS_AT_ONCE = 500
+GROUPS_MAX = 100_000
+"""So many take half a second and a hundred megabytes."""
 
 
 async def usage(
@@ -36,28 +50,62 @@ async def usage(
     time_zone: tzinfo = UTC,
     *,
     only: UsageFilter = EVERYTHING,
+    highest: Highest | None = None,
 ) -> UsageReport:
     """Usage admitted from ``start_ms`` up to, not including, ``end_ms`` (both in whole quarters of an
     hour), grouped and ordered by ``by``: team, key, model, upstream, at most one ``tag.NAME`` and at most one of
     hour, day, week (by its Monday) and month of ``time_zone``. To be asked inside of ``Database.read()``, where all
     that it reads is of one moment.
 
-    Raises UsageNotTold, an InvalidRequest and a ValueError, where it cannot be grouped or filtered so.
+    Raises UsageNotTold, an InvalidRequest and a ValueError, where it cannot be grouped or filtered so, or where that
+    makes more than GROUPS_MAX groups.
     """
     grouping = grouping_of(by)
     columns = {COLUMNS[name] for name in grouping.members} | filtered_columns(only)
     asked = Asked(start_ms, end_ms, grouping.period, time_zone, columns)
     _note_zone(connection, asked)
     folds = await list_folds(connection)
-    groups: Groups = {}
     if grouping.tag is not None or only.tags or only.not_tags:
         groups = await usage_by_tag(connection, grouping, asked, only, folds)
+    elif only.not_key_ids and not only.key_ids and "key" not in grouping.members:
+        groups = await _without_keys(connection, grouping, asked, only, folds)
     else:
-        width = (grouping.period is not None) + len(grouping.members)
-        for piece in pieces_of(asked, folds):
-            rows = (await connection.execute(select_sums(piece, grouping.members, only))).all()
-            take_in(groups, rows, width, piece.text if piece.period is not None else None)
-    return await _report(connection, grouping, groups)
+        groups = await _sums(connection, grouping, asked, only, folds)
+    total = UsageSums(*[sum(column) for column in zip(*groups.values(), strict=True)])
+    if highest is not None:
+        place = UsageSums.__struct_fields__.index(highest.sum)
+        groups = with_most(groups, place, highest.count, is_falling=highest.is_falling)
+    return UsageReport(await _rows(connection, grouping, groups), total)
+
+
+async def _sums(
+    connection: AsyncConnection, grouping: Grouping, asked: Asked, only: UsageFilter, folds: Sequence[Fold]
+) -> Groups:
+    groups: Groups = {}
+    width = (grouping.period is not None) + len(grouping.members)
+    for piece in pieces_of(asked, folds):
+        wanted = select_sums(piece, grouping.members, only).limit(GROUPS_MAX + 1)
+        rows = (await connection.execute(wanted)).all()
+        take_in(groups, rows, width, piece.text if piece.period is not None else None)
+        if len(groups) > GROUPS_MAX:
+            raise UsageNotTold(
+                f"That is more than {GROUPS_MAX} rows at once: take a shorter range, a filter or fewer groups, or"
+                " leave out the order."
+            )
+    return groups
+
+
+async def _without_keys(
+    connection: AsyncConnection, grouping: Grouping, asked: Asked, only: UsageFilter, folds: Sequence[Fold]
+) -> Groups:
+    """All less what these keys have: few rows of two kinds of sums, where leaving keys out would read every key's."""
+    of_all = msgspec.structs.replace(only, not_key_ids=())
+    of_keys = msgspec.structs.replace(only, key_ids=only.not_key_ids, not_key_ids=())
+    columns = {COLUMNS[name] for name in grouping.members} | filtered_columns(of_all)
+    groups = await _sums(connection, grouping, msgspec.structs.replace(asked, columns=columns), of_all, folds)
+    for key, sums in (await _sums(connection, grouping, asked, of_keys, folds)).items():
+        take_away(groups, key, sums)
+    return without_nothing(groups)
 
 
 def _note_zone(connection: AsyncConnection, asked: Asked) -> None:
@@ -71,7 +119,7 @@ def _note_zone(connection: AsyncConnection, asked: Asked) -> None:
             note_zone(connection, "day", name)
 
 
-async def _report(connection: AsyncConnection, grouping: Grouping, groups: Groups) -> UsageReport:
+async def _rows(connection: AsyncConnection, grouping: Grouping, groups: Groups) -> list[UsageRow]:
     """The sums under the names that people know, in the order of these."""
     inner = [*([grouping.period] if grouping.period is not None else []), *grouping.members]
     if grouping.tag is not None:
@@ -93,8 +141,7 @@ async def _report(connection: AsyncConnection, grouping: Grouping, groups: Group
         UsageRow(*sums, group=dict(zip(grouping.by, group, strict=True)), team_id=team_id, key_id=key_id)
         for group, team_id, key_id, sums in found
     ]
-    total = [sum(column) for column in zip(*groups.values(), strict=True)]
-    return UsageReport([rows[number] for number in order], UsageSums(*total))
+    return [rows[number] for number in order]
 
 
 async def _names(connection: AsyncConnection, table: Table, ids: set[str]) -> dict[str, str]:

@@ -72,10 +72,20 @@ class UsageRow(UsageSums, kw_only=True, gc=False):
 
 
 class UsageReport(msgspec.Struct, frozen=True):
-    """Rows in the order of their groups, and the sums of all of them."""
+    """Rows in the order of their groups, and the sums of all, of those too that only the highest were asked of."""
 
     rows: list[UsageRow]
     total: UsageSums
+
+
+class Highest(msgspec.Struct, frozen=True):
+    """Only the ``count`` rows with the most of a sum (the least where not ``is_falling``), and those that are level
+    with the last of them.
+    """
+
+    sum: str
+    is_falling: bool
+    count: int
 
 
 class Grouping(msgspec.Struct, frozen=True):

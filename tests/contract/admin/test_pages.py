@@ -9,12 +9,16 @@ import pytest
 
 from app.admin.asking import Asked
 from app.admin.record_pages import record_page, record_page_asked, record_parts, records_asked
-from app.admin.usage_pages import Question, page_asked, question_asked, usage_page, usage_parts
+from app.admin.usage_pages import page_asked, question_asked, usage_page, usage_parts
+from app.admin.usage_reading import Page, Question, ask, identity_of, in_order, read_shown
 from app.admin.wire import cursor_text
 from app.core.clock import quarter_of
 from app.core.errors import InvalidRequest
 from app.core.ids import new_request_id
 from app.store.batch import write_batch
+from app.store.keys import create_key
+from app.store.teams import create_team
+from app.store.usage import UsageNotTold, query
 from tests.contract.store.samples import NOON_MS, entry_of, record_of
 
 DAY_MS = 86_400_000
@@ -101,6 +105,114 @@ async def test_largest_first_and_alike_by_name(database, year):
     assert costs == sorted(costs, reverse=True)
     rows, _ = await pages(database, question(by="team,key", sort="-unpriced"), 2)
     assert [row["key_id"] for row in rows] == ["k0", "k3", "k1", "k4", "k2"]
+
+
+@pytest.mark.parametrize(
+    ("by", "sort"),
+    [
+        ("day,key", None),
+        ("day,key", "-day"),
+        ("hour,model", "-hour"),
+        ("week,key,model,upstream", "week"),
+        ("key,day", "-key"),
+        ("team,key,day", None),
+        ("model,hour", "model"),
+        ("key,day,model", "-cost"),
+        ("day,key", "requests"),
+        ("day,key", "-saved"),
+        ("day,key", "key"),
+    ],
+)
+async def test_a_page_is_a_part_of_all_rows(database, year, by, sort):
+    """However little of them is read for it."""
+    asked = question(by=by, not_key="k9", **({"sort": sort} if sort else {}))
+    async with database.read() as connection:
+        report = await ask(connection, asked)
+        rows = in_order(report.rows, asked.order)
+        assert len(rows) > 40
+        for offset, limit in ((0, 1), (0, 20), (20, 20), (30, len(rows) - 30), (len(rows) - 5, 20)):
+            after = identity_of(rows[offset - 1]) if offset else ()
+            # The place is that of the row, not of its number when it was shown.
+            for told in {offset, max(offset - 3, 1), offset + 3} if offset else {0}:
+                shown = await read_shown(connection, asked, Page(limit, told, after))
+                assert shown.rows == rows[offset : offset + limit]
+                assert (shown.start, shown.is_last) == (offset, offset + limit >= len(rows))
+                assert shown.total == report.total
+        gone = ("gone",) * len(identity_of(rows[0]))
+        shown = await read_shown(connection, asked, Page(10, 30, gone))
+        assert shown.rows == rows[30:40]
+
+
+async def test_keys_of_one_name_stand_among_each_other(database):
+    """Whichever of them are read at once."""
+    records = []
+    async with database.transaction() as connection:
+        made = [await create_team(connection, name=f"t{number}", now_ms=1) for number in range(6)]
+        for number in range(24):
+            await create_key(
+                connection,
+                team_id=made[number % 6].id,
+                name=f"name{number // 6}",
+                secret_id=f"k{number:02}",
+                digest=b"%d" % number,
+                now_ms=1,
+            )
+    for number in range(24):
+        for day in range(4):
+            at_ms = NOON_MS - day * DAY_MS
+            request_id = new_request_id(at_ms)
+            records.append(
+                record_of(
+                    request_id,
+                    at_ms=at_ms,
+                    quarter_ms=quarter_of(at_ms),
+                    team_id=made[number % 6].id,
+                    key_id=f"k{number:02}",
+                    entries=(entry_of(request_id, cost_nanousd=1),),
+                )
+            )
+    await write_batch(database, records)
+    for sort in (None, "-key"):
+        asked = question(by="key,day", **({"sort": sort} if sort else {}))
+        async with database.read() as connection:
+            rows = in_order((await ask(connection, asked)).rows, asked.order)
+            assert [row.group["key"] for row in rows[:5]] == [f"name{0 if sort is None else 3}"] * 5
+            assert len({row.key_id for row in rows[:5]}) > 1
+            for limit in (40, 60, 90):
+                assert (await read_shown(connection, asked, Page(limit))).rows == rows[:limit]
+
+
+async def test_leaving_keys_out_is_all_less_theirs(database, year):
+    everybody, _ = await pages(database, question(by="day,model"), 5000)
+    without, total = await pages(database, question(by="day,model", not_key="k1,k3"), 5000)
+    theirs, _ = await pages(database, question(by="day,model", key="k1,k3"), 5000)
+    for row in everybody:
+        parts = [
+            each["requests"] for each in without + theirs if (each["day"], each["model"]) == (row["day"], row["model"])
+        ]
+        assert sum(parts) == row["requests"]
+    assert all(row["requests"] > 0 for row in without)
+    assert total["requests"] + sum(row["requests"] for row in theirs) == sum(row["requests"] for row in everybody)
+    one, _ = await pages(database, question(by="day", not_key="k1", not_model="m1", team="t0"), 5000)
+    wanted = [
+        record
+        for record in year
+        if record.key_id != "k1"
+        and record.model != "m1"
+        and record.team_id == "t0"
+        and record.admitted_at_ms >= 1_793_491_200_000
+    ]
+    assert sum(row["requests"] for row in one) == len(wanted)
+
+
+async def test_more_rows_than_are_told_at_once_are_refused_with_what_to_do(database, year, monkeypatch):
+    monkeypatch.setattr(query, "GROUPS_MAX", 50)
+    # In the order of its groups a page needs only its own.
+    assert (
+        len((await usage_page(database, *page_asked(Asked([("limit", "20")]), question(by="day,key"))))["rows"]) == 20
+    )
+    with pytest.raises(UsageNotTold, match="shorter range"):
+        await usage_page(database, *page_asked(Asked([]), question(by="day,key", sort="-cost")))
 
 
 async def test_a_cursor_keeps_the_moment_of_the_first_page(database, year):

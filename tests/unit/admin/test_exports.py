@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.admin.exports import FORMULA_STARTS, Column, csv_head, csv_line, lines_of
+from app.admin.exports import FORMULA_STARTS, Column, csv_head, csv_line, download, lines_of
+from app.core.errors import InvalidRequest
 
 TEXT, NUMBER = Column("name"), Column("cost_usd", is_number=True)
 
@@ -58,10 +59,34 @@ async def test_lines_come_in_parts():
 
     columns = [TEXT, NUMBER]
     text = [piece.decode() async for piece in lines_of(parts(), columns, "csv")]
-    assert text == ["name,cost_usd\r\n", "a,1\r\n'=b,-1\r\n", "c,\r\n"]
+    assert text == ["name,cost_usd\r\na,1\r\n'=b,-1\r\n", "c,\r\n"]
     lines = [piece async for piece in lines_of(parts(), columns, "jsonl")]
     assert [msgspec.json.decode(line) for line in b"".join(lines).splitlines()] == [
         {"name": "a", "cost_usd": "1"},
         {"name": "=b", "cost_usd": "-1"},
         {"name": "c"},
     ]
+
+
+async def broken_after(*parts):
+    for part in parts:
+        yield part
+    raise InvalidRequest("This cannot be told.")
+
+
+@pytest.mark.parametrize("style", ["csv", "jsonl"])
+async def test_what_cannot_be_answered_is_an_error_and_no_file(style):
+    with pytest.raises(InvalidRequest):
+        await download(lines_of(broken_after(), [TEXT, NUMBER], style), style, "file")
+    begun = await download(lines_of(broken_after([{"name": "a"}]), [TEXT, NUMBER], style), style, "file")
+    with pytest.raises(InvalidRequest):
+        _ = [piece async for piece in begun.body_iterator]
+
+
+async def test_a_file_without_rows_has_its_head():
+    async def parts():
+        for _ in ():
+            yield []
+
+    answer = await download(lines_of(parts(), [TEXT, NUMBER], "csv"), "csv", "file")
+    assert b"".join([piece async for piece in answer.body_iterator]) == b"name,cost_usd\r\n"
