@@ -59,7 +59,6 @@ from app.telemetry.metrics import Metrics
 from app.upstream.pool import UpstreamPool
 
 LIMIT_MAX = 200
-LIMIT_DEFAULT = 50
 CURSOR_CHARS_MAX = 1024
 
 T = TypeVar("T")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
 from app.core.clock import quarter_of
-from app.store.errors import DatabaseUnavailable
+from app.main.rounds import Rounds
 from app.store.folding import ALWAYS, drop_left_over, fold_on, keep_fold, list_folds
 
 if TYPE_CHECKING:
@@ -43,43 +42,21 @@ class Folding:
         """
         self._database = database
         self._clock = clock
-        self._log = log
         self._folds = folds
         self._behind_s = behind_s
-        self._interval_s = interval_s
         self._behind_ms = behind_ms
-        self._failing = False
         self._always_there = False
         self._left_over = True
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds("folding", self.work, log, interval_s=interval_s)
 
     def __repr__(self) -> str:
-        return f"Folding(folds={self._folds}, failing={self._failing})"
+        return f"Folding(folds={self._folds}, {self._rounds!r})"
 
     def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="folding")
+        self._rounds.start()
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._interval_s)
-            try:
-                await self.work()
-            except (DatabaseUnavailable, TimeoutError):
-                # The ledger writer tells that; reports read the quarters meanwhile.
-                continue
-            except Exception as error:  # noqa: BLE001 - one fold that cannot be made must not end the others' for good
-                if not self._failing:
-                    self._log.error("folding_failed", reason=type(error).__name__)
-                self._failing = True
-            else:
-                self._failing = False
+        await self._rounds.close()
 
     async def work(self) -> None:
         """Makes folds for the zones that were asked for, and takes into each what there is for it. Raises

@@ -19,7 +19,6 @@ class SetPrices:
 
     def __init__(self, log: LogWriter) -> None:
         self._log = log
-        self._put_in_force: InForce | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self.overrides: tuple[PriceOverride, ...] = ()
@@ -35,8 +34,7 @@ class SetPrices:
     def follow(self, put_in_force: InForce) -> None:
         """From now on changes are put in force, one after the other."""
         self._changed.clear()
-        self._put_in_force = put_in_force
-        self._task = asyncio.create_task(self._follow(), name="set prices")
+        self._task = asyncio.create_task(self._follow(put_in_force), name="set prices")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -44,12 +42,11 @@ class SetPrices:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _follow(self) -> None:
-        assert self._put_in_force is not None  # noqa: S101 - ``follow`` has set it
+    async def _follow(self, put_in_force: InForce) -> None:
         while True:
             await self._changed.wait()
             self._changed.clear()
             try:
-                await self._put_in_force(self.overrides)
+                await put_in_force(self.overrides)
             except (OSError, ValueError) as error:
                 self._log.error("set_prices_failed", error=type(error).__name__)

@@ -50,9 +50,6 @@ class Registry:
         values = names[name]
         return value is not None and value not in values and len(values) >= VALUES_MAX
 
-    def is_full_of(self, month: int, name: str) -> bool:
-        return len(self._months.get(month, {}).get(name, ())) >= VALUES_MAX
-
     def take(self, month: int, name: str, value: str) -> list[tuple[int, str, str]]:
         """Makes room for a value where there is some; the rows that are new then."""
         names = self._months.setdefault(month, {})

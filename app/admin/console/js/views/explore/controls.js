@@ -72,6 +72,3 @@ async function nameMembers(ctx, filter, ids) {
     return keyNames.get(id);
   }));
 }
-
-/** @param {string} id @param {string} name a key's name that was read elsewhere */
-export const rememberKey = (id, name) => keyNames.set(id, name);
