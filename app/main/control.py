@@ -65,9 +65,7 @@ def control_plane(
         alerts=alerts,
         sso=_sso(parts.configuration),
     )
-    token = environment.metrics_token
-    metrics_token = token.get_secret_value() if token is not None else None
-    return create_control_plane(tools, host=environment.host, metrics_token=metrics_token)
+    return create_control_plane(tools, host=environment.host, metrics_token=environment.metrics)
 
 
 def _sso(configuration: Configuration) -> SSO | None:

@@ -94,6 +94,11 @@ class Environment(BaseSettings):
         return _plain(self.admin_token)
 
     @property
+    def metrics(self) -> str | None:
+        """The token with which ``/metrics`` is read."""
+        return _plain(self.metrics_token)
+
+    @property
     def redis(self) -> str | None:
         """The URL of Redis, or None: limits are then kept in memory."""
         return _plain(self.redis_url)

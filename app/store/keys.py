@@ -182,12 +182,19 @@ async def secrets_of_keys(connection: AsyncConnection, key_ids: Sequence[str]) -
     return found
 
 
-async def expire_secret(connection: AsyncConnection, key_id: str, secret_id: str, *, expires_at_ms: int | None) -> None:
-    """Moves the end of one secret of a key; None: it has none. Raises NoSuchKey, also of a secret that is revoked."""
+async def expire_secret(
+    connection: AsyncConnection, key_id: str, secret_id: str, *, expires_at_ms: int | None, now_ms: int
+) -> None:
+    """Moves the end of one secret of a key; None: it has none. Raises NoSuchKey, also of a secret that is revoked or
+    has ended: whoever found it may not use it again.
+    """
     change = await next_change(connection)
+    lives = and_(
+        secrets.c.revoked_at_ms.is_(None), or_(secrets.c.expires_at_ms.is_(None), secrets.c.expires_at_ms > now_ms)
+    )
     moved = (
         update(secrets)
-        .where(secrets.c.id == secret_id, secrets.c.key_id == key_id, secrets.c.revoked_at_ms.is_(None))
+        .where(secrets.c.id == secret_id, secrets.c.key_id == key_id, lives)
         .values(expires_at_ms=expires_at_ms)
     )
     if not (await connection.execute(moved)).rowcount:

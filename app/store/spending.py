@@ -12,7 +12,8 @@ from app.core.clock import QUARTER_MS, quarter_of
 from app.core.rules import is_plain
 from app.store.budgets import spent_in_history
 from app.store.tables import budgets
-from app.store.usage import UsageFilter, usage
+from app.store.tag_values import OTHER
+from app.store.usage import UsageFilter, UsageNotTold, usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,9 @@ async def spent_by_rule(
         for counter in await connection.execute(asked):
             if starts[counter.budget_id] == counter.start_ms:
                 found[counter.budget_id] = {None: counter.spent_nanousd}
-    for rule in rules:
-        if counts_each_value(rule):
-            found[rule.id] = await _by_value(connection, rule.id, starts[rule.id])
+    for row in rows:
+        if counts_each_value(row.rule):
+            found[row.rule.id] = await _by_value(connection, row, starts[row.rule.id], now_ms)
     await _told_by_the_bill(connection, [row for row in rows if row.rule.id not in found], found, now_ms)
     return found
 
@@ -91,13 +92,40 @@ def start_of_window(rule: LimitRule, now_ms: int) -> int:
     return window_of(rule.window, rule.time_zone, now_ms)[0]  # type: ignore[arg-type] # those of money are of the calendar
 
 
-async def _by_value(connection: AsyncConnection, rule_id: str, start_ms: int) -> dict[str | None, int]:
+async def _by_value(
+    connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int
+) -> dict[str | None, int]:
+    """From the counters; of values whose counter the next request with them makes, from the bill."""
+    rule_id = row.rule.id
     named = budgets.c.budget_id.startswith(f"{rule_id}:", autoescape=True)
-    asked = (
-        select(budgets.c.budget_id, budgets.c.spent_nanousd)
-        # A request that was refused has made its counter, and spent nothing.
-        .where(and_(budgets.c.start_ms == start_ms, named, budgets.c.spent_nanousd > 0))
-        .order_by(budgets.c.spent_nanousd.desc(), budgets.c.budget_id)
-        .limit(VALUES_MAX)
-    )
-    return {row.budget_id.partition(":")[2]: row.spent_nanousd for row in await connection.execute(asked)}
+    asked = select(budgets.c.budget_id, budgets.c.spent_nanousd).where(and_(budgets.c.start_ms == start_ms, named))
+    spent: dict[str | None, int] = {
+        counter.budget_id.partition(":")[2]: counter.spent_nanousd for counter in await connection.execute(asked)
+    }
+    for value, nanousd in await _used_by_value(connection, row, start_ms, now_ms):
+        if value in spent:
+            continue
+        if row.rule.model is not None:
+            nanousd = await spent_in_history(connection, f"{rule_id}:{value}", start_ms)  # noqa: PLW2901 - of its models
+        spent[value] = nanousd
+    # A request that was refused has made its counter, and spent nothing.
+    most = sorted((value for value in spent if spent[value] > 0), key=lambda value: (-spent[value], value or ""))
+    return {value: spent[value] for value in most[:VALUES_MAX]}
+
+
+async def _used_by_value(
+    connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int
+) -> list[tuple[str, int]]:
+    """The values of a rule's tag that cost something in the window, those that cost the most first; none where the
+    sums of so long ago are not kept by tag.
+    """
+    name = row.rule.tag_name
+    only = UsageFilter(team_ids=(row.team_id,), key_ids=() if row.key_id is None else (row.key_id,))
+    end_ms = quarter_of(now_ms) + QUARTER_MS
+    try:
+        report = await usage(connection, (f"tag.{name}",), start_ms, end_ms, zone_of(row.rule.time_zone), only=only)
+    except UsageNotTold:
+        return []
+    rows = sorted(report.rows, key=lambda each: -each.cost_nanousd)
+    values = [(each.group[f"tag.{name}"], each.cost_nanousd) for each in rows if each.cost_nanousd > 0]
+    return [(value, cost) for value, cost in values if value not in {"", OTHER}][:VALUES_MAX]

@@ -201,14 +201,14 @@ async def read_secrets(key_id: KeyId, caller: Reader, tools: ToolsOf) -> dict[st
 async def change_secret(
     key_id: KeyId, secret_id: SecretId, body: SecretChanged, caller: KeyKeeper, tools: ToolsOf
 ) -> dict[str, Any]:
-    """Gives an old secret more time; null: it does not end by itself."""
+    """Gives a secret more time; null: it does not end by itself. One that has ended stays so: rotate again."""
     now_ms = tools.clock.now_ms()
     expires_at_ms = None if body.expires_at is None else ms_of(body.expires_at)
     if expires_at_ms is not None and expires_at_ms <= now_ms:
         raise InvalidRequest("expires_at is in the past: revoke the secret instead.", param="expires_at")
     async with tools.database.transaction() as connection:
         before = (await _shown(connection, tools, [await _own(connection, caller, key_id)]))[0]
-        await stored.expire_secret(connection, key_id, secret_id, expires_at_ms=expires_at_ms)
+        await stored.expire_secret(connection, key_id, secret_id, expires_at_ms=expires_at_ms, now_ms=now_ms)
         shown = (await _shown(connection, tools, [await stored.find_key_by_id(connection, key_id)]))[0]
         await _note(connection, caller, "secret.update", now_ms, before, shown)
     return (await _colored(tools, [shown]))[0]

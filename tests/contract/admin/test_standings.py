@@ -182,6 +182,37 @@ async def test_each_value_of_a_tag(database, team):
     assert (stands.spent_nanousd, stands.state, stands.days[-1][1]) == (9 * USD, "warned", 9 * USD)
 
 
+@pytest.mark.parametrize("model", [None, "gpt-5*"])
+async def test_each_value_of_a_tag_counts_what_was_spent_before_the_budget_was_made(database, team, model):
+    """As its first request will: until then nothing has counted it."""
+    await write_batch(
+        database,
+        [
+            spent(at(TODAY, hour), amount * USD, team_id=team, tags=tags, model=name)
+            for hour, (amount, tags, name) in enumerate(
+                [
+                    (4, {"project": "a"}, "gpt-5"),
+                    (9, {"project": "b"}, "gpt-5-mini"),
+                    (1, {"project": "b"}, "gpt-4.1"),
+                    (5, {}, "gpt-5"),
+                ]
+            )
+        ],
+    )
+    row = await budget(database, team, 10 * USD, tag_name="project", model=model)
+    (stands,) = await standing(database, row)
+    of_b = 10 if model is None else 9
+    assert [(each.tag_value, each.spent_nanousd) for each in stands.values or ()] == [("b", of_b * USD), ("a", 4 * USD)]
+    assert stands.state == ("exhausted" if model is None else "warned")
+    async with database.transaction() as connection:
+        window = BudgetWindow(f"{row.rule.id}:b", stands.start_ms)
+        counted = await read_budgets(connection, [(team, window)])
+    # A window of long after its budget was made counts what names it alone.
+    assert counted[window][0] == 0
+    (again,) = await standing(database, row)
+    assert [each.tag_value for each in again.values or ()] == ["a"]
+
+
 async def test_days_are_those_of_the_budgets_zone(database, team):
     # Half past eleven in the evening of the last of October in UTC is November in Berlin.
     await write_batch(database, [spent(ms(2026, 10, 31, 23, 30), 5 * USD, team_id=team)])

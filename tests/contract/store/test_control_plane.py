@@ -202,13 +202,16 @@ async def test_a_secrets_end_moves_while_it_lives(database):
         await key_of(connection, team, "k", "a")
         await add_secret(connection, key_id="a", secret_id="b", digest=digest_of("b"), now_ms=2, expires_at_ms=9)
         before = await current_change(connection)
-        await expire_secret(connection, "a", "b", expires_at_ms=99)
+        await expire_secret(connection, "a", "b", expires_at_ms=99, now_ms=8)
         assert await current_change(connection) == before + 1
         assert [secret.expires_at_ms for secret in (await secrets_of_keys(connection, ["a"]))["a"]] == [None, 99]
-        await revoke_secret(connection, "b", now_ms=5)
+        await add_secret(connection, key_id="a", secret_id="ended", digest=digest_of("e"), now_ms=2, expires_at_ms=9)
+        with pytest.raises(NoSuchKey):
+            await expire_secret(connection, "a", "ended", expires_at_ms=None, now_ms=9)
+        await revoke_secret(connection, "b", now_ms=10)
         for key_id, secret_id in (("a", "b"), ("a", "c"), ("other", "a")):
             with pytest.raises(NoSuchKey):
-                await expire_secret(connection, key_id, secret_id, expires_at_ms=None)
+                await expire_secret(connection, key_id, secret_id, expires_at_ms=None, now_ms=11)
 
 
 async def test_last_uses_are_what_the_bill_tells(database):

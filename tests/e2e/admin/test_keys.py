@@ -79,6 +79,16 @@ def test_a_rotation_shows_who_still_uses_the_old_secret(gateway, admin):
     assert admin.code("PATCH", path, json={"expires_at": later}) == (404, "not_found")
 
 
+def test_a_secret_that_has_ended_stays_so(gateway, admin):
+    """It is what one does after a leak: whoever may change the key must not bring it back by mistake."""
+    key = admin.key(admin.team(next(names)), "leaked")
+    admin.ask("POST", f"/keys/{key['id']}/rotate", json={"overlap_s": 0})
+    until(lambda: call(gateway, key["key"]) == 401)
+    path = f"/keys/{key['id']}/secrets/{key['id']}"
+    assert admin.code("PATCH", path, json={"expires_at": None}) == (404, "not_found")
+    assert call(gateway, key["key"]) == 401
+
+
 def test_keys_are_found_page_by_page(gateway, admin):
     team = admin.team(next(names))
     made = {admin.key(team, f"key {number:02}", owner=f"Owner{number}")["id"] for number in range(7)}

@@ -19,6 +19,14 @@ def test_one_worker_is_the_default_and_needs_nothing():
     environment.check_workers()
 
 
+def test_a_token_that_is_empty_is_not_set(monkeypatch):
+    """An empty one would open to everybody what it closes."""
+    monkeypatch.setenv("HEADGATE_METRICS_TOKEN", "")
+    monkeypatch.setenv("HEADGATE_ADMIN_TOKEN", "")
+    environment = Environment.read()
+    assert (environment.metrics, environment.admin) == (None, None)
+
+
 def test_a_flag_goes_over_the_variable(monkeypatch):
     monkeypatch.setenv("HEADGATE_WORKERS", "3")
     assert Environment.read().workers == 3
