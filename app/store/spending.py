@@ -92,9 +92,7 @@ def start_of_window(rule: LimitRule, now_ms: int) -> int:
     return window_of(rule.window, rule.time_zone, now_ms)[0]  # type: ignore[arg-type] # those of money are of the calendar
 
 
-async def _by_value(
-    connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int
-) -> dict[str | None, int]:
+async def _by_value(connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int) -> dict[str | None, int]:
     """From the counters; of values whose counter the next request with them makes, from the bill."""
     rule_id = row.rule.id
     named = budgets.c.budget_id.startswith(f"{rule_id}:", autoescape=True)
