@@ -48,15 +48,16 @@ def page_asked(asked: Asked, question: Question) -> tuple[Question, Page]:
         )
     limit = asked.number("limit", PAGE_DEFAULT, at_least=1, at_most=PAGE_MAX)
     cursor = asked.cursor()
-    place = position_of(cursor, tuple[int, int, int, tuple[str, ...]])
+    place = position_of(cursor, tuple[int, int, int, str, tuple[str, ...]])
     if place is None:
-        return question, Page(limit)
-    start_ms, end_ms, offset, after = place
-    is_ours = 0 <= start_ms < end_ms < 2**45 and offset > 0 and len(after) == _identity_length(question.by)
+        return question, Page(limit, mark=question.mark)
+    start_ms, end_ms, offset, mark, after = place
+    is_ours = 0 <= start_ms < end_ms < 2**45 and offset > 0 and mark == question.mark
+    is_ours = is_ours and len(after) == _identity_length(question.by)
     span = msgspec.structs.replace(question.span, start_ms=start_ms, end_ms=end_ms)
     if not is_ours or span != span.quarters:
-        raise InvalidRequest("The cursor is not one of this list.", param="cursor")
-    return msgspec.structs.replace(question, span=span), Page(limit, offset, after)
+        raise InvalidRequest("The cursor is not one of this question.", param="cursor")
+    return msgspec.structs.replace(question, span=span), Page(limit, offset, after, mark)
 
 
 async def usage_page(database: Database, question: Question, page: Page) -> dict[str, Any]:
@@ -71,7 +72,8 @@ async def usage_page(database: Database, question: Question, page: Page) -> dict
     cursor = None
     if not shown.is_last:
         last = identity_of(shown.rows[-1])
-        cursor = cursor_text((span.start_ms, span.end_ms, shown.start + page.limit, last))  # type: ignore[arg-type] # JSON
+        place = (span.start_ms, span.end_ms, shown.start + page.limit, page.mark, last)
+        cursor = cursor_text(place)  # type: ignore[arg-type] # JSON
     return {
         "from": iso_time(span.start_ms),
         "to": iso_time(span.end_ms),

@@ -8,6 +8,7 @@ rows that are high enough are made. The total is asked for itself: it is the sam
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from hashlib import blake2b
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -35,6 +36,12 @@ class Question(msgspec.Struct, frozen=True):
     def period(self) -> str | None:
         return next((name for name in self.by if name in PERIODS), None)
 
+    @property
+    def mark(self) -> str:
+        """The same of two questions that differ in their span alone."""
+        asked = msgspec.json.encode((self.by, self.span.time_zone, self.only, self.order))
+        return blake2b(asked, digest_size=6).hexdigest()
+
     def of_team(self, team_id: str | None) -> Question:
         """The same, of this team alone; None is anybody's."""
         return msgspec.structs.replace(self, only=of_team(self.only, team_id))
@@ -47,11 +54,12 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """``offset`` rows have been shown, the last of them of the group ``after``."""
+    """``offset`` rows have been shown, the last of them of the group ``after``, to who asked the question ``mark``."""
 
     limit: int
     offset: int = 0
     after: tuple[str, ...] = ()
+    mark: str = ""
 
 
 class Shown(msgspec.Struct, frozen=True):

@@ -35,8 +35,9 @@ class Peers:
             if name == b"x-forwarded-for"
             for hop in value.decode("latin-1").split(",")
         ]
-        for hop in reversed(hops):
-            if not _is_address(hop):
+        for text in reversed(hops):
+            hop = _address_in(text)
+            if hop is None:
                 return peer
             if not self.is_trusted(hop):
                 return hop
@@ -52,9 +53,12 @@ class Peers:
         return any(parsed in network for network in self._trusted)
 
 
-def _is_address(text: str) -> bool:
+def _address_in(hop: str) -> str | None:
+    """The address of a hop, which some proxies write with its port: 10.0.0.7:5555, [2001:db8::7]:5555."""
+    host = hop.rpartition(":")[0] if hop.count(":") == 1 or "]:" in hop else hop
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     try:
-        ipaddress.ip_address(text)
+        return str(ipaddress.ip_address(host))
     except ValueError:
-        return False
-    return True
+        return None

@@ -232,17 +232,35 @@ async def test_a_cursor_keeps_the_moment_of_the_first_page(database, year):
         "bnVsbA",
         cursor_text([1]),
         cursor_text([0, 900_000, 1]),
-        cursor_text([900_000, 0, 1, ["a"]]),
-        cursor_text([0, 901_000, 1, ["a"]]),
-        cursor_text([0, 900_000, -1, ["a"]]),
-        cursor_text([0, 900_000, 1, ["a", "b", "c"]]),
-        cursor_text([0, 2**60, 1, ["a"]]),
+        cursor_text([900_000, 0, 1, question(by="day").mark, ["a"]]),
+        cursor_text([0, 901_000, 1, question(by="day").mark, ["a"]]),
+        cursor_text([0, 900_000, -1, question(by="day").mark, ["a"]]),
+        cursor_text([0, 900_000, 1, question(by="day").mark, ["a", "b", "c"]]),
+        cursor_text([0, 2**60, 1, question(by="day").mark, ["a"]]),
     ],
 )
 def test_a_cursor_that_is_none_of_this_list(cursor):
     with pytest.raises(InvalidRequest) as raised:
         page_asked(Asked([("cursor", cursor)]), question(by="day"))
     assert raised.value.param == "cursor"
+
+
+async def test_a_cursor_is_of_the_question_that_it_was_given_for(database, year):
+    """Of another it would show some rows, and not say which."""
+    asked = question(by="key,day", sort="-cost")
+    cursor = (await usage_page(database, *page_asked(Asked([("limit", "2")]), asked)))["next"]
+    given = [("limit", "5"), ("cursor", cursor)]
+    assert page_asked(Asked(given), asked)[1].offset == 2
+    others = (
+        question(by="day,key", sort="-cost"),
+        question(by="key,day", sort="cost"),
+        question(by="key,day"),
+        question(by="key,day", sort="-cost", team="t1"),
+        question(by="key,day", sort="-cost", tz="Europe/Berlin"),
+    )
+    for other in others:
+        with pytest.raises(InvalidRequest):
+            page_asked(Asked(given), other)
 
 
 def test_hours_of_a_year_are_for_an_export():
