@@ -71,7 +71,7 @@ async function render(root, ctx) {
         { key: 'at', label: 'Time', class: 'num audit-time', cell: (row) => moment(row.at, tz), title: (row) => exactly(row.at, tz) },
         { key: 'who', label: 'Who', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.actor.name }, row.actor.name || row.actor.kind) },
         { key: 'did', label: 'Did', cell: (row) => sentence(row.action) },
-        { key: 'object', label: 'To', class: 'record-name', cell: (row) => h('span.cell-cut', { title: objectName(row) }, h('span.strong', objectName(row)), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },
+        { key: 'object', label: 'To', class: 'record-name audit-to', cell: (row) => h('span.cell-cut', { title: objectName(row) }, h('span.strong', objectName(row)), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },
         { key: 'change', label: 'Before and after', class: 'wide-only audit-change', cell: (row) => h('span.cell-cut', changesOf(row).slice(0, 3).map((each, index) => [index > 0 && '; ', h('span.text-3', `${each.name} `), each.before !== null && h('span.was', each.before), each.before !== null && each.after !== null && ' → ', each.after])) },
         { key: 'peer', label: 'From', class: 'wide-only num text-2', cell: (row) => row.peer || '–' },
       ],
