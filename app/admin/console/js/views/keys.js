@@ -222,7 +222,8 @@ function wholePercent(value) {
 function stateChip(key, tz, now) {
   const { kind, text, mark } = stateOf(key, tz, now);
   if (kind === 'plain') return h('span.text-2', text);
-  return h('span.chip', { class: `is-${kind}` }, mark && h('span', { 'aria-hidden': 'true' }, mark), text);
+  const [word, more] = text.split(',');
+  return h('span.chip', { class: `is-${kind}` }, mark && h('span', { 'aria-hidden': 'true' }, mark), h('span', word, more && h('span.wide-only', `,${more}`)));
 }
 
 export default { name: 'keys', title: 'Keys', roles: ['admin', 'viewer', 'lead'], render };
