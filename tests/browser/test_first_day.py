@@ -172,7 +172,7 @@ def watch_a_slow_call(day: Day, secret: str) -> None:
     row = running.locator("tbody tr").filter(has_text=KEY)
     row.filter(has_text="waiting").wait_for()
     row.filter(has_text="streaming").wait_for()
-    assert running.get_by_role("heading").inner_text() == "In flight: 1"
+    running.get_by_role("heading", name="In flight: 1", exact=True).wait_for()
     call.join()
     row.wait_for(state="detached")
     ended.locator("tbody tr").nth(2).wait_for()
