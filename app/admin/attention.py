@@ -132,7 +132,8 @@ def _degraded(upstreams: Sequence[UpstreamUnwell], now_ms: int) -> Item | None:
     if not upstreams:
         return None
     first = upstreams[0]
-    for_time = "" if first.since_ms is None else f" for {(now_ms - first.since_ms) // 60_000} min"
+    minutes = 0 if first.since_ms is None else (now_ms - first.since_ms) // 60_000
+    for_time = f" for {minutes} min" if minutes else ""
     failed = "" if first.failed_percent is None else f"{first.failed_percent:.1f}% failed{for_time}"
     return Item(
         "warn", f"{first.name}{_and_more(upstreams)} {_is(upstreams)} degraded", failed, *_to_upstreams(upstreams)

@@ -102,9 +102,14 @@ async def _recent(
 
 
 async def _bad_since(connection: AsyncConnection, name: str, now_ms: int) -> int:
-    """The first quarter of those, one after the other up to now, of which each was bad."""
-    since_ms = quarter_of(now_ms) - QUARTER_MS
+    """The first quarter of those, one after the other up to now, of which each was bad; the one that runs may have few
+    requests, and the one before it counts where any failed in it.
+    """
+    since_ms = quarter_of(now_ms)
     only = UsageFilter(upstreams=(name,))
+    if not (await _recent(connection, since_ms - QUARTER_MS, since_ms, only)).get(name, Counts()).failed:
+        return since_ms
+    since_ms -= QUARTER_MS
     for _ in range(LOOKED_BACK_QUARTERS):
         found = await _recent(connection, since_ms - QUARTER_MS, since_ms, only)
         if not found.get(name, Counts()).is_bad:

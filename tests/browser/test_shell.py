@@ -101,6 +101,19 @@ def test_range_zone_and_team_follow_from_view_to_view(visit):
     assert href == "/console/budgets?range=last_7_days&tz=Asia/Tokyo&team=team_1"
 
 
+def test_what_is_picked_in_a_view_follows_to_the_next(visit):
+    page = visit("/console/explore?team=team_1")
+    page.get_by_role("button", name="Range: This month").click()
+    page.get_by_text("Last 30 days", exact=True).click()
+    settle(page)
+    page.get_by_role("button", name=re.compile("^Take away: team is")).click()
+    settle(page)
+    href = page.get_by_role("link", name="Requests", exact=True).get_attribute("href")
+    assert href.startswith("/console/requests?")
+    assert "range=last_30_days" in href
+    assert "team=" not in href
+
+
 def test_an_error_stands_beside_the_last_good_figures(visit, api):
     page = visit("/")
     page.expected += ["503"]

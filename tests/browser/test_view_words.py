@@ -377,3 +377,23 @@ def test_an_audit_entry_says_only_what_changed(words):
         "Made",
         "Took away",
     ]
+
+
+def test_an_audit_entry_of_a_budget_says_whose_it_is(words):
+    budget = {"team": {"id": "t", "name": "search"}, "key": None, "kind": "money", "window": "month"}
+    entry = {
+        "object": {"kind": "budget", "id": "b", "name": "budget_usd_per_month"},
+        "before": {**budget, "maximum_usd": "20"},
+        "after": {**budget, "maximum_usd": "25"},
+    }
+    gone = {**entry, "after": None}
+    key = {
+        "object": {"kind": "key", "id": "k", "name": "indexer"},
+        "before": None,
+        "after": {"team": {"name": "search"}},
+    }
+    assert words("views/audit/words", f"{json.dumps([entry, gone, key])}.map(m.objectName)") == [
+        "search: $25 / month",
+        "search: $20 / month",
+        "indexer",
+    ]

@@ -68,6 +68,7 @@ export class Shell {
 
   async #show(state, { isNew, isFirst = false }) {
     if (!isNew && this.#handle?.refresh) {
+      this.#mark(state);
       this.#handle.refresh(state);
       return;
     }

@@ -88,7 +88,7 @@ async function render(root, ctx) {
       empty: empty({ title: 'Nobody is told yet.', text: 'Webhooks and e-mail addresses are named in the configuration file under “alerts”: they hold secrets.' }),
       columns: [
         { key: 'name', label: 'Target', class: 'keys-name', cell: (target) => [h('span.strong.keys-name-text', { title: target.name }, target.name), h('span.line-2.cell-cut', { title: target.to }, `${target.kind === 'email' ? 'e-mail, ' : ''}${target.to}`)] },
-        { key: 'sent', label: 'Last sent', cell: (target) => [target.last_sent_at ? ago(target.last_sent_at, tz) : h('span.text-3', 'never'), target.last_result ? resultCell(resultOf(target.last_result, target.last_status, target.last_error)) : null], title: (target) => exactly(target.last_sent_at, tz) },
+        { key: 'sent', label: 'Last sent', class: 'wrap', cell: (target) => [target.last_sent_at ? ago(target.last_sent_at, tz) : h('span.text-3', 'never'), target.last_result ? resultCell(resultOf(target.last_result, target.last_status, target.last_error)) : null], title: (target) => exactly(target.last_sent_at, tz) },
         isAdmin && { key: 'act', label: h('span.hush', 'Actions'), end: true, cell: (target) => h('button.button.is-small', { type: 'button', 'aria-label': `Send a test to ${target.name}`, onclick: (event) => test(target, event.currentTarget) }, 'Send a test') },
       ].filter(Boolean),
     };

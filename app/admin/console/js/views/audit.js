@@ -9,7 +9,7 @@ import { empty, head, loader, panel } from '../panel.js';
 import { addDays, rangeDays } from '../range.js';
 import { startOfDay } from '../zone.js';
 import { table } from '../table.js';
-import { changesOf, sentence } from './audit/words.js';
+import { changesOf, objectName, sentence } from './audit/words.js';
 
 const PAGE = 100;
 const KINDS = ['key', 'team', 'limit', 'token', 'price', 'alert_rule', 'alert_target'];
@@ -71,7 +71,7 @@ async function render(root, ctx) {
         { key: 'at', label: 'Time', class: 'num audit-time', cell: (row) => moment(row.at, tz), title: (row) => exactly(row.at, tz) },
         { key: 'who', label: 'Who', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.actor.name }, row.actor.name || row.actor.kind) },
         { key: 'did', label: 'Did', cell: (row) => sentence(row.action) },
-        { key: 'object', label: 'To', class: 'record-name', cell: (row) => h('span.cell-cut', { title: row.object.name ?? row.object.id }, h('span.strong', row.object.name || row.object.id), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },
+        { key: 'object', label: 'To', class: 'record-name audit-to', cell: (row) => h('span.cell-cut', { title: objectName(row) }, h('span.strong', objectName(row)), h('span.text-3', ` ${row.object.kind.replaceAll('_', ' ')}`)) },
         { key: 'change', label: 'Before and after', class: 'wide-only audit-change', cell: (row) => h('span.cell-cut', changesOf(row).slice(0, 3).map((each, index) => [index > 0 && '; ', h('span.text-3', `${each.name} `), each.before !== null && h('span.was', each.before), each.before !== null && each.after !== null && ' → ', each.after])) },
         { key: 'peer', label: 'From', class: 'wide-only num text-2', cell: (row) => row.peer || '–' },
       ],
@@ -95,7 +95,7 @@ async function render(root, ctx) {
     had?.remove();
     place.classList.toggle('is-open', Boolean(row));
     if (!row) return;
-    const shown = drawer({ title: `${sentence(row.action)} ${row.object.name || row.object.id}`, note: `${exactly(row.at, ctx.state.tz)} · ${row.actor.name || row.actor.kind}`, onClose: () => {
+    const shown = drawer({ title: `${sentence(row.action)} ${objectName(row)}`, note: `${exactly(row.at, ctx.state.tz)} · ${row.actor.name || row.actor.kind}`, onClose: () => {
       ctx.set({ open: null });
       list.rowOf(row.id)?.querySelector('.row-open')?.focus();
     } });

@@ -50,7 +50,8 @@ async function render(root, ctx) {
     const options = {
       caption: 'Budgets, what is gone first on top', class: 'is-two budgets-table', rows: sorted(data, sort), id: (budget) => budget.id, selected: open, sort,
       onSort: (to) => ctx.set({ sort: to === 'gone' ? null : to }), onOpen: (budget) => ctx.set({ open: budget.id === open ? null : budget.id }),
-      columns: columnsOf(ctx), empty: empty({ title: 'No budgets yet.', text: 'A budget says how much a team, a key, a model or a tag may spend in a day, a week, a month or in total. People are told before it is gone; then calls are refused.',
+      columns: columnsOf(ctx), empty: ctx.state.list('team').length ? empty({ title: 'No budget in what is chosen.', text: 'Only the budgets of some teams are looked at.',
+        action: h('a.button', { href: ctx.state.with({ team: null, open: null }) }, 'Show every budget') }) : empty({ title: 'No budgets yet.', text: 'A budget says how much a team, a key, a model or a tag may spend in a day, a week, a month or in total. People are told before it is gone; then calls are refused.',
         action: isAdmin ? h('button.button', { type: 'button', onclick: () => makeBudget(ctx, { done: load }) }, 'Make a budget') : null }),
     };
     if (list) list.update(options);

@@ -175,6 +175,9 @@ class Keys {
   empty() {
     const { state } = this.ctx;
     if (state.get('q')) return empty({ title: 'No key is found by that.', text: 'Search by name, id, secret id, team, owner or tag; the tab above narrows it too.' });
+    if (state.list('team').length) {
+      return empty({ title: 'No such key in what is chosen.', text: 'Only the keys of some teams are looked at.', action: h('a.button', { href: state.with({ team: null, open: null }) }, 'Show every key') });
+    }
     if (this.tab !== 'active') return empty({ title: `No keys here: ${EVERY_TAB.find(([name]) => name === this.tab)[2] ?? 'nothing is in this state'}.` });
     return empty({ title: 'No keys yet.', text: 'A key lets a program call models through Headgate. Its secret is shown once, when it is made.',
       action: this.canMake ? h('button.button', { type: 'button', onclick: () => this.make() }, 'Make a key') : null });
@@ -219,7 +222,8 @@ function wholePercent(value) {
 function stateChip(key, tz, now) {
   const { kind, text, mark } = stateOf(key, tz, now);
   if (kind === 'plain') return h('span.text-2', text);
-  return h('span.chip', { class: `is-${kind}` }, mark && h('span', { 'aria-hidden': 'true' }, mark), text);
+  const [word, more] = text.split(',');
+  return h('span.chip', { class: `is-${kind}` }, mark && h('span', { 'aria-hidden': 'true' }, mark), h('span', word, more && h('span.wide-only', `,${more}`)));
 }
 
 export default { name: 'keys', title: 'Keys', roles: ['admin', 'viewer', 'lead'], render };

@@ -6,6 +6,8 @@ import { head } from '../panel.js';
 import { LiveBoard } from './live/board.js';
 
 async function render(root, ctx) {
+  // A lead sees its own team; another's, in an address that it was given, would not be let through.
+  if (ctx.session.role === 'lead' && ctx.state.get('team')) return ctx.set({ team: null });
   const place = h('div.live-place');
   let board = null;
   let asked = null;

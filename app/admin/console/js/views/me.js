@@ -2,7 +2,7 @@
 import { columns, keyOf } from '../charts/columns.js';
 import { dailyCost } from '../charts/usage.js';
 import { h, put } from '../dom.js';
-import { count, day, moment, percent, short, usd, usdAxis, usdCents, usdColumn } from '../format.js';
+import { count, day, moment, percent, short, usd, usdAxis, usdColumn } from '../format.js';
 import { icon, mark } from '../icons.js';
 import { rangePicker, segments, zonePicker } from '../menu.js';
 import { empty, loader, named, panel } from '../panel.js';
@@ -156,7 +156,7 @@ function drawModels(box, { models, tags, tag }, colors) {
       { key: 'cost', label: 'Cost', end: true, sorts: true, cell: (row) => (row.unpriced === row.requests && row.requests > 0 ? h('span.warn', '◇ unpriced') : cost(row.cost_usd)) },
     ],
     total: { model: 'Total', requests: short(total.requests), tokens: tokens(total), cost: cost(total.cost_usd) },
-    notes: [[['of it estimated'], null, null, `≈ ${usdCents(total.estimated_usd)}`], [['saved by the cache'], null, null, usdCents(total.saved_usd)], ...(total.unpriced ? [[[h('span.warn', '◇ not in it')], null, null, h('span.warn', `${count(total.unpriced)} unpriced`)]] : [])],
+    notes: [...(Number(total.estimated_usd) > 0 ? [[['of it estimated'], null, null, `≈ ${cost(total.estimated_usd)}`]] : []), [['saved by the cache'], null, null, cost(total.saved_usd)], ...(total.unpriced ? [[[h('span.warn', '◇ not in it')], null, null, h('span.warn', `${count(total.unpriced)} unpriced`)]] : [])],
   }).element];
   if (tags && tags.rows.length) {
     parts.push(h('div.me-tags', table({

@@ -20,6 +20,8 @@ export default {
   async render(root, ctx) {
     // A lead has one team: its keys tell more.
     if (ctx.session.role === 'lead' && ctx.state.get('by') === 'team') return ctx.set({ by: 'key' });
+    // Another's, in an address that it was given, is not there for it.
+    if (ctx.session.role === 'lead' && ctx.state.get('team')) return ctx.set({ team: null });
     if (ctx.state.list('team').length > 1) {
       toast('Overview shows one team or all of them. Explore shows any number.');
       return ctx.set({ team: null });

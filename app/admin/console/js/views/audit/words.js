@@ -1,4 +1,5 @@
 /** What an entry of the audit says: the action as a verb, and what was different before and after. Pure. */
+import { budgetName } from '../budgets/words.js';
 import { limitText } from '../keys/words.js';
 
 const VERBS = {
@@ -11,6 +12,16 @@ export function sentence(action) {
   const verb = action.split(/[._]/).at(-1);
   const words = VERBS[verb] ?? verb.replaceAll('_', ' ');
   return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+/**
+ * What was changed, by its name; a rule has none of its own, and goes by whom it binds and how much it allows.
+ * @param {{object: {kind: string, id: string, name: ?string}, before: ?object, after: ?object}} row
+ */
+export function objectName({ object, before, after }) {
+  const rule = after ?? before;
+  if (['budget', 'limit'].includes(object.kind) && rule?.team?.name) return `${budgetName(rule)}: ${limitText(rule)}`;
+  return object.name || object.id;
 }
 
 const SKIPPED = new Set(['id', 'created_at', 'last_used_at', 'spent_month_usd', 'requests_month', 'keys_active', 'color']);

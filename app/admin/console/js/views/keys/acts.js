@@ -11,7 +11,11 @@ import { secretStem } from './words.js';
 
 /** @typedef {{ctx: import('../../shell.js').Context, key: object, rotation: ?import('./rotation.js').Rotation, uses: object[], done: () => void}} Subject */
 
+/** Within so long every gateway on the ledger has heard of what stops; what is said to have stopped has. */
+const EVERYWHERE_MS = 1000;
+
 const path = (key) => `keys/${encodeURIComponent(key.id)}`;
+const heardEverywhere = () => new Promise((resolve) => setTimeout(resolve, EVERYWHERE_MS));
 
 /** @param {Subject} of */
 export function rotateKey({ ctx, key, done }) {
@@ -63,6 +67,7 @@ export async function stopOldSecret({ ctx, key, rotation, done }) {
   }
   await attempt(async () => {
     for (const each of rotation.old) await ctx.api.post(`${path(key)}/secrets/${encodeURIComponent(each.id)}/revoke`);
+    await heardEverywhere();
     toast(`Old secret ${rotation.old.map((each) => secretStem(each.id)).join(', ')} stopped at ${clock(Date.now(), tz, { seconds: true })}.`);
   });
   done();
@@ -82,7 +87,10 @@ export function revokeKey({ ctx, key, uses, done }) {
   formDialog({
     title: `Revoke ${key.name}`, fields: [name, cut], verb: 'Revoke key', danger: true,
     text: [h('p', used), h('p', 'All of its secrets stop at once, on every gateway. There is no undo; what it has spent stays in every total.')],
-    send: (values) => ctx.api.post(`${path(key)}/revoke`, { name: values.name, at_once: values.at_once }),
+    send: async (values) => {
+      await ctx.api.post(`${path(key)}/revoke`, { name: values.name, at_once: values.at_once });
+      await heardEverywhere();
+    },
     done: () => {
       toast(`Revoked everywhere at ${clock(Date.now(), tz, { seconds: true })}.`);
       done();

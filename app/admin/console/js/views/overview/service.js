@@ -27,7 +27,7 @@ export function service(ctx) {
         empty: empty({ title: 'No upstream has been used', text: 'Upstreams are named in the configuration file.' }),
         columns: [
           { key: 'name', label: 'Upstream', class: 'cut', cell: (row) => stateOf(row, data.until, tz) },
-          { key: 'failed', label: 'Failed', class: 'spark-cell', cell: (row) => h('span.state', sparkline(row.series.map((one) => one.failed_percent), { width: 62, height: 20, level: { degraded: 'warn', down: 'bad' }[row.state] ?? 'plain' }), percent(row.failed_percent, 1)) },
+          { key: 'failed', label: 'Failed', end: true, class: 'spark-cell', cell: (row) => h('span.state', sparkline(row.series.map((one) => one.failed_percent), { width: 62, height: 20, level: { degraded: 'warn', down: 'bad' }[row.state] ?? 'plain' }), percent(row.failed_percent, 1)) },
           { key: 'first', label: 'First byte p95', end: true, cell: (row) => duration(row.first_byte_p95_ms) },
         ],
       });
