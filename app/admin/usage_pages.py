@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 import msgspec
 
-from app.admin.asking import Asked, filter_asked, groups_asked, order_asked, span_asked
+from app.admin.asking import Asked, Span, filter_asked, groups_asked, order_asked, span_asked
 from app.admin.rows import SUMS, sums_data, usage_data
-from app.admin.usage_reading import Page, Question, ask, identity_of, in_order, member_of, read_shown, stretches_of
+from app.admin.usage_reading import (
+    Page,
+    Question,
+    ask,
+    identity_of,
+    in_order,
+    in_use,
+    member_of,
+    read_shown,
+    stretches_of,
+)
 from app.admin.wire import cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.store.colors import bind_colors, colors_of
@@ -92,8 +102,11 @@ async def usage_parts(database: Database, question: Question) -> AsyncIterator[l
 
     Raises UsageNotTold.
     """
-    by_time = question.period is not None and question.order is None
-    for span in stretches_of(question.span, question.period or "") if by_time else [question.span]:
+    spans: Iterable[Span] = [question.span]
+    if question.period is not None and question.order is None:
+        async with database.read() as connection:
+            spans = stretches_of(await in_use(connection, question.span), question.period)
+    for span in spans:
         async with database.read() as connection:
             report = await ask(connection, msgspec.structs.replace(question, span=span))
         rows = in_order(report.rows, question.order)

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.asking import NOBODY, Order, Span, of_team
 from app.core.calendar import CalendarWindow, window_of
-from app.store.usage import PERIODS, Highest, UsageFilter, UsageReport, UsageRow, UsageSums, usage
+from app.store.usage import PERIODS, Highest, UsageFilter, UsageReport, UsageRow, UsageSums, usage, used_between
 
 MEMBERS_AT_ONCE_MAX = 500
 
@@ -135,7 +135,7 @@ def _cut(rows: Sequence[UsageRow], start: int | None, page: Page, total: UsageSu
 
 async def _by_time(connection: AsyncConnection, question: Question) -> AsyncIterator[list[UsageRow]]:
     """Rows in the order of their periods, read by twice as many stretches each time."""
-    stretches = list(stretches_of(question.span, question.by[0]))
+    stretches = list(stretches_of(await in_use(connection, question.span), question.by[0]))
     if question.order is not None and question.order.is_falling:
         stretches.reverse()
     begin, count = 0, 1
@@ -164,6 +164,13 @@ async def _by_member(connection: AsyncConnection, question: Question) -> AsyncIt
         report = await ask(connection, msgspec.structs.replace(question, only=only))
         yield in_order(report.rows, question.order)
         begin, count = end, min(count * 2, MEMBERS_AT_ONCE_MAX)
+
+
+async def in_use(connection: AsyncConnection, span: Span) -> Span:
+    """The part of ``span`` from the first usage that there is up to the last: a thousand years have many days."""
+    start_ms, end_ms = await used_between(connection)
+    start_ms, end_ms = max(span.start_ms, start_ms), min(span.end_ms, end_ms)
+    return msgspec.structs.replace(span, start_ms=start_ms, end_ms=max(start_ms, end_ms))
 
 
 def stretches_of(span: Span, period: str) -> Iterator[Span]:

@@ -1,7 +1,7 @@
 """What was used and what it cost: the one query behind every report."""
 
 from app.store.periods import PERIODS
-from app.store.usage.query import usage
+from app.store.usage.query import usage, used_between
 from app.store.usage.shape import (
     MEMBERS,
     Highest,
@@ -24,4 +24,5 @@ __all__ = [
     "UsageSums",
     "is_dimension",
     "usage",
+    "used_between",
 ]

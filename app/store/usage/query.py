@@ -6,11 +6,12 @@ from datetime import UTC
 from typing import TYPE_CHECKING
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import func, select
 
+from app.core.clock import QUARTER_MS
 from app.store.folding import list_folds
 from app.store.periods import offset_parts
-from app.store.tables import keys, teams
+from app.store.tables import keys, rollups, teams
 from app.store.usage.groups import Groups, take_away, take_in, with_most, without_nothing
 from app.store.usage.plan import Asked, name_of_zone, phase_of, pieces_of
 from app.store.usage.selects import COLUMNS, filtered_columns, select_sums
@@ -76,6 +77,16 @@ async def usage(
         place = UsageSums.__struct_fields__.index(highest.sum)
         groups = with_most(groups, place, highest.count, is_falling=highest.is_falling)
     return UsageReport(await _rows(connection, grouping, groups), total)
+
+
+async def used_between(connection: AsyncConnection) -> tuple[int, int]:
+    """The first moment of the first quarter of an hour of which there is usage, and the end of the last; (0, 0) where
+    there is none.
+    """
+    quarter = rollups.c.quarter_ms
+    asked = select(select(func.min(quarter)).scalar_subquery(), select(func.max(quarter)).scalar_subquery())
+    first, last = (await connection.execute(asked)).one()
+    return (0, 0) if first is None else (first, last + QUARTER_MS)
 
 
 async def _sums(

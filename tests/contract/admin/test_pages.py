@@ -7,6 +7,7 @@ import random
 import msgspec
 import pytest
 
+from app.admin import usage_pages
 from app.admin.asking import Asked
 from app.admin.record_pages import record_page, record_page_asked, record_parts, records_asked
 from app.admin.usage_pages import page_asked, question_asked, usage_page, usage_parts
@@ -213,6 +214,26 @@ async def test_more_rows_than_are_told_at_once_are_refused_with_what_to_do(datab
     )
     with pytest.raises(UsageNotTold, match="shorter range"):
         await usage_page(database, *page_asked(Asked([]), question(by="day,key", sort="-cost")))
+
+
+@pytest.mark.parametrize("by", ["hour", "day,key", "month"])
+async def test_a_thousand_years_are_as_many_rows_as_there_are(database, year, by, monkeypatch):
+    asks = 0
+
+    async def counting(*args):
+        nonlocal asks
+        asks += 1
+        return await ask(*args)
+
+    monkeypatch.setattr(usage_pages, "ask", counting)
+    asked = question_asked(Asked([("by", by), ("from", "1970-01-01"), ("to", "2998-12-31")]), NOW_MS)
+    rows = await exported(database, asked)
+    assert sum(row["requests"] for row in rows) == len(year)
+    assert asks <= 32
+
+
+async def test_nothing_is_exported_of_nothing(database):
+    assert await exported(database, question(by="day,key")) == []
 
 
 async def test_a_cursor_keeps_the_moment_of_the_first_page(database, year):
