@@ -235,6 +235,7 @@ class Authenticator:
             endpoints=key.endpoints,
             expires_at_ms=min(expiries, default=None),
             cache=key.cache_mode,
+            tags=key.tags,
         )
 
     def _tell(self, *, up: bool, reason: str) -> None:

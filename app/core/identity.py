@@ -50,7 +50,7 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     """One secret of a live key, with all that its requests need. Compared by identity.
 
     ``models`` and ``endpoints`` are None where everything (that is on by default) is allowed, ``cache`` where
-    nothing is set on the key.
+    nothing is set on the key. ``tags`` are the key's own: every request of it has them.
     """
 
     team_id: str
@@ -64,3 +64,4 @@ class Principal(msgspec.Struct, frozen=True, eq=False):
     endpoints: tuple[str, ...] | None = None
     expires_at_ms: int | None = None
     cache: CacheMode | None = None
+    tags: dict[str, str] = {}

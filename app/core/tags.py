@@ -1,4 +1,4 @@
-"""A client's own labels for a request: ``x-headgate-tags: project=search,env=prod``."""
+"""Labels of a request: those of its key, and a client's own, ``x-headgate-tags: project=search,env=prod``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ _TAG = re.compile(r"([A-Za-z0-9_.-]{1,64})=([A-Za-z0-9_.:/@ -]{1,128})\Z")
 _NO_TAGS: dict[str, str] = {}
 
 
-def tags_of(header: bytes | None) -> dict[str, str]:
-    """The labels. Raises InvalidRequest with ``param`` where the header is not a list of them."""
+def tags_of(header: bytes | None, own: dict[str, str] = _NO_TAGS) -> dict[str, str]:
+    """The labels: those of the header, over which the key's ``own`` go, so that a client cannot shed these.
+
+    Raises InvalidRequest with ``param`` where the header is not a list of them.
+    """
     if not header:
-        return _NO_TAGS
+        return own
     tags: dict[str, str] = {}
     for part in header.decode("latin-1").split(","):
         found = _TAG.match(part.strip())
@@ -24,4 +27,4 @@ def tags_of(header: bytes | None) -> dict[str, str]:
                 param="x-headgate-tags",
             )
         tags[found.group(1)] = found.group(2)
-    return tags
+    return {**tags, **own} if own else tags

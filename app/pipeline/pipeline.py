@@ -233,7 +233,7 @@ class Pipeline:
         size = ask_of(exchange.endpoint.family, ask, len(plan.body))
         try:
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
-            tags = tags_of(find(exchange.headers, b"x-headgate-tags"))
+            tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
             did: CacheResult = "bypass" if shared is None else "miss"
             question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
             admitted = await self._admission.admit(question)

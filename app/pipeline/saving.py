@@ -279,7 +279,7 @@ class Saving:
                 model=route.model if kept is None else kept.model,
                 tokens=0 if kept is None else kept.usage.tokens,
                 size=ask_of(exchange.endpoint.family, plan.ask, len(plan.body)) if kept is None else None,
-                tags=tags_of(find(exchange.headers, b"x-headgate-tags")),
+                tags=tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags),
                 cache=did,
                 cache_reason=reason,
             )

@@ -26,7 +26,7 @@ class TeamRow(msgspec.Struct, frozen=True):
 class KeyRow(msgspec.Struct, frozen=True):
     """``models`` and ``endpoints`` are None where everything is allowed, ``cache_mode`` where none is set.
 
-    ``owner`` is who answers for it, ``tags`` are labels of the key itself; requests are not labelled by them.
+    ``owner`` is who answers for it, ``tags`` are labels that its requests have too.
     """
 
     id: str

@@ -56,7 +56,7 @@ keys = Table(
     int_column("changed"),
     text_column("cache_mode", null=True),
     text_column("owner", null=True),
-    # JSON: labels of the key itself, beside which a request may bring its own.
+    # JSON: labels of its requests, beside which each may bring its own.
     Column("tags", Text(), nullable=False, server_default=text("'{}'")),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("team_id", "name"),

@@ -89,6 +89,30 @@ def test_a_secret_that_has_ended_stays_so(gateway, admin):
     assert call(gateway, key["key"]) == 401
 
 
+def test_a_keys_tags_are_those_of_its_requests(gateway, admin):
+    """A client adds others, and cannot shed these: neither in its records nor in a budget."""
+    team = admin.team(next(names))
+    key = admin.key(team, "labelled", tags={"env": "prod", "service": "chat"})
+    budget = {"team_id": team["id"], "window": "day", "maximum_usd": "0", "tag_name": "env", "tag_value": "prod"}
+    plain = admin.key(team, "plain")
+    until(lambda: call(gateway, key["key"], **{"x-headgate-tags": "env=dev,project=x"}) == 200)
+    assert call(gateway, key["key"]) == 200
+    assert call(gateway, plain["key"], **{"x-headgate-tags": "env=dev"}) == 200
+
+    def tags():
+        rows = admin.ask("GET", "/records", params={"team": team["id"]})["data"]
+        return [admin.ask("GET", f"/records/{row['request_id']}")["tags"] for row in rows if row["status"] == 200]
+
+    own = {"env": "prod", "service": "chat"}
+    until(lambda: len(tags()) == 3)
+    assert tags() == [{"env": "dev"}, own, {**own, "project": "x"}]
+    admin.ask("POST", "/budgets", json=budget)
+    until(lambda: call(gateway, key["key"], **{"x-headgate-tags": "env=dev"}) == 429)
+    assert call(gateway, plain["key"], **{"x-headgate-tags": "env=dev"}) == 200
+    admin.ask("PATCH", f"/keys/{key['id']}", json={"tags": {}})
+    until(lambda: call(gateway, key["key"], **{"x-headgate-tags": "env=dev"}) == 200)
+
+
 def test_keys_are_found_page_by_page(gateway, admin):
     team = admin.team(next(names))
     made = {admin.key(team, f"key {number:02}", owner=f"Owner{number}")["id"] for number in range(7)}

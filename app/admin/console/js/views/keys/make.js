@@ -24,7 +24,7 @@ export function keyFields({ tz, values = {} }) {
     field({ name: 'budget_window', label: 'For', value: values.budget_window ?? 'month', options: WINDOWS }),
   ];
   const owner = field({ name: 'owner', label: 'Owner', value: values.owner, placeholder: 'who to ask about it' });
-  const tags = field({ name: 'tags', label: 'Tags', value: values.tags, placeholder: 'service=chat, env=prod', read: tagPairs });
+  const tags = field({ name: 'tags', label: 'Tags', value: values.tags, placeholder: 'service=chat, env=prod', hint: 'Label every request of this key', read: tagPairs });
   const expires = field({ name: 'expires_at', label: 'Stops after', type: 'date', value: values.expires_at, hint: `The end of that day, ${tz}`, read: (text) => endOfDay(text, tz) });
   return {
     all: [owner, ...limits, models, endpoints, ...budget, expires, tags],
