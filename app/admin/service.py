@@ -131,16 +131,15 @@ async def service_data(
     for steps in by_upstream.values():
         for at_ms, counts in steps.items():
             total[at_ms].add(counts.requests, counts.failed)
-    whole = await timings(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS, only_team_ids=team_ids)
-    steps_ms = await timings(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=team_ids)
+    timed = await timings(connection, span.start_ms, span.end_ms, step_ms=HOUR_MS, only_team_ids=team_ids)
+    whole, upstreams = timed.whole(), timed.by_upstream()
     health = await health_of(connection, in_force, now_ms)
-    upstreams = await _timed(connection, span, team_ids)
     shown = [name for name in health if not team_ids or name in by_upstream]
     return {
         "failed_percent": _failed_percent(total),
-        "first_byte_p95_ms": whole[0].first_byte_p95_ms if whole else None,
-        "overhead_p95_ms": whole[0].overhead_p95_ms if whole else None,
-        "series": _series(span, total, {timing.start_ms: timing for timing in steps_ms}),
+        "first_byte_p95_ms": whole.first_byte_p95_ms,
+        "overhead_p95_ms": whole.overhead_p95_ms,
+        "series": _series(span, total, timed.by_step()),
         "upstreams": [
             {
                 "name": name,
@@ -163,18 +162,6 @@ async def _hourly(connection: AsyncConnection, span: Hours, team_ids: tuple[str,
         at_ms = round(datetime.fromisoformat(row.group["hour"]).timestamp() * 1000)
         found[row.group["upstream"]][at_ms] = Counts(row.requests, row.failed)
     return found
-
-
-async def _timed(connection: AsyncConnection, span: Hours, teams: tuple[str, ...]) -> dict[str, Timing]:
-    found = await timings(
-        connection,
-        span.start_ms,
-        span.end_ms,
-        step_ms=span.count * HOUR_MS,
-        only_team_ids=teams,
-        by="upstream",
-    )
-    return {timing.upstream: timing for timing in found if timing.upstream is not None}
 
 
 def _failed_percent(steps: Mapping[int, Counts]) -> float | None:
@@ -205,7 +192,7 @@ async def upstreams_data(connection: AsyncConnection, in_force: InForce, now_ms:
     """Every upstream of the configuration, in its order, with its last day."""
     span = Hours.until(now_ms, HOURS)
     hourly = await _hourly(connection, span, ())
-    timed = await _timed(connection, span, ())
+    timed = (await timings(connection, span.start_ms, span.end_ms, step_ms=span.count * HOUR_MS)).by_upstream()
     health = await health_of(connection, in_force, now_ms)
     found = []
     for name, settings in in_force.configuration.upstreams.items():

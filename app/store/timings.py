@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypeVar
 
 import msgspec
 from sqlalchemy import cast, func, literal, select
@@ -18,7 +18,7 @@ from app.store import tables
 from app.store.tables import INT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,24 +26,52 @@ if TYPE_CHECKING:
     from app.store.steps import Values
 
 Measure: TypeAlias = Literal["first_byte", "overhead"]
+Row: TypeAlias = "tuple[int, str, Measure, int, int]"
+"""The first millisecond of a step, an upstream, what was measured, the bucket, and how many requests."""
+P = TypeVar("P", int, str)
 
 BUCKETS_PER_DOUBLING = 4
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Of one step of time (``start_ms``), and of one upstream where it was asked by upstream. Percentiles are in
-    milliseconds, None where nothing was measured. ``first_byte`` is from a request's arrival to the first byte of
-    its answer, ``overhead`` the gateway's own part of it.
+    """Percentiles are in milliseconds, None where nothing was measured. ``first_byte`` is from a request's arrival to
+    the first byte of its answer, ``overhead`` the gateway's own part of it.
     """
 
-    start_ms: int
-    upstream: str | None
     first_byte_requests: int
     first_byte_p50_ms: float | None
     first_byte_p95_ms: float | None
     overhead_requests: int
     overhead_p50_ms: float | None
     overhead_p95_ms: float | None
+
+
+class Timings:
+    """What was measured, in steps of time and by upstream: read once, told in any sum."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._rows = list(rows)
+
+    def __repr__(self) -> str:
+        return f"Timings(rows={len(self._rows)})"
+
+    def whole(self) -> Timing:
+        """Of everything."""
+        return _timing(self._rows)
+
+    def by_step(self) -> dict[int, Timing]:
+        """By the first millisecond of a step; those without any are not there."""
+        return self._by(lambda row: row[0])
+
+    def by_upstream(self) -> dict[str, Timing]:
+        """By the name of an upstream."""
+        return self._by(lambda row: row[1])
+
+    def _by(self, part: Callable[[Row], P]) -> dict[P, Timing]:
+        parts: dict[P, list[Row]] = defaultdict(list)
+        for row in self._rows:
+            parts[part(row)].append(row)
+        return {each: _timing(rows) for each, rows in sorted(parts.items())}
 
 
 def bucket_of(us: int) -> int:
@@ -67,23 +95,16 @@ def timing_rows(records: Iterable[Record]) -> list[Values]:
 
 
 async def timings(
-    connection: AsyncConnection,
-    start_ms: int,
-    end_ms: int,
-    *,
-    step_ms: int,
-    only_team_ids: Sequence[str] = (),
-    by: Literal["none", "upstream"] = "none",
-) -> list[Timing]:
+    connection: AsyncConnection, start_ms: int, end_ms: int, *, step_ms: int, only_team_ids: Sequence[str] = ()
+) -> Timings:
     """Timings of requests admitted from ``start_ms`` up to, not including, ``end_ms``, in steps of ``step_ms`` from
-    ``start_ms`` on (all three whole quarters of an hour), by step and upstream. A step without any is not there.
+    ``start_ms`` on (all three whole quarters of an hour).
     """
     there = tables.timings.c
     step = literal(step_ms, INT, literal_execute=True)
     start = literal(start_ms, INT, literal_execute=True)
-    number = cast((there.quarter_ms - start - (there.quarter_ms - start) % step) / step, INT)
-    upstreams = [there.upstream] if by == "upstream" else []
-    groups = [number, *upstreams, there.measure, there.bucket]
+    at_ms = cast(there.quarter_ms - (there.quarter_ms - start) % step, INT)
+    groups = [at_ms, there.upstream, there.measure, there.bucket]
     asked = (
         select(*groups, cast(func.sum(there.requests), INT))
         .where(there.quarter_ms >= start_ms, there.quarter_ms < end_ms)
@@ -91,22 +112,15 @@ async def timings(
     )
     if only_team_ids:
         asked = asked.where(there.team_id.in_(only_team_ids))
-    found: dict[tuple[int, str | None], dict[str, dict[int, int]]] = {}
-    for row in await connection.execute(asked):
-        place = (row[0], row[1] if upstreams else None)
-        measures = found.setdefault(place, {"first_byte": {}, "overhead": {}})
-        measures[row[-3]][row[-2]] = row[-1]
-    return [
-        _timing(start_ms + place[0] * step_ms, place[1], found[place])
-        for place in sorted(found, key=lambda place: (place[0], place[1] or ""))
-    ]
+    return Timings(tuple(row) for row in await connection.execute(asked))
 
 
-def _timing(start_ms: int, upstream: str | None, measures: dict[str, dict[int, int]]) -> Timing:
-    first_byte, overhead = measures["first_byte"], measures["overhead"]
+def _timing(rows: Iterable[Row]) -> Timing:
+    first_byte: dict[int, int] = defaultdict(int)
+    overhead: dict[int, int] = defaultdict(int)
+    for _, _, measure, bucket, requests in rows:
+        (first_byte if measure == "first_byte" else overhead)[bucket] += requests
     return Timing(
-        start_ms=start_ms,
-        upstream=upstream,
         first_byte_requests=sum(first_byte.values()),
         first_byte_p50_ms=percentile_ms(first_byte, 0.5),
         first_byte_p95_ms=percentile_ms(first_byte, 0.95),

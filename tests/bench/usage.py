@@ -1,7 +1,8 @@
 """Measures every view of usage on a year of traffic, and what batches cost: ``make bench-usage [RECORDS=10000000]``.
 
 Rollups are drawn as many records would make them (sparse: nearly a row for each record), and folded by the product;
-the sums of one tag are drawn from those of keys, and times from the air. Views are timed from the call to all rows.
+the sums of one tag are drawn from those of keys, and times from the air. Views are asked of a gateway, one after the
+other (``views.py``).
 """
 
 from __future__ import annotations
@@ -16,14 +17,12 @@ import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import asyncpg
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.core.clock import QUARTER_MS, quarter_of
 from app.core.ids import new_request_id
@@ -35,17 +34,14 @@ from app.store.database import Database
 from app.store.folding import fold_on, keep_fold, list_folds
 from app.store.folds import month_of_utc
 from app.store.periods import DAY_MS
-from app.store.timings import timings
-from app.store.usage import UsageFilter, usage
+from app.store.tables import keys, teams
+from tests.bench.views import ZONE, measure_views
 from tests.fakes.postgres import shared_server
 
-YEAR = 2026
-ZONE = "Europe/Berlin"
-START_MS = int(datetime(YEAR, 1, 1, tzinfo=ZoneInfo(ZONE)).timestamp() * 1000)
 DAYS = 365
-END_MS = START_MS + DAYS * DAY_MS
+END_MS = quarter_of(time.time_ns() // 1_000_000)
+START_MS = END_MS - DAYS * DAY_MS
 TEAMS, KEYS, MODELS = 12, 200, 10
-RUNS = 20
 BATCH = 1000
 BATCHES = 20
 QUARTERS_PER_DAY = 96
@@ -111,6 +107,16 @@ def timings_of_the_last_day() -> list[tuple[Any, ...]]:
         for measure in ("first_byte", "overhead")
         for bucket in range(60, 80)
     ]
+
+
+async def add_people(database: Database) -> None:
+    async with database.transaction() as connection:
+        for team in range(TEAMS):
+            row = {"id": f"team{team:02}", "name": f"Team {team:02}", "created_at_ms": START_MS, "changed": 1}
+            await connection.execute(insert(teams).values(row))
+        for key in range(KEYS):
+            row = {"id": f"k{key:09}", "team_id": f"team{key % TEAMS:02}", "name": f"key {key:03}"}
+            await connection.execute(insert(keys).values(row | {"created_at_ms": START_MS, "changed": 1}))
 
 
 async def fill(url: str, records: int) -> int:
@@ -179,86 +185,6 @@ async def draw_tags(database: Database) -> None:
                 )
 
 
-def at(month: int, day: int = 1) -> int:
-    return int(datetime(YEAR, month, day, tzinfo=ZoneInfo(ZONE)).timestamp() * 1000)
-
-
-def views() -> list[tuple[str, tuple[str, ...], int, int, UsageFilter]]:
-    year, now = (START_MS, END_MS), END_MS
-    day_ms = now - 20 * 3_600_000
-    key, team = UsageFilter(key_ids=("k000000007",)), UsageFilter(team_ids=("team03",))
-    return [
-        ("overview: the month by day and team", ("team", "day"), at(12), now, UsageFilter()),
-        ("overview: the month by day and key", ("key", "day"), at(12), now, UsageFilter()),
-        ("overview: the month by day and tag", (f"tag.{TAG}", "day"), at(12), now, UsageFilter()),
-        ("overview: nine weeks by day", ("day",), at(10, 29), now, UsageFilter()),
-        ("overview: top keys of the month", ("team", "key"), at(12), now, UsageFilter()),
-        ("overview: top models of the month", ("model",), at(12), now, UsageFilter()),
-        ("overview: the day so far", (), day_ms, now, UsageFilter()),
-        ("service: 24 hours by upstream", ("upstream", "hour"), now - DAY_MS, now, UsageFilter()),
-        ("year, all", (), *year, UsageFilter()),
-        ("year by team", ("team",), *year, UsageFilter()),
-        ("year by key", ("key",), *year, UsageFilter()),
-        ("year by key and model", ("key", "model"), *year, UsageFilter()),
-        ("year by tag", (f"tag.{TAG}",), *year, UsageFilter()),
-        ("year by day", ("day",), *year, UsageFilter()),
-        ("year by day and team", ("day", "team"), *year, UsageFilter()),
-        ("year by day and model", ("day", "model"), *year, UsageFilter()),
-        ("year by day and upstream", ("day", "upstream"), *year, UsageFilter()),
-        ("year by day and tag", ("day", f"tag.{TAG}"), *year, UsageFilter()),
-        ("year by day and key", ("day", "key"), *year, UsageFilter()),
-        ("year by week and key", ("week", "key"), *year, UsageFilter()),
-        ("year by month and key", ("month", "key"), *year, UsageFilter()),
-        ("year by day and model, one team", ("day", "model"), *year, team),
-        ("year by day and model, one key", ("day", "model"), *year, key),
-        ("year by day, one value of a tag", ("day",), *year, UsageFilter(tags=((TAG, ("p7",)),))),
-        ("year by day, not one value of a tag", ("day",), *year, UsageFilter(not_tags=((TAG, ("p7",)),))),
-        ("year by day, one model", ("day",), *year, UsageFilter(models=("model-3",))),
-        ("year by day and key, one model", ("day", "key"), *year, UsageFilter(models=("model-9",))),
-        ("year by day and model, not one key", ("day", "model"), *year, UsageFilter(not_key_ids=("k000000007",))),
-        ("month by hour", ("hour",), at(11), at(12), UsageFilter()),
-        ("month by hour and team", ("hour", "team"), at(11), at(12), UsageFilter()),
-        ("month by hour and model", ("hour", "model"), at(11), at(12), UsageFilter()),
-        ("week by hour and key", ("hour", "key"), at(11, 2), at(11, 9), UsageFilter()),
-        ("one key's month by day and model", ("day", "model"), at(11), at(12), key),
-        ("one key's month by hour", ("hour",), at(11), at(12), key),
-        (
-            "30 days that begin and end at noon, by key",
-            ("key",),
-            at(11) + DAY_MS // 2,
-            at(12) - DAY_MS // 2,
-            UsageFilter(),
-        ),
-    ]
-
-
-async def measure(database: Database) -> None:
-    print(f"  {'view':<45} {'rows':>7} {'median':>9} {'p95':>9}")
-    for name, by, start_ms, end_ms, only in views():
-        took: list[float] = []
-        rows = 0
-        for _ in range(RUNS):
-            begun_s = time.perf_counter()
-            async with database.read() as connection:
-                rows = len((await usage(connection, by, start_ms, end_ms, ZoneInfo(ZONE), only=only)).rows)
-            took.append((time.perf_counter() - begun_s) * 1000)
-        _print(name, rows, took)
-    took = []
-    for _ in range(RUNS):
-        begun_s = time.perf_counter()
-        async with database.read() as connection:
-            rows = len(await timings(connection, END_MS - DAY_MS, END_MS, step_ms=3_600_000))
-        took.append((time.perf_counter() - begun_s) * 1000)
-    _print("service: 24 hours of times", rows, took)
-
-
-def _print(name: str, rows: int, took: list[float]) -> None:
-    took.sort()
-    p95 = took[max(int(len(took) * 0.95) - 1, 0)]
-    mark = " " if p95 < 200 else "!"
-    print(f"{mark} {name:<45} {rows:>7} {statistics.median(took):>6.0f} ms {p95:>6.0f} ms", flush=True)
-
-
 async def measure_batches(database: Database, at_ms: int, title: str) -> None:
     """Batches of new records of one quarter, with three tags each."""
     chance = random.Random(2)
@@ -313,6 +239,7 @@ async def bench(kind: str, records: int, folder: Path) -> None:
     database = await Database.open(url, command_timeout_s=600)
     await migrate.upgrade(database)
     begun_s = time.monotonic()
+    await add_people(database)
     rollups = await fill(url, records)
     print(f"{kind}: {records} records as {rollups} rollups, drawn in {time.monotonic() - begun_s:.0f} s", flush=True)
     await fold(database)
@@ -320,7 +247,7 @@ async def bench(kind: str, records: int, folder: Path) -> None:
     if kind == "postgresql":
         async with database.transaction() as connection:
             await connection.execute(text("ANALYZE"))
-    await measure(database)
+    measure_views(folder, url)
     await measure_batches(database, END_MS - QUARTER_MS, "batches of a quarter that is not folded")
     await measure_batches(database, END_MS - DAY_MS, "batches of a quarter that is (late)")
     await database.close()

@@ -26,15 +26,18 @@ async def test_steps_have_the_percentiles_of_what_they_hold(database):
     again = took(70_000)
     await write_batch(database, [again])
     await write_batch(database, [again])
-    first, second = await told(database)
-    assert (first.start_ms, second.start_ms) == (NOON_MS, NOON_MS + HOUR_MS)
-    assert (first.first_byte_requests, first.overhead_requests, first.upstream) == (102, 95, None)
+    found = await told(database)
+    steps = found.by_step()
+    assert list(steps) == [NOON_MS, NOON_MS + HOUR_MS]
+    first, second = steps.values()
+    assert (first.first_byte_requests, first.overhead_requests) == (102, 95)
     assert first.first_byte_p50_ms == pytest.approx(100, rel=0.2)
     assert first.first_byte_p95_ms == pytest.approx(4000, rel=0.25)
     assert first.overhead_p95_ms == pytest.approx(0.9, rel=0.2)
     assert (second.first_byte_requests, second.overhead_p50_ms) == (1, None)
-    (whole,) = await told(database, step_ms=4 * HOUR_MS)
-    assert (whole.start_ms, whole.first_byte_requests) == (NOON_MS - HOUR_MS, 103)
+    assert found.whole().first_byte_requests == 103
+    at_once = await told(database, step_ms=4 * HOUR_MS)
+    assert at_once.by_step() == {NOON_MS - HOUR_MS: found.whole()}
 
 
 async def test_by_upstream_and_of_some_teams(database):
@@ -42,9 +45,9 @@ async def test_by_upstream_and_of_some_teams(database):
         database,
         [took(100), took(200, upstream="azure"), took(300, upstream="azure", team_id="t2"), took(400, team_id="t3")],
     )
-    rows = await told(database, by="upstream")
-    assert [(row.upstream, row.first_byte_requests) for row in rows] == [("azure", 2), ("openai", 2)]
-    rows = await told(database, by="upstream", only_team_ids=("t2", "t3"))
-    assert [(row.upstream, row.first_byte_requests) for row in rows] == [("azure", 1), ("openai", 1)]
-    assert await told(database, only_team_ids=("nobody",)) == []
-    assert await told(database, end_ms=NOON_MS) == []
+    rows = (await told(database)).by_upstream()
+    assert {name: row.first_byte_requests for name, row in rows.items()} == {"azure": 2, "openai": 2}
+    rows = (await told(database, only_team_ids=("t2", "t3"))).by_upstream()
+    assert {name: row.first_byte_requests for name, row in rows.items()} == {"azure": 1, "openai": 1}
+    for nothing in (await told(database, only_team_ids=("nobody",)), await told(database, end_ms=NOON_MS)):
+        assert (nothing.by_step(), nothing.whole().first_byte_p95_ms) == ({}, None)
