@@ -131,7 +131,7 @@ async def overview_data(database: Database, in_force: InForce, view: View) -> di
         },
         "today": _today(reading, view),
         "requests": {"requests": total.requests, "failed": total.failed},
-        "saved": {"saved_usd": usd_text(total.saved_nanousd), "requests_percent": None},
+        "saved": {"saved_usd": usd_text(total.saved_nanousd)},
         "attention": [msgspec.to_builtins(item) for item in reading.items],
         "days": _days(reading.month, view, frozenset(shown), foreseen),
         "legend": _legend(reading, view.show, members, shown, colors),
