@@ -8,8 +8,8 @@ from typing import Any
 from app.admin.exports import Column
 from app.core.money import usd_text
 from app.store.explanations import iso_time, used
+from app.store.people import OwnerNames
 from app.store.records import EntryView, RecordView
-from app.store.search import OwnerNames
 from app.store.usage import UsageRow, UsageSums
 
 SUMS = tuple(name.replace("_nanousd", "_usd") for name in UsageSums.__struct_fields__)
