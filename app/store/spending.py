@@ -86,9 +86,14 @@ def counts_each_value(rule: LimitRule) -> bool:
     return rule.tag_name is not None and rule.tag_value is None
 
 
+def running_window(rule: LimitRule, now_ms: int) -> tuple[int, int]:
+    """The first millisecond of the window of a budget that runs, and the first of the next one."""
+    return window_of(rule.window, rule.time_zone, now_ms)  # type: ignore[arg-type] # those of money are of the calendar
+
+
 def start_of_window(rule: LimitRule, now_ms: int) -> int:
     """The first millisecond of the window of a budget that runs."""
-    return window_of(rule.window, rule.time_zone, now_ms)[0]  # type: ignore[arg-type] # those of money are of the calendar
+    return running_window(rule, now_ms)[0]
 
 
 async def _by_value(connection: AsyncConnection, rule_id: str, start_ms: int) -> dict[str | None, int]:
