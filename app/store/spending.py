@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, select
+import msgspec
+from sqlalchemy import and_, cast, func, select
 
 from app.core.calendar import window_of, zone_of
 from app.core.clock import QUARTER_MS, quarter_of
+from app.core.patterns import matches_any
 from app.core.rules import is_plain
-from app.store.budgets import spent_in_history
-from app.store.tables import budgets
+from app.store.budgets import SETTLING_MS, spent_in_history
+from app.store.tables import INT, budgets, entries, records
 from app.store.usage import UsageFilter, usage
 
 if TYPE_CHECKING:
@@ -45,9 +47,9 @@ async def spent_by_rule(
         for counter in await connection.execute(asked):
             if starts[counter.budget_id] == counter.start_ms:
                 found[counter.budget_id] = {None: counter.spent_nanousd}
-    for rule in rules:
-        if counts_each_value(rule):
-            found[rule.id] = await _by_value(connection, rule.id, starts[rule.id])
+    for row in rows:
+        if counts_each_value(row.rule):
+            found[row.rule.id] = await _by_value(connection, row, starts[row.rule.id], now_ms)
     await _told_by_the_bill(connection, [row for row in rows if row.rule.id not in found], found, now_ms)
     return found
 
@@ -96,13 +98,47 @@ def start_of_window(rule: LimitRule, now_ms: int) -> int:
     return running_window(rule, now_ms)[0]
 
 
-async def _by_value(connection: AsyncConnection, rule_id: str, start_ms: int) -> dict[str | None, int]:
-    named = budgets.c.budget_id.startswith(f"{rule_id}:", autoescape=True)
+async def _by_value(connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int) -> dict[str | None, int]:
+    """By the counters, and of values without one by the bill: their first request under the rule makes it."""
+    named = budgets.c.budget_id.startswith(f"{row.rule.id}:", autoescape=True)
     asked = (
         select(budgets.c.budget_id, budgets.c.spent_nanousd)
-        # A request that was refused has made its counter, and spent nothing.
-        .where(and_(budgets.c.start_ms == start_ms, named, budgets.c.spent_nanousd > 0))
+        .where(and_(budgets.c.start_ms == start_ms, named))
         .order_by(budgets.c.spent_nanousd.desc(), budgets.c.budget_id)
         .limit(VALUES_MAX)
     )
-    return {row.budget_id.partition(":")[2]: row.spent_nanousd for row in await connection.execute(asked)}
+    found = {each.budget_id.partition(":")[2]: each.spent_nanousd for each in await connection.execute(asked)}
+    # What was admitted so long after the rule was made has made its counter.
+    end_ms = quarter_of(min(now_ms, row.created_at_ms + SETTLING_MS)) + QUARTER_MS
+    if start_ms < end_ms:
+        ask = _values_in_sums if row.rule.model is None else _values_in_records
+        found = await ask(connection, row, start_ms, end_ms) | found
+    # A request that was refused has made its counter, and spent nothing.
+    most = sorted(((value, spent) for value, spent in found.items() if spent), key=lambda each: (-each[1], each[0]))
+    return dict(most[:VALUES_MAX])
+
+
+async def _values_in_sums(connection: AsyncConnection, row: LimitRow, start_ms: int, end_ms: int) -> dict[str, int]:
+    tag = f"tag.{row.rule.tag_name}"
+    only = UsageFilter(team_ids=(row.team_id,), key_ids=() if row.key_id is None else (row.key_id,))
+    report = await usage(connection, (tag,), start_ms, end_ms, only=only)
+    return {each.group[tag]: each.cost_nanousd for each in report.rows if each.group[tag]}
+
+
+async def _values_in_records(connection: AsyncConnection, row: LimitRow, start_ms: int, end_ms: int) -> dict[str, int]:
+    """Sums are kept by the model that answered, a rule is for what was asked for."""
+    asked = (
+        select(records.c.tags, records.c.model_requested, cast(func.sum(entries.c.cost_nanousd), INT))
+        .join(entries, entries.c.request_id == records.c.request_id)
+        .where(records.c.team_id == row.team_id)
+        .where(records.c.admitted_at_ms >= start_ms, records.c.admitted_at_ms < end_ms)
+        .group_by(records.c.tags, records.c.model_requested)
+    )
+    if row.key_id is not None:
+        asked = asked.where(records.c.key_id == row.key_id)
+    found: dict[str, int] = defaultdict(int)
+    for text, model, spent in await connection.execute(asked):
+        value = msgspec.json.decode(text, type=dict[str, str]).get(row.rule.tag_name or "")
+        if value and spent and matches_any([row.rule.model or ""], model):
+            found[value] += spent
+    return found
