@@ -129,6 +129,11 @@ class Traffic:
         """What it comes to when everything is written, corrected and repriced."""
         return [fact for each in self._requests for fact in each.facts]
 
+    @property
+    def fact_of(self) -> dict[str, Fact]:
+        """What each request comes to, by its id."""
+        return {each.record.request_id: fact for each in self._requests for fact in each.facts}
+
     def records(self, start_ms: int = 0, end_ms: int = 2**62) -> list[Record]:
         """As they are written first, in the order of their admission."""
         return [each.record for each in self._requests if start_ms <= each.record.admitted_at_ms < end_ms]
