@@ -36,7 +36,7 @@ from tests.fakes.gateway import RunningGateway
 from tests.fakes.traffic import SUMS, Fact, Traffic, make_people, reprice_new, write, zone_of
 from tests.faults.table.clocks import set_clock, with_a_clock
 
-REQUESTS = 900
+REQUESTS = 500
 FIRST, LAST = date(2026, 1, 1), date(2026, 12, 31)
 YEAR = {"from": FIRST.isoformat(), "to": LAST.isoformat()}
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Australia/Lord_Howe")
