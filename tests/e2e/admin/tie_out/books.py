@@ -19,6 +19,7 @@ from unittest import mock
 from urllib.parse import parse_qsl, urlencode
 
 import httpx
+import pytest
 from typer.testing import CliRunner
 
 from app.auth.keys import ADMIN_PREFIX, mint
@@ -48,6 +49,13 @@ AUTUMN = datetime(2026, 10, 31, 23, 31, tzinfo=UTC)
 NEW_YEAR = datetime(2026, 12, 31, 23, 46, tzinfo=UTC)
 """In the last quarter of the year: all of it is in reach, and in half of the zones another month has begun."""
 MOMENTS = (SPRING, AUTUMN, NEW_YEAR)
+TRIED = {(SPRING, BERLIN), (AUTUMN, "America/New_York"), (NEW_YEAR, "Asia/Kathmandu"), (NEW_YEAR, LORD_HOWE)}
+MOMENTS_AND_ZONES = tuple(
+    pytest.param(moment, zone, marks=() if (moment, zone) in TRIED else pytest.mark.long)
+    for moment in MOMENTS
+    for zone in ZONES
+)
+"""All of them, of which the default run takes a few."""
 CONFIG = """
 upstreams:
   openai: {base_url: "http://127.0.0.1:9/v1", api_key: none}

@@ -17,6 +17,7 @@ from tests.e2e.admin.tie_out.books import (
     REQUESTS,
     SPRING,
     YEAR,
+    ZONES,
     added,
     csv_rows,
     ms,
@@ -57,7 +58,7 @@ def found(rows, by):
     return {group: sums for group, sums in groups.items() if any(sums)}
 
 
-@pytest.mark.parametrize("zone", ["Europe/Berlin", pytest.param("America/New_York", marks=LONG), LORD_HOWE])
+@pytest.mark.parametrize("zone", [LORD_HOWE, *(pytest.param(zone, marks=LONG) for zone in ZONES[1:4])])
 @pytest.mark.parametrize("by", ["team,key,model", "month", "day,tag.project", pytest.param("hour,team", marks=LONG)])
 def test_usage_as_data(books, by, zone):
     sums = wanted(books, listed(by), zone, **span_of(FIRST, LAST, zone))
@@ -94,17 +95,17 @@ def shown(sums):
     return tuple(by_name[name] for name in COLUMNS)
 
 
-@pytest.mark.parametrize("name", DAY)
+@pytest.mark.parametrize("name", [pytest.param("spring", marks=LONG), pytest.param("autumn", marks=LONG), "new year"])
 def test_ranges_that_have_names(books, name):
     books.at(DAY[name])
-    for zone in ("UTC", "Asia/Kathmandu"):
-        for named, (start_ms, end_ms) in ranges(books.now_ms, zone).items():
-            rows = books.told_by("usage", "--by", "model", "--range", named, "--tz", zone)
-            assert found(rows, ("model",)) == wanted(books, ("model",), zone, start_ms=start_ms, end_ms=end_ms), named
-        start_ms, end_ms = ranges(books.now_ms, zone)["this_month"]
-        rows = books.told_by("usage", "--tz", zone)
-        by = ("team", "key", "model")
-        assert found(rows, by) == wanted(books, by, zone, start_ms=start_ms, end_ms=end_ms)
+    zone = "Asia/Kathmandu"
+    for named, (start_ms, end_ms) in ranges(books.now_ms, zone).items():
+        rows = books.told_by("usage", "--by", "model", "--range", named, "--tz", zone)
+        assert found(rows, ("model",)) == wanted(books, ("model",), zone, start_ms=start_ms, end_ms=end_ms), named
+    start_ms, end_ms = ranges(books.now_ms, zone)["this_month"]
+    rows = books.told_by("usage", "--tz", zone)
+    by = ("team", "key", "model")
+    assert found(rows, by) == wanted(books, by, zone, start_ms=start_ms, end_ms=end_ms)
 
 
 def test_filters(books):
@@ -129,7 +130,7 @@ def test_check(books):
 
 
 def test_explain(books):
-    for request_id, fact in list(books.traffic.fact_of.items())[:: 4 * LOOKED_AT]:
+    for request_id, fact in list(books.traffic.fact_of.items())[:: 6 * LOOKED_AT]:
         why = books.told_by("explain", request_id)
         check_record(why, fact)
         assert why == {name: value for name, value in books.ask(f"/explain/{request_id}").items() if name != "bill"}

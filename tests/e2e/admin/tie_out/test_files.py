@@ -7,29 +7,30 @@ from collections import defaultdict
 
 import pytest
 
-from tests.e2e.admin.tie_out.books import FIRST, LAST, LORD_HOWE, YEAR, nano, span_of, told
-from tests.e2e.admin.tie_out.test_usage import filters, listed
+from tests.e2e.admin.tie_out.books import FIRST, LAST, LORD_HOWE, YEAR, ZONES, nano, span_of, told
+from tests.e2e.admin.tie_out.test_usage import WEEKS_OF_HOURS, filters, listed
 
 LONG = pytest.mark.long
-BY = ("", "team,key,model", "month,upstream", "day,tag.project", "hour,team", "week,model")
-FILE_ZONES = (
-    "Europe/Berlin",
-    pytest.param("America/New_York", marks=LONG),
-    pytest.param("UTC", marks=LONG),
-    "Asia/Kathmandu",
-    LORD_HOWE,
-)
+BY = ("", "team,key,model", "month,upstream", "day,tag.project", "week,model")
+FILE_ZONES = (LORD_HOWE, *(pytest.param(zone, marks=LONG) for zone in ZONES if zone != LORD_HOWE))
 
 
 @pytest.mark.parametrize("zone", FILE_ZONES)
 def test_csv_and_json_lines(books, zone):
     for by in BY:
         wanted = books.wanted(listed(by), zone, **span_of(FIRST, LAST, zone))
-        for order in ({}, {"sort": "-cost"}):
-            query = {"tz": zone, **YEAR, **order, **({"by": by} if by else {})}
-            assert told(books.lines("/usage/export", query), listed(by)) == wanted, by
-            text = books.fetch("/usage/export", {**query, "format": "jsonl"}).text
-            assert told([json.loads(line) for line in text.splitlines()], listed(by)) == wanted, by
+        query = {"tz": zone, **YEAR, **({"by": by} if by else {})}
+        assert told(books.lines("/usage/export", query), listed(by)) == wanted, by
+        text = books.fetch("/usage/export", {**query, "format": "jsonl", "sort": "-cost"}).text
+        assert told([json.loads(line) for line in text.splitlines()], listed(by)) == wanted, by
+
+
+@pytest.mark.parametrize("zone", FILE_ZONES)
+def test_hours_where_clocks_change(books, zone):
+    for first, last in WEEKS_OF_HOURS:
+        query = {"by": "hour,team", "tz": zone, "from": first.isoformat(), "to": last.isoformat()}
+        wanted = books.wanted(("hour", "team"), zone, **span_of(first, last, zone))
+        assert told(books.lines("/usage/export", query), ("hour", "team")) == wanted
 
 
 def test_filtered_files(books):
@@ -80,7 +81,7 @@ def summed(pairs):
 
 
 @pytest.mark.parametrize("zone", FILE_ZONES)
-@pytest.mark.parametrize("by", ["", "tag.project", "hour"])
+@pytest.mark.parametrize("by", [pytest.param("", marks=LONG), "tag.project", pytest.param("hour", marks=LONG)])
 def test_focus(books, by, zone):
     lines = books.lines("/usage/export", {"format": "focus", "tz": zone, **YEAR, **({"by": by} if by else {})})
     span = span_of(FIRST, LAST, zone)

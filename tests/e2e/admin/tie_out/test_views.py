@@ -11,7 +11,8 @@ from tests.e2e.admin.tie_out.books import (
     BERLIN,
     LORD_HOWE,
     MOMENTS,
-    ZONES,
+    MOMENTS_AND_ZONES,
+    NEW_YEAR,
     costs_by,
     midnight_ms,
     nano,
@@ -39,8 +40,7 @@ def today_in(books, zone):
 # -- overview ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(("moment", "zone"), MOMENTS_AND_ZONES)
 def test_overview(books, moment, zone):
     books.at(moment)
     today = today_in(books, zone)
@@ -200,10 +200,11 @@ def window_of(window, today, zone):
     return 0 if first is None else midnight_ms(first, zone)
 
 
-@pytest.fixture
-def rules(books):
+@pytest.fixture(scope="module")
+def rules(year):
     """Budgets of every window, and what each counts. None has a counter: no request has been made under them."""
-    search, support = books.person, books.traffic.people[3]
+    year.at(NEW_YEAR)
+    search, support = year.person, year.traffic.people[3]
     made = []
     for window, zone, more, lets in (
         ("day", BERLIN, {"team_id": search.team_id}, lambda fact: fact.team_id == search.team_id),
@@ -244,12 +245,12 @@ def rules(books):
         ),
     ):
         body = {"maximum_usd": "9000", "window": window, "time_zone": zone, **more}
-        answer = books.admin.post("/budgets", json=body)
+        answer = year.admin.post("/budgets", json=body)
         assert answer.status_code == 201, answer.text
         made.append((answer.json(), lets))
     yield made
     for budget, _ in made:
-        assert books.admin.delete(f"/budgets/{budget['id']}").status_code == 204
+        assert year.admin.delete(f"/budgets/{budget['id']}").status_code == 204
 
 
 def check_budget(books, budget, lets):
