@@ -43,7 +43,7 @@ from app.core.rules import is_plain
 from app.store.database import Database
 from app.store.explanations import iso_time
 from app.store.limits import list_limits
-from app.store.people import KeySearch, names_of_keys, names_of_teams, search_keys
+from app.store.people import KeySearch, OwnerNames, names_of, search_keys
 from app.store.rows import LimitRow
 from app.store.usage import UsageFilter, UsageReport, UsageRow, usage
 
@@ -132,7 +132,7 @@ async def overview_data(database: Database, in_force: InForce, view: View) -> di
         },
         "today": _today(reading, view),
         "requests": {"requests": total.requests, "failed": total.failed},
-        "saved": {"saved_usd": usd_text(total.saved_nanousd), "requests_percent": None},
+        "saved": {"saved_usd": usd_text(total.saved_nanousd)},
         "attention": [msgspec.to_builtins(item) for item in reading.items],
         "days": _days(reading.month, view, frozenset(shown), foreseen),
         "legend": _legend(reading, view.show, members, shown, colors),
@@ -163,10 +163,10 @@ async def _read(connection: AsyncConnection, in_force: InForce, view: View) -> R
         if row.rule.kind == "money" and view.holds(row.team_id)
     ]
     near = await stand_near(connection, rules, view.now_ms, NEAR_PERCENT)
-    team_names = await names_of_teams(connection, sorted({stands.row.team_id for stands in near}))
-    key_names = await names_of_keys(connection, sorted({stands.row.key_id or "" for stands in near}))
+    key_ids = [stands.row.key_id for stands in near if stands.row.key_id is not None]
+    names = await names_of(connection, [stands.row.team_id for stands in near], key_ids)
     items = attention(
-        [_near(stands, team_names, key_names) for stands in near],
+        [_near(stands, names) for stands in near],
         await _unwell(connection, in_force, view),
         _unpriced(models),
         await _expiring(connection, view),
@@ -251,9 +251,9 @@ def _unpriced(models: UsageReport) -> Unpriced:
     return Unpriced(models.total.unpriced, tuple(row.group["model"] for row in rows))
 
 
-def _near(stands: BudgetStands, teams: Mapping[str, str], keys: Mapping[str, str]) -> BudgetNear:
+def _near(stands: BudgetStands, names: OwnerNames) -> BudgetNear:
     row = stands.row
-    name = teams.get(row.team_id, row.team_id) if row.key_id is None else keys.get(row.key_id, row.key_id)
+    name = names.teams.get(row.team_id, row.team_id) if row.key_id is None else names.keys.get(row.key_id, row.key_id)
     narrowed = [row.rule.model, row.rule.tag_value or row.rule.tag_name]
     return BudgetNear(
         id=row.rule.id,

@@ -103,7 +103,8 @@ async def _spent(tools: Tools, principal: Principal, rules: list[OwnRule], now_m
             msgspec.structs.replace(own.rule, id=own.counter),
             principal.team_id,
             principal.key_id if own.scope == "key" else None,
-            created_at_ms=0,
+            # When the rule was made is not known here: what it does not count yet, the bill tells.
+            created_at_ms=now_ms,
         )
         for own in known
     ]

@@ -14,7 +14,8 @@ from app.admin.wire import cursor_text, position_of
 from app.core.errors import InvalidRequest
 from app.core.records import Outcome
 from app.store.database import Database
-from app.store.search import OwnerNames, RecordFilter, RecordPlace, RecordsFound, names_of, search_records
+from app.store.people import OwnerNames, names_of
+from app.store.search import RecordFilter, RecordPlace, RecordsFound, search_records
 
 OUTCOMES: tuple[str, ...] = get_args(Outcome)
 PAGE_DEFAULT = 50

@@ -8,8 +8,8 @@ from typing import Any
 from app.admin.exports import Column
 from app.core.money import usd_text
 from app.store.explanations import iso_time, used
+from app.store.people import OwnerNames
 from app.store.records import EntryView, RecordView
-from app.store.search import OwnerNames
 from app.store.usage import UsageRow, UsageSums
 
 SUMS = tuple(name.replace("_nanousd", "_usd") for name in UsageSums.__struct_fields__)
@@ -17,14 +17,15 @@ SUMS = tuple(name.replace("_nanousd", "_usd") for name in UsageSums.__struct_fie
 
 _TEXTS = frozenset(
     "request_id started_at ended_at team_id team key_id key secret_id endpoint stream model_requested model"
-    " model_served upstream outcome error_code cache estimated tags end_user response_id".split()
+    " model_served upstream outcome error_code cache estimated unpriced tags end_user response_id".split()
 )
 RECORD_COLUMNS = tuple(
     Column(name, is_number=name not in _TEXTS)
     for name in (
         "request_id started_at ended_at team_id team key_id key secret_id endpoint stream model_requested model"
         " model_served upstream status outcome error_code cache attempts input_tokens cached_tokens output_tokens"
-        " reasoning_tokens first_byte_ms took_ms cost_usd saved_usd estimated tags end_user response_id".split()
+        " reasoning_tokens first_byte_ms took_ms cost_usd saved_usd estimated unpriced tags end_user"
+        " response_id".split()
     )
 )
 """Of a CSV file: team and key in two columns each."""
@@ -83,6 +84,7 @@ def record_data(record: RecordView, names: OwnerNames) -> dict[str, Any]:
         "cost_usd": _usd(record.cost_nanousd),
         "saved_usd": usd_text(record.saved_nanousd),
         "estimated": record.estimated,
+        "unpriced": record.unpriced,
         "tags": record.tags,
         "end_user": record.end_user,
         "response_id": record.response_id,

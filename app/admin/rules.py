@@ -18,8 +18,8 @@ from app.store.audit import note_change
 from app.store.database import Database
 from app.store.explanations import iso_time
 from app.store.limits import add_limit, find_limit, remove_limit, update_limit
+from app.store.people import names_of
 from app.store.rows import LimitRow
-from app.store.search import names_of
 
 
 async def make_rule(database: Database, caller: Caller, body: LimitMade | BudgetMade, now_ms: int) -> LimitRow:

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.calendar import window_of
+from app.core.clock import QUARTER_MS, quarter_of
 from app.core.money import usd_text
 from app.store.usage import UsageFilter, usage
 
@@ -20,7 +21,8 @@ async def spent_this_month(
     spent = {key_id: {"spent_month_usd": "0", "requests_month": 0} for key_id in key_ids}
     if not key_ids:
         return spent
-    start_ms, end_ms = window_of("month", "UTC", now_ms)
+    start_ms, _ = window_of("month", "UTC", now_ms)
+    end_ms = quarter_of(now_ms) + QUARTER_MS
     report = await usage(connection, ["key"], start_ms, end_ms, UTC, only=UsageFilter(key_ids=tuple(key_ids)))
     for row in report.rows:
         if row.key_id in spent:

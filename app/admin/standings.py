@@ -21,11 +21,11 @@ from app.admin.forecast import (
     usual_days,
     went_at,
 )
-from app.core.calendar import FOREVER_MS, window_of, zone_of
+from app.core.calendar import FOREVER_MS, zone_of
 from app.core.clock import QUARTER_MS, quarter_of
 from app.core.patterns import matches_any
 from app.store.rows import LimitRow
-from app.store.spending import counts_each_value, spent_by_rule
+from app.store.spending import counts_each_value, running_window, spent_by_rule, start_of_window
 from app.store.usage import UsageFilter, usage
 
 DAYS_SHOWN_MAX = 92
@@ -116,7 +116,7 @@ def _stands(row: LimitRow, spent: Mapping[str | None, int], by_day: Spent, now_m
         start_ms, end_ms = min(start_of(first, zone), now_ms), None
         last = today + timedelta(days=HORIZON_DAYS)
     else:
-        start_ms, end_ms = window_of(rule.window, rule.time_zone, now_ms)  # type: ignore[arg-type] # as above
+        start_ms, end_ms = running_window(rule, now_ms)
         first, last = day_of(start_ms, zone), day_of(end_ms - 1, zone) + timedelta(days=1)
     shown = [*days_from(first, today), today]
     taken = max(spent.values(), default=0)
@@ -233,7 +233,7 @@ def _looked_at_from(row: LimitRow, now_ms: int) -> int:
     weeks_ms = start_of(today - timedelta(days=DAYS_LOOKED_AT), zone)
     if rule.window == "total":
         return start_of(_shown_from(today), zone)
-    return min(weeks_ms, window_of(rule.window, rule.time_zone, now_ms)[0])  # type: ignore[arg-type] # of money
+    return min(weeks_ms, start_of_window(rule, now_ms))
 
 
 def _end_of_now(now_ms: int) -> int:

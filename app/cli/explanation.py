@@ -245,8 +245,10 @@ def _bill(explained: RecordExplained) -> Iterator[str]:
         yield f"{INDENT}It cost between {money(record.cost_lower_nanousd)} and {money(record.cost_upper_nanousd)}."
     if record.saved_nanousd:
         yield f"{INDENT}The cache saved {money(record.saved_nanousd)}."
-    if record.cost_nanousd is None:
+    if record.unpriced:
         yield f"{INDENT}It has no price: set one under `prices` in the configuration, then run `headgate reprice`."
+    if record.unpriced and record.cost_nanousd is not None:
+        yield f"{INDENT}What is known of its cost is counted until then."
 
 
 class _Line(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -20,8 +21,10 @@ from app.core.rules import check_rule, limit_name
 from app.store import keys as stored_keys
 from app.store import limits as stored
 from app.store import teams as stored_teams
-from app.store.limits import BudgetStanding, LimitChanges
+from app.store.limits import LimitChanges
+from app.store.people import OwnerNames, names_of
 from app.store.rows import LimitRow
+from app.store.spending import running_window, spent_by_rule
 
 limits = typer.Typer(help="Limits and budgets of teams and keys.", no_args_is_help=True)
 
@@ -158,8 +161,7 @@ def list_limits(
         async with reading(data_dir) as connection:
             team_id, key_id = await _owner(connection, team, key)
             rows = await stored.list_limits(connection, team_id, key_id)
-            teams, keys = await _names(connection)
-            return [shown for row in rows for shown in await _shown(connection, row, teams, keys)]
+            return await _shown(connection, rows)
 
     show_rows(run(work()), COLUMNS, Format.json if as_json else style)
 
@@ -281,26 +283,30 @@ async def _owner(connection: AsyncConnection, team: str | None, key: str | None)
     return found.team_id, found.id
 
 
-async def _names(connection: AsyncConnection) -> tuple[dict[str, str], dict[str, str]]:
-    teams = {team.id: team.name for team in await stored_teams.list_teams(connection)}
-    return teams, {key.id: key.name for key in await stored_keys.list_keys(connection)}
-
-
 async def _shown_one(connection: AsyncConnection, row: LimitRow) -> dict[str, Any]:
-    shown = await _shown(connection, row, *await _names(connection))
-    return shown[0]
+    return (await _shown(connection, [row]))[0]
 
 
-async def _shown(
-    connection: AsyncConnection, row: LimitRow, teams: dict[str, str], keys: dict[str, str]
-) -> list[dict[str, Any]]:
-    """A limit as it is told: one row, or one for each value of its tag that has spent something."""
+async def _shown(connection: AsyncConnection, rows: Sequence[LimitRow]) -> list[dict[str, Any]]:
+    """Limits as they are told: a row each, or one for each value of a tag that has spent something."""
+    names = await names_of(connection, [row.team_id for row in rows], [row.key_id for row in rows if row.key_id])
+    now = now_ms()
+    spent = await spent_by_rule(connection, [row for row in rows if row.rule.kind == "money"], now)
+    shown = []
+    for row in rows:
+        told = _told(row, names)
+        by_value = sorted(spent.get(row.rule.id, {}).items(), key=lambda each: each[0] or "")
+        shown += [{**told, **_standing(row.rule, value, nanousd, now)} for value, nanousd in by_value] or [told]
+    return shown
+
+
+def _told(row: LimitRow, names: OwnerNames) -> dict[str, Any]:
     rule = row.rule
     is_budget = rule.kind == "money"
-    told = {
+    return {
         "id": rule.id,
-        "team": teams[row.team_id],
-        "key": None if row.key_id is None else keys[row.key_id],
+        "team": names.teams[row.team_id],
+        "key": None if row.key_id is None else names.keys[row.key_id],
         "limit": limit_name(rule.kind, rule.window),
         "maximum": usd_text(rule.maximum) if is_budget else rule.maximum,
         "model": rule.model,
@@ -313,15 +319,13 @@ async def _shown(
         "remaining_usd": None,
         "window_ends_at": None,
     }
-    standings = await stored.budget_standings(connection, row, now_ms=now_ms()) if is_budget else []
-    return [{**told, **_standing(rule, standing)} for standing in standings] or [told]
 
 
-def _standing(rule: LimitRule, standing: BudgetStanding) -> dict[str, Any]:
-    value = {} if standing.tag_value is None else {"tag": f"{rule.tag_name}={standing.tag_value}"}
+def _standing(rule: LimitRule, value: str | None, nanousd: int, now: int) -> dict[str, Any]:
+    """What is settled in the window that runs; ``value`` is of a tag whose values count on their own."""
     return {
-        **value,
-        "spent_usd": usd_text(standing.spent_nanousd),
-        "remaining_usd": usd_text(max(rule.maximum - standing.spent_nanousd, 0)),
-        "window_ends_at": None if rule.window == "total" else moment_text(standing.end_ms),
+        **({} if value is None else {"tag": f"{rule.tag_name}={value}"}),
+        "spent_usd": usd_text(nanousd),
+        "remaining_usd": usd_text(max(rule.maximum - nanousd, 0)),
+        "window_ends_at": None if rule.window == "total" else moment_text(running_window(rule, now)[1]),
     }

@@ -15,7 +15,7 @@ from app.core.money import usd_text
 from app.core.records import attempt_id_of
 from app.core.usage import NOTHING_USED, Usage
 from app.store.posting import EXACT, is_unpriced
-from app.store.records import EntryView, RecordView, find_record
+from app.store.records import EntryView, RecordView, cost_of, find_record
 from app.store.refusals import RefusalRow, find_refusal, recent_refusals
 from app.store.tables import keys, teams
 
@@ -37,8 +37,8 @@ class Names(msgspec.Struct, frozen=True):
 class AttemptExplained(msgspec.Struct, frozen=True):
     """One call upstream: its primary entry, then what corrected it, and what both add up to.
 
-    ``cost_nanousd`` is None where it has no price. ``why_estimate`` is a sentence, where nothing exact is known
-    or was not when its primary entry was written.
+    ``cost_nanousd`` is None where it has no price, and no estimate had one. ``why_estimate`` is a sentence, where
+    nothing exact is known or was not when its primary entry was written.
     """
 
     attempt_id: str
@@ -119,7 +119,7 @@ def _attempt(record: RecordView, attempt_id: str, found: Sequence[EntryView]) ->
         estimated=primary.kind == "estimate" and all(entry.reason != EXACT for entry in entries),
         why_estimate=_why_estimate(record) if primary.kind == "estimate" else None,
         usage=used(entries),
-        cost_nanousd=None if unpriced else _sum(entries, "cost_nanousd"),
+        cost_nanousd=cost_of(_sum(entries, "cost_nanousd"), unpriced=unpriced),
         cost_lower_nanousd=None if unpriced else _sum(entries, "cost_lower_nanousd"),
         cost_upper_nanousd=None if unpriced else _sum(entries, "cost_upper_nanousd"),
         entries=entries,

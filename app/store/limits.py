@@ -16,14 +16,12 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy import ColumnElement, Select, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.core.calendar import CalendarWindow, window_of
 from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
 from app.core.ids import random_base62
 from app.core.rules import check_rule, in_order, limit_name
-from app.store.budgets import spent_in_history
 from app.store.errors import LimitInvalid, LimitTaken, NoSuchKey, NoSuchLimit, NoSuchTeam, TooManyLimits
 from app.store.rows import LimitRow, columns_of, json_text, limit_from, next_change, rule_from
-from app.store.tables import budgets, keys, limits, teams
+from app.store.tables import keys, limits, teams
 
 LIMIT_ID_CHARS = 12
 LIMITS_OF_OWNER_MAX = 32
@@ -56,14 +54,6 @@ class LimitChanges(msgspec.Struct, frozen=True, kw_only=True):
     mode: LimitMode | UnsetType = UNSET
     bound: BoundPolicy | UnsetType = UNSET
     warn_percents: tuple[int, ...] | UnsetType = UNSET
-
-
-class BudgetStanding(msgspec.Struct, frozen=True):
-    """What is settled of a budget in the window that runs: ``tag_value`` where each is counted on its own."""
-
-    tag_value: str | None
-    end_ms: int
-    spent_nanousd: int
 
 
 async def add_limit(
@@ -137,32 +127,6 @@ async def list_limits(
         found = limit_from(row)
         owners.setdefault((found.team_id, found.key_id), {})[found.rule.id] = found
     return [rows[rule.id] for rows in owners.values() for rule in in_order(each.rule for each in rows.values())]
-
-
-async def budget_standings(connection: AsyncConnection, row: LimitRow, *, now_ms: int) -> list[BudgetStanding]:
-    """Where a budget stands; for a tag without a value, each value that has spent something in this window."""
-    rule = row.rule
-    start_ms, end_ms = window_of(_calendar_window(rule.window), rule.time_zone, now_ms)
-    each_value = rule.tag_name is not None and rule.tag_value is None
-    named = budgets.c.budget_id.startswith(f"{rule.id}:", autoescape=True)
-    asked = (
-        select(budgets.c.budget_id, budgets.c.spent_nanousd)
-        .where(budgets.c.start_ms == start_ms, named if each_value else budgets.c.budget_id == rule.id)
-        .order_by(budgets.c.budget_id)
-    )
-    found = (await connection.execute(asked)).all()
-    if each_value:
-        # A request that was refused has made its counter, and spent nothing.
-        return [BudgetStanding(name.partition(":")[2], end_ms, spent) for name, spent in found if spent]
-    # The counter is made by the first request: until then the bill tells.
-    spent = found[0].spent_nanousd if found else await spent_in_history(connection, rule.id, start_ms)
-    return [BudgetStanding(None, end_ms, spent)]
-
-
-def _calendar_window(window: LimitWindow) -> CalendarWindow:
-    if window in {"day", "week", "month", "total"}:
-        return window
-    raise ValueError(f"a window of {window!r} is none of the calendar")
 
 
 async def set_plain_limits(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, true, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, func, or_, select, true, tuple_
 
 from app.store.keys import keys_where
 from app.store.tables import INT, keys, secret_uses, secrets, teams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -34,6 +34,13 @@ class KeySearch(msgspec.Struct, frozen=True, kw_only=True):
     listing: KeyListing = "active"
     team_id: str | None = None
     text: str | None = None
+
+
+class OwnerNames(msgspec.Struct, frozen=True):
+    """What teams and keys are called, by id."""
+
+    teams: dict[str, str]
+    keys: dict[str, str]
 
 
 async def search_keys(
@@ -71,19 +78,20 @@ async def active_keys_by_team(connection: AsyncConnection, *, now_ms: int) -> di
     return {row[0]: row[1] for row in await connection.execute(asked)}
 
 
-async def names_of_teams(connection: AsyncConnection, team_ids: Sequence[str] | None = None) -> dict[str, str]:
+async def names_of(connection: AsyncConnection, team_ids: Iterable[str], key_ids: Iterable[str]) -> OwnerNames:
+    """What these are called now; those that are gone are left out."""
+    return OwnerNames(await names_of_teams(connection, team_ids), await _names(connection, keys, key_ids))
+
+
+async def names_of_teams(connection: AsyncConnection, team_ids: Iterable[str] | None = None) -> dict[str, str]:
     """Names by id, of all teams or of these."""
-    asked = select(teams.c.id, teams.c.name)
-    if team_ids is not None:
-        asked = asked.where(teams.c.id.in_(list(team_ids)))
-    return {row.id: row.name for row in await connection.execute(asked)}
+    return await _names(connection, teams, team_ids)
 
 
-async def names_of_keys(connection: AsyncConnection, key_ids: Sequence[str] | None = None) -> dict[str, str]:
-    """Names by id, of all keys or of these."""
-    asked = select(keys.c.id, keys.c.name)
-    if key_ids is not None:
-        asked = asked.where(keys.c.id.in_(list(key_ids)))
+async def _names(connection: AsyncConnection, table: Table, ids: Iterable[str] | None) -> dict[str, str]:
+    asked = select(table.c.id, table.c.name)
+    if ids is not None:
+        asked = asked.where(table.c.id.in_(sorted(set(ids))))
     return {row.id: row.name for row in await connection.execute(asked)}
 
 

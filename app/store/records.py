@@ -57,9 +57,10 @@ class EntryView(msgspec.Struct, frozen=True):
 
 
 class RecordView(msgspec.Struct, frozen=True):
-    """A record and the sum of its entries. ``cost_nanousd`` is None where one of its attempts has no price;
-    lower and upper count an exact cost as both. Prices are the last priced entry's. ``estimated``: of some
-    attempt nothing exact is known.
+    """A record and the sum of its entries. ``unpriced``: one of its attempts has no price. ``cost_nanousd`` is what
+    sums and budgets have of it: where it is unpriced what else is known, None if that is nothing; lower and upper
+    count an exact cost as both. Prices are the last priced entry's. ``estimated``: of some attempt nothing exact is
+    known.
     """
 
     request_id: str
@@ -101,6 +102,7 @@ class RecordView(msgspec.Struct, frozen=True):
     price_source: str | None
     price_version: str | None
     estimated: bool
+    unpriced: bool
     budgets: tuple[BudgetWindow, ...]
     entries: tuple[EntryView, ...]
 
@@ -177,14 +179,20 @@ def _view(row: RowMapping, parts: tuple[EntryView, ...]) -> RecordView:
         cache_write_tokens=sum(part.cache_write_tokens for part in parts),
         output_tokens=sum(part.output_tokens for part in parts),
         reasoning_tokens=sum(part.reasoning_tokens for part in parts),
-        cost_nanousd=None if unpriced else sum(part.cost_nanousd or 0 for part in parts),
+        cost_nanousd=cost_of(sum(part.cost_nanousd or 0 for part in parts), unpriced=unpriced),
         cost_lower_nanousd=None if unpriced else sum(_either(part.cost_lower_nanousd, part) for part in parts),
         cost_upper_nanousd=None if unpriced else sum(_either(part.cost_upper_nanousd, part) for part in parts),
         price_source=priced[-1].price_source if priced else None,
         price_version=priced[-1].price_version if priced else None,
         estimated=any(_is_estimated(each) for each in attempts.values()),
+        unpriced=unpriced,
         entries=parts,
     )
+
+
+def cost_of(nanousd: int, *, unpriced: bool) -> int | None:
+    """What is unpriced is not free; but the money of an estimate, or of another attempt, is counted."""
+    return None if unpriced and not nanousd else nanousd
 
 
 def _is_estimated(parts: Sequence[EntryView]) -> bool:

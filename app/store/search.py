@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, and_, func, or_, select, tuple_
 from app.core.errors import InvalidRequest
 from app.core.tags import tags_of
 from app.store.records import RecordView, with_entries
-from app.store.tables import keys, records, secrets, teams
+from app.store.tables import keys, records, secrets
 from app.store.usage import UsageFilter
 
 if TYPE_CHECKING:
@@ -59,13 +59,6 @@ class RecordsFound(msgspec.Struct, frozen=True):
     next: RecordPlace | None
 
 
-class OwnerNames(msgspec.Struct, frozen=True):
-    """What teams and keys are called, by id."""
-
-    teams: dict[str, str]
-    keys: dict[str, str]
-
-
 async def search_records(
     connection: AsyncConnection,
     asked: RecordFilter,
@@ -103,15 +96,6 @@ async def search_records(
     rows = rows[:limit]
     last = RecordPlace(rows[-1]["admitted_at_ms"], rows[-1]["request_id"]) if is_more else None
     return RecordsFound(await with_entries(connection, rows), last)
-
-
-async def names_of(connection: AsyncConnection, team_ids: Sequence[str], key_ids: Sequence[str]) -> OwnerNames:
-    """What these are called now; those that are gone are left out."""
-    named = []
-    for table, ids in ((teams, team_ids), (keys, key_ids)):
-        asked = select(table.c.id, table.c.name).where(table.c.id.in_(sorted(set(ids))))
-        named.append({row.id: row.name for row in await connection.execute(asked)})
-    return OwnerNames(*named)
 
 
 def _newest_first(asked: Select[tuple[object, ...]]) -> Select[tuple[object, ...]]:

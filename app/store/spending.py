@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from sqlalchemy import and_, select
+import msgspec
+from sqlalchemy import and_, cast, func, select
 
 from app.core.calendar import window_of, zone_of
 from app.core.clock import QUARTER_MS, quarter_of
+from app.core.patterns import matches_any
 from app.core.rules import is_plain
-from app.store.budgets import spent_in_history
-from app.store.tables import budgets
+from app.store.budgets import SETTLING_MS, spent_in_history
+from app.store.tables import INT, budgets, entries, records
 from app.store.tag_values import OTHER
 from app.store.usage import UsageFilter, UsageNotTold, usage
 
@@ -87,43 +89,56 @@ def counts_each_value(rule: LimitRule) -> bool:
     return rule.tag_name is not None and rule.tag_value is None
 
 
+def running_window(rule: LimitRule, now_ms: int) -> tuple[int, int]:
+    """The first millisecond of the window of a budget that runs, and the first of the next one."""
+    return window_of(rule.window, rule.time_zone, now_ms)  # type: ignore[arg-type] # those of money are of the calendar
+
+
 def start_of_window(rule: LimitRule, now_ms: int) -> int:
     """The first millisecond of the window of a budget that runs."""
-    return window_of(rule.window, rule.time_zone, now_ms)[0]  # type: ignore[arg-type] # those of money are of the calendar
+    return running_window(rule, now_ms)[0]
 
 
 async def _by_value(connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int) -> dict[str | None, int]:
-    """From the counters; of values whose counter the next request with them makes, from the bill."""
-    rule_id = row.rule.id
-    named = budgets.c.budget_id.startswith(f"{rule_id}:", autoescape=True)
+    """By the counters, and of values without one by the bill: their first request under the rule makes it."""
+    named = budgets.c.budget_id.startswith(f"{row.rule.id}:", autoescape=True)
     asked = select(budgets.c.budget_id, budgets.c.spent_nanousd).where(and_(budgets.c.start_ms == start_ms, named))
-    spent: dict[str | None, int] = {
-        counter.budget_id.partition(":")[2]: counter.spent_nanousd for counter in await connection.execute(asked)
-    }
-    for value, nanousd in await _used_by_value(connection, row, start_ms, now_ms):
-        if value in spent:
-            continue
-        if row.rule.model is not None:
-            nanousd = await spent_in_history(connection, f"{rule_id}:{value}", start_ms)  # noqa: PLW2901 - of its models
-        spent[value] = nanousd
+    found = {each.budget_id.partition(":")[2]: each.spent_nanousd for each in await connection.execute(asked)}
+    # What was admitted so long after the rule was made has made its counter.
+    end_ms = quarter_of(min(now_ms, row.created_at_ms + SETTLING_MS)) + QUARTER_MS
+    if start_ms < end_ms:
+        ask = _values_in_sums if row.rule.model is None else _values_in_records
+        found = await ask(connection, row, start_ms, end_ms) | found
     # A request that was refused has made its counter, and spent nothing.
-    most = sorted((value for value in spent if spent[value] > 0), key=lambda value: (-spent[value], value or ""))
-    return {value: spent[value] for value in most[:VALUES_MAX]}
+    most = sorted(((value, spent) for value, spent in found.items() if spent), key=lambda each: (-each[1], each[0]))
+    return dict(most[:VALUES_MAX])
 
 
-async def _used_by_value(
-    connection: AsyncConnection, row: LimitRow, start_ms: int, now_ms: int
-) -> list[tuple[str, int]]:
-    """The values of a rule's tag that cost something in the window, those that cost the most first; none where the
-    sums of so long ago are not kept by tag.
-    """
-    name = row.rule.tag_name
+async def _values_in_sums(connection: AsyncConnection, row: LimitRow, start_ms: int, end_ms: int) -> dict[str, int]:
+    tag = f"tag.{row.rule.tag_name}"
     only = UsageFilter(team_ids=(row.team_id,), key_ids=() if row.key_id is None else (row.key_id,))
-    end_ms = quarter_of(now_ms) + QUARTER_MS
     try:
-        report = await usage(connection, (f"tag.{name}",), start_ms, end_ms, zone_of(row.rule.time_zone), only=only)
+        report = await usage(connection, (tag,), start_ms, end_ms, only=only)
     except UsageNotTold:
-        return []
-    rows = sorted(report.rows, key=lambda each: -each.cost_nanousd)
-    values = [(each.group[f"tag.{name}"], each.cost_nanousd) for each in rows if each.cost_nanousd > 0]
-    return [(value, cost) for value, cost in values if value not in {"", OTHER}][:VALUES_MAX]
+        # The tags of so long ago were pruned: a budget does not see them either.
+        return {}
+    return {each.group[tag]: each.cost_nanousd for each in report.rows if each.group[tag] not in {"", OTHER}}
+
+
+async def _values_in_records(connection: AsyncConnection, row: LimitRow, start_ms: int, end_ms: int) -> dict[str, int]:
+    """Sums are kept by the model that answered, a rule is for what was asked for."""
+    asked = (
+        select(records.c.tags, records.c.model_requested, cast(func.sum(entries.c.cost_nanousd), INT))
+        .join(entries, entries.c.request_id == records.c.request_id)
+        .where(records.c.team_id == row.team_id)
+        .where(records.c.admitted_at_ms >= start_ms, records.c.admitted_at_ms < end_ms)
+        .group_by(records.c.tags, records.c.model_requested)
+    )
+    if row.key_id is not None:
+        asked = asked.where(records.c.key_id == row.key_id)
+    found: dict[str, int] = defaultdict(int)
+    for text, model, spent in await connection.execute(asked):
+        value = msgspec.json.decode(text, type=dict[str, str]).get(row.rule.tag_name or "")
+        if value and spent and matches_any([row.rule.model or ""], model):
+            found[value] += spent
+    return found

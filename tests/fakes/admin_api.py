@@ -276,7 +276,7 @@ class AdminApi:
                 "usual_percent": 6.2,
             },
             "requests": {"requests": total["requests"], "failed": total["failed"]},
-            "saved": {"saved_usd": total["saved_usd"], "requests_percent": None},
+            "saved": {"saved_usd": total["saved_usd"]},
             "attention": [] if self.shop.is_empty else ATTENTION,
             "days": [
                 self._day(start + timedelta(days=index), cells, show, end) for index in range((last - start).days)

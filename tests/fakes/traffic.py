@@ -9,9 +9,9 @@ here and not by the product: one fact for each place (model and upstream) that a
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -32,6 +32,7 @@ NEW_MODEL, NAMELESS_MODEL = "gpt-6-preview", "in-house-7b"
 UPSTREAMS = ("openai", "azure")
 REPRICED_NANOUSD = 11
 BATCH_RECORDS = 500
+PERIODS = ("hour", "day", "week", "month")
 SUMS = (
     "requests",
     "failed",
@@ -64,6 +65,22 @@ class Fact:
 
     def value_of(self, name: str) -> str:
         return self.tags.get(name, "")
+
+    def member_of(self, name: str, zone: str) -> str:
+        """What it belongs to of a group of reports: ids of teams and keys, periods of ``zone`` as they are written."""
+        if name.startswith("tag."):
+            return self.value_of(name.removeprefix("tag."))
+        if name in {"team", "key"}:
+            return self.team_id if name == "team" else self.key_id
+        if name not in PERIODS:
+            return getattr(self, name)
+        local = datetime.fromtimestamp(self.quarter_ms / 1000, zone_of(zone))
+        if name == "hour":
+            # Its own offset, and not that of the hour's first minute: clocks may change by half an hour in it.
+            return local.replace(minute=0, tzinfo=timezone(local.utcoffset())).isoformat(timespec="minutes")
+        if name == "week":
+            return (local.date() - timedelta(days=local.weekday())).isoformat()
+        return local.date().isoformat() if name == "day" else f"{local:%Y-%m}"
 
 
 @dataclass
@@ -112,6 +129,11 @@ class Traffic:
         """What it comes to when everything is written, corrected and repriced."""
         return [fact for each in self._requests for fact in each.facts]
 
+    @property
+    def fact_of(self) -> dict[str, Fact]:
+        """What each request comes to, by its id."""
+        return {each.record.request_id: fact for each in self._requests for fact in each.facts}
+
     def records(self, start_ms: int = 0, end_ms: int = 2**62) -> list[Record]:
         """As they are written first, in the order of their admission."""
         return [each.record for each in self._requests if start_ms <= each.record.admitted_at_ms < end_ms]
@@ -119,6 +141,25 @@ class Traffic:
     def corrections(self) -> list[Record]:
         """The same requests, of which only an estimate was known, with what they really used."""
         return [each.late for each in self._requests if each.late is not None]
+
+    def sums_by(
+        self,
+        by: Iterable[str],
+        zone: str = "UTC",
+        *,
+        start_ms: int = 0,
+        end_ms: int = 2**62,
+        lets: Callable[[Fact], bool] = lambda _fact: True,
+    ) -> dict[tuple[str, ...], tuple[int, ...]]:
+        """What a report has to tell: ``SUMS`` by the members of its groups, without groups of nothing at all."""
+        found: dict[tuple[str, ...], dict[str, int]] = {}
+        for fact in self.facts:
+            if start_ms <= fact.quarter_ms < end_ms and lets(fact):
+                group = tuple(fact.member_of(name, zone) for name in by)
+                kept = found.setdefault(group, dict.fromkeys(SUMS, 0))
+                for name, value in fact.sums.items():
+                    kept[name] += value
+        return {group: tuple(sums.values()) for group, sums in found.items() if any(sums.values())}
 
     def _request(self, number: int) -> _Request:
         chance = self._chance
@@ -337,6 +378,10 @@ async def write_year(database: Database, *, seed: int = 1, requests: int = 2000,
     await write(database, traffic.corrections())
     await reprice_new(database, traffic)
     return traffic
+
+
+def zone_of(name: str) -> tzinfo:
+    return UTC if name == "UTC" else ZoneInfo(name)
 
 
 def price_of_new(usage: Usage) -> int:

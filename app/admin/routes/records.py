@@ -18,8 +18,8 @@ from app.admin.schemas.records import Explanation, Records, RecordWhole
 from app.admin.wire import Reader, ToolsOf
 from app.core.errors import NotFound
 from app.store.explanations import RecordExplained, data_of, explain
+from app.store.people import names_of
 from app.store.records import find_record
-from app.store.search import names_of
 
 router = APIRouter(tags=["records"])
 

@@ -39,7 +39,6 @@ class RequestCounts(Answer):
 
 class Saved(Answer):
     saved_usd: str
-    requests_percent: float | None
 
 
 class Attention(Answer):
@@ -107,7 +106,7 @@ class Overview(Answer):
                 },
                 "today": {"spent_usd": "357.53", "usual_percent": 6.2},
                 "requests": {"requests": 1894120, "failed": 7955},
-                "saved": {"saved_usd": "573.48", "requests_percent": None},
+                "saved": {"saved_usd": "573.48"},
                 "attention": [
                     {
                         "level": "bad",

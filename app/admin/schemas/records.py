@@ -36,6 +36,7 @@ RECORD_EXAMPLE: JsonDict = {
     "cost_usd": "0.0041072",
     "saved_usd": "0",
     "estimated": False,
+    "unpriced": False,
     "tags": {"service": "chat-widget"},
     "end_user": None,
     "response_id": "resp_68f1c0",
@@ -73,9 +74,10 @@ class RecordRow(BaseModel):
     reasoning_tokens: int
     first_byte_ms: int | None
     took_ms: int
-    cost_usd: str | None = Field(description="Null: it has no price")
+    cost_usd: str | None = Field(description="What sums and budgets have of it; null: it has no price")
     saved_usd: str
     estimated: bool = Field(description="Of some call of it nothing exact is known")
+    unpriced: bool = Field(description="Some call of it has no price; `cost_usd` is what else is known of it")
     tags: dict[str, str]
     end_user: str | None
     response_id: str | None

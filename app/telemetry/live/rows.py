@@ -67,6 +67,7 @@ class RecordRow(msgspec.Struct, frozen=True):
     cost_usd: str | None
     saved_usd: str
     estimated: bool
+    unpriced: bool
     tags: dict[str, str]
     end_user: str | None
     response_id: str | None
@@ -124,6 +125,7 @@ def record_row(principal: Principal, record: Record) -> RecordRow:
         cost_usd=None if last.cost_nanousd is None else usd_text(last.cost_nanousd),
         saved_usd=usd_text(record.saved_nanousd),
         estimated=last.kind == "estimate",
+        unpriced=last.cost_nanousd is None,
         tags=record.tags,
         end_user=_quoted(record.end_user),
         response_id=_quoted(record.response_id),

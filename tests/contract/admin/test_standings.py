@@ -28,6 +28,7 @@ def ms(*parts):
 
 NOW_MS = ms(2026, 11, 24, 15, 40)
 TODAY = date(2026, 11, 24)
+LONG_AGO_MS = ms(2026, 1, 1)
 
 
 def at(day: date, hour: int = 12) -> int:
@@ -57,12 +58,10 @@ async def team(database):
     return made.id
 
 
-async def budget(database, team_id, maximum, window="month", key_id=None, warn=(80, 95), **more):
+async def budget(database, team_id, maximum, window="month", key_id=None, warn=(80, 95), made_ms=LONG_AGO_MS, **more):
     rule = LimitRule(id="", kind="money", maximum=maximum, window=window, **more)
     async with database.transaction() as connection:
-        return await add_limit(
-            connection, rule, team_id=team_id, key_id=key_id, now_ms=ms(2026, 1, 1), warn_percents=warn
-        )
+        return await add_limit(connection, rule, team_id=team_id, key_id=key_id, now_ms=made_ms, warn_percents=warn)
 
 
 async def standing(database, *rows):
@@ -182,35 +181,44 @@ async def test_each_value_of_a_tag(database, team):
     assert (stands.spent_nanousd, stands.state, stands.days[-1][1]) == (9 * USD, "warned", 9 * USD)
 
 
-@pytest.mark.parametrize("model", [None, "gpt-5*"])
-async def test_each_value_of_a_tag_counts_what_was_spent_before_the_budget_was_made(database, team, model):
-    """As its first request will: until then nothing has counted it."""
+async def test_values_of_a_tag_without_counters_are_told_by_the_bill(database, team):
+    """A budget that was just made: the first request of each value makes its counter, with what was spent before."""
     await write_batch(
         database,
         [
-            spent(at(TODAY, hour), amount * USD, team_id=team, tags=tags, model=name)
-            for hour, (amount, tags, name) in enumerate(
-                [
-                    (4, {"project": "a"}, "gpt-5"),
-                    (9, {"project": "b"}, "gpt-5-mini"),
-                    (1, {"project": "b"}, "gpt-4.1"),
-                    (5, {}, "gpt-5"),
-                ]
-            )
+            spent(ms(2026, 10, 31), 16 * USD, team_id=team, tags={"project": "a"}),
+            spent(at(TODAY), 1 * USD, team_id=team, tags={"project": "a"}),
+            spent(at(TODAY), 2 * USD, team_id=team, tags={"project": "b"}, model="gpt-5.6", key_id="other00001"),
+            spent(at(TODAY), 4 * USD, team_id=team, tags={"project": "b", "env": "c"}),
+            spent(at(TODAY), 8 * USD, team_id=team),
+            spent(at(TODAY), 0, team_id=team, tags={"project": "d"}),
         ],
     )
-    row = await budget(database, team, 10 * USD, tag_name="project", model=model)
-    (stands,) = await standing(database, row)
-    of_b = 10 if model is None else 9
-    assert [(each.tag_value, each.spent_nanousd) for each in stands.values or ()] == [("b", of_b * USD), ("a", 4 * USD)]
-    assert stands.state == ("exhausted" if model is None else "warned")
-    async with database.transaction() as connection:
-        window = BudgetWindow(f"{row.rule.id}:b", stands.start_ms)
-        counted = await read_budgets(connection, [(team, window)])
-    # A window of long after its budget was made counts what names it alone.
-    assert counted[window][0] == 0
-    (again,) = await standing(database, row)
-    assert [each.tag_value for each in again.values or ()] == ["a"]
+    rows = [
+        await budget(database, team, 10 * USD, made_ms=NOW_MS, tag_name="project"),
+        await budget(database, team, 10 * USD, "total", made_ms=NOW_MS, tag_name="project"),
+        await budget(database, team, 10 * USD, made_ms=NOW_MS, tag_name="project", key_id="key0000001"),
+        await budget(database, team, 10 * USD, made_ms=NOW_MS, tag_name="project", model="gpt-4*"),
+        await budget(database, team, 10 * USD, made_ms=NOW_MS, tag_name="project", model="gpt-4*", key_id="key0000001"),
+    ]
+    wanted = [
+        {"b": 6 * USD, "a": 1 * USD},
+        {"a": 17 * USD, "b": 6 * USD},
+        {"b": 4 * USD, "a": 1 * USD},
+        {"b": 4 * USD, "a": 1 * USD},
+        {"b": 4 * USD, "a": 1 * USD},
+    ]
+    async with database.read() as connection:
+        found = await spent_by_rule(connection, rows, NOW_MS)
+    assert [list(found[row.rule.id].items()) for row in rows] == [list(values.items()) for values in wanted]
+    for row, values in zip(rows, wanted, strict=True):
+        start_ms = start_of_window(row.rule, NOW_MS)
+        windows = [(team, BudgetWindow(f"{row.rule.id}:{value}", start_ms)) for value in values]
+        async with database.transaction() as connection:
+            counters = await read_budgets(connection, windows)
+        assert {window.budget_id.partition(":")[2]: spent for window, (spent, _) in counters.items()} == values
+    async with database.read() as connection:
+        assert await spent_by_rule(connection, rows, NOW_MS) == found
 
 
 async def test_days_are_those_of_the_budgets_zone(database, team):

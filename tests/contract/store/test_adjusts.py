@@ -167,7 +167,7 @@ async def test_in_one_batch_the_exact_outcome_goes_before_the_estimate(database)
         (None, 61_000, 61_000, 61_000, 0),
         (None, None, 0, None, 1),
         # Nobody knows the price of what was served: the money of the estimate stays, and is flagged.
-        (1_798_400, None, 1_798_400, None, 1),
+        (1_798_400, None, 1_798_400, 1_798_400, 1),
         (1_798_400, 61_000, 61_000, 61_000, 0),
     ],
 )
@@ -177,7 +177,7 @@ async def test_without_a_price_before_or_after(database, estimated, exact, cost,
     written = await write_batch(database, [exact_of(request_id, exact)])
     assert written.ranks == {request_id: RANK_EXACT}
     view = await view_of(database, request_id)
-    assert (view.cost_nanousd, view.estimated, used(view)) == (shown, False, EXACT_USAGE)
+    assert (view.cost_nanousd, view.unpriced, view.estimated, used(view)) == (shown, bool(unpriced), False, EXACT_USAGE)
     assert await spent(database) == cost
     proof = await proof_of(database)
     assert (proof.unpriced, proof.estimated) == (unpriced, 0)

@@ -21,6 +21,7 @@ from app.store.keys import (
     update_key,
 )
 from app.store.limits import PlainLimit
+from app.store.people import names_of
 from app.store.teams import TeamChanges, create_team, find_team, list_teams, update_team
 
 
@@ -213,3 +214,10 @@ async def test_text_is_only_ever_data(connection, team):
         await key_of(connection, team, name=name, secret_id=f"quoted{number}")
         assert (await find_team(connection, name)).name == name
         assert (await find_key(connection, name)).name == name
+
+
+async def test_names_of_what_is_there(connection):
+    team = await create_team(connection, name="search", now_ms=1)
+    await create_key(connection, team_id=team.id, name="web", secret_id="key0000001", digest=b"1", now_ms=1)
+    names = await names_of(connection, [team.id, "gone"], ["key0000001", "key0000001"])
+    assert (names.teams, names.keys) == ({team.id: "search"}, {"key0000001": "web"})

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import pytest
+
+from app.core.clock import QUARTER_MS
 from app.core.ids import new_request_id
 from app.core.usage import Usage
 from app.store.batch import write_batch
 from app.store.objects import owner_of, remember
 from app.store.records import count_records, find_record, find_records_of_response, recent_records
+from app.store.usage import usage
 from tests.contract.store.samples import NOON_MS, entry_of, owned_of, record_of
 
 
@@ -50,15 +54,19 @@ async def test_a_record_comes_back_with_the_sum_of_its_entries(database):
     ]
 
 
-async def test_without_a_price_there_is_no_cost(database):
+@pytest.mark.parametrize(("others", "known"), [((), None), ((0,), None), ((61_000,), 61_000)])
+async def test_without_a_price_there_is_no_cost_but_what_sums_have(database, others, known):
     request_id = new_request_id(NOON_MS)
-    entries = (entry_of(request_id, 1), entry_of(request_id, 2, cost_nanousd=None, price_source=None))
+    costs = (*others, None)
+    entries = tuple(entry_of(request_id, number, cost_nanousd=cost) for number, cost in enumerate(costs, 1))
     await write_batch(database, [record_of(request_id, entries=entries)])
     async with database.read() as connection:
         view = await find_record(connection, request_id)
+        report = await usage(connection, (), NOON_MS - QUARTER_MS, NOON_MS + QUARTER_MS)
     assert view is not None
-    assert (view.cost_nanousd, view.cost_lower_nanousd, view.cost_upper_nanousd) == (None, None, None)
-    assert view.estimated is False
+    assert (view.cost_nanousd, view.cost_lower_nanousd, view.cost_upper_nanousd) == (known, None, None)
+    assert (view.unpriced, view.estimated) == (True, False)
+    assert (report.total.cost_nanousd, report.total.unpriced) == (known or 0, 1)
 
 
 async def test_the_last_records_come_first(database):

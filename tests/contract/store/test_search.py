@@ -10,7 +10,7 @@ from app.core.ids import new_request_id
 from app.store import search as search_module
 from app.store.batch import write_batch
 from app.store.keys import add_secret, create_key
-from app.store.search import RecordFilter, RecordPlace, names_of, search_records
+from app.store.search import RecordFilter, RecordPlace, search_records
 from app.store.teams import create_team
 from app.store.usage import UsageFilter
 from tests.contract.store.samples import NOON_MS, record_of
@@ -166,13 +166,3 @@ async def test_what_is_written_meanwhile_disturbs_no_page(database):
     await write(database, record_of(at_ms=NOON_MS + 99))
     second = await found(database, limit=2, before=first.next)
     assert [record.started_at_ms - NOON_MS for record in [*first.records, *second.records]] == [3, 2, 1, 0]
-
-
-async def test_names(database):
-    async with database.transaction() as connection:
-        team = await create_team(connection, name="search", now_ms=1)
-        await create_key(connection, team_id=team.id, name="web", secret_id="key0000001", digest=b"1", now_ms=1)
-    async with database.read() as connection:
-        names = await names_of(connection, [team.id, "gone"], ["key0000001", "key0000001"])
-    assert names.teams == {team.id: "search"}
-    assert names.keys == {"key0000001": "web"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import func, select
@@ -15,7 +14,7 @@ from app.store.proof import prove
 from app.store.tables import rollups, sums
 from app.store.usage import UsageFilter, usage
 from app.store.usage.plan import phase_of
-from tests.fakes.traffic import SUMS, ZONES, Traffic, make_people, reprice_new, write
+from tests.fakes.traffic import PERIODS, SUMS, ZONES, Traffic, make_people, reprice_new, write, zone_of
 
 REQUESTS = 500
 BY = [
@@ -29,7 +28,6 @@ BY = [
     ("tag.env", "model"),
     ("key", "tag.project"),
 ]
-PERIODS = ("hour", "day", "week", "month")
 EVERYTHING = UsageFilter()
 LONG = pytest.mark.long
 STAGES = [pytest.param(stage, marks=LONG) for stage in ("unfolded", "folded", "half")] + ["late"]
@@ -55,38 +53,8 @@ class Ledger:
                 only=only,
             )
 
-    def wanted(self, by, zone, *, start_ms=None, end_ms=None, lets=lambda _fact: True):
-        start_ms = self.start_ms if start_ms is None else start_ms
-        end_ms = self.end_ms if end_ms is None else end_ms
-        found = {}
-        for fact in self.traffic.facts:
-            if start_ms <= fact.quarter_ms < end_ms and lets(fact):
-                kept = found.setdefault(tuple(member_of(fact, name, zone) for name in by), dict.fromkeys(SUMS, 0))
-                for name, value in fact.sums.items():
-                    kept[name] += value
-        return {key: tuple(values.values()) for key, values in found.items() if any(values.values())}
-
-
-def zone_of(name):
-    return UTC if name == "UTC" else ZoneInfo(name)
-
-
-def member_of(fact, name, zone):
-    if name.startswith("tag."):
-        return fact.value_of(name.removeprefix("tag."))
-    if name == "key":
-        return fact.key_id
-    if name == "team":
-        return fact.team_id
-    if name not in PERIODS:
-        return getattr(fact, name)
-    local = datetime.fromtimestamp(fact.quarter_ms / 1000, zone_of(zone))
-    if name == "hour":
-        # Its own offset, and not that of the hour's first minute: clocks may change by half an hour in it.
-        return local.replace(minute=0, tzinfo=timezone(local.utcoffset())).isoformat(timespec="minutes")
-    if name == "week":
-        return (local.date() - timedelta(days=local.weekday())).isoformat()
-    return local.date().isoformat() if name == "day" else f"{local:%Y-%m}"
+    def wanted(self, by, zone, **more):
+        return self.traffic.sums_by(by, zone, **more)
 
 
 def told(report, by):

@@ -166,6 +166,7 @@ def test_a_row_has_the_figures_of_the_record_and_nothing_else_of_it():
         "cost_usd": "0.000061",
         "saved_usd": "0",
         "estimated": False,
+        "unpriced": False,
         "tags": {"app": "x"},
         "end_user": "u�ser",
         "response_id": "resp_r1",

@@ -32,7 +32,6 @@ export function figures(ctx) {
 const budgetLink = (ctx) => (ctx.may('admin') ? h('a.note', { href: ctx.state.href('budgets') }, 'Make a budget') : h('p.note', 'There is no budget to measure it against.'));
 
 function savedOf({ saved, month }) {
-  if (saved.requests_percent !== null) return `${percent(saved.requests_percent)} of requests`;
   const whole = Number(saved.saved_usd) + Number(month.spent_usd);
   return whole > 0 ? `${percent((Number(saved.saved_usd) / whole) * 100)} of what it would have cost` : 'nothing asked yet';
 }

@@ -33,6 +33,7 @@
  * @property {?string} upperUsd
  * @property {?string} savedUsd
  * @property {boolean} estimated
+ * @property {boolean} unpriced where it costs something all the same, that is what is known of it
  * @property {?number} reservedNano
  * @property {object} decision
  * @property {object} told the answer as it came
@@ -69,6 +70,7 @@ export function accountOf(told) {
     upperUsd: told.cost_upper_usd ?? null,
     savedUsd: told.saved_usd ?? null,
     estimated: told.estimated === true || told.estimated === 1,
+    unpriced: told.unpriced === true,
     reservedNano: typeof reserved === 'number' ? reserved : null,
     decision,
     told,

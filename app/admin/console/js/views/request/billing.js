@@ -9,7 +9,7 @@ export function billPanel(account, tz) {
   const { told } = account;
   const bill = billOf(told);
   const isFree = account.refused || (account.cache === 'hit' && bill.lines.length === 0);
-  const chip = account.refused ? null : account.costUsd === null ? h('span.chip.is-warn', '◇ unpriced') : account.estimated ? h('span.chip.is-warn', '≈ estimate') : h('span.chip', 'exact');
+  const chip = account.refused ? null : account.costUsd === null || account.unpriced ? h('span.chip.is-warn', '◇ unpriced') : account.estimated ? h('span.chip.is-warn', '≈ estimate') : h('span.chip', 'exact');
   const box = panel({ title: 'What it cost', class: 'of-6', flush: true, actions: chip });
   if (isFree || (bill.lines.length === 0 && account.costUsd !== null && nano(account.costUsd) === 0n)) {
     put(box.body, h('p.request-none', account.refused ? 'Nothing was sent, and nothing was charged.' : account.cache === 'hit' ? `Nothing: it came from the cache.${saved(account)}` : 'Nothing was charged.'));

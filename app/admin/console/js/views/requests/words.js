@@ -30,6 +30,7 @@ export function outcomeCell(row) {
 /** @param {object} row */
 export function costCell(row) {
   if (row.cost_usd === null) return h('span.warn', '◇ unpriced');
+  if (row.unpriced) return [h('span.warn', { title: 'It has no price yet: this is what is known of its cost' }, '◇ '), usd(row.cost_usd)];
   return [row.estimated && h('span.text-3', { title: 'An estimate: the upstream told no usage' }, '≈ '), usd(row.cost_usd)];
 }
 
