@@ -140,8 +140,8 @@ class SSO:
         listed = given if isinstance(given, list) else [given]
         values = {each for each in listed if isinstance(each, str)}
         subject = str(claims["sub"])
-        # An address that the provider has not verified may be anybody's.
-        address = claims.get("email") if claims.get("email_verified", True) is True else None
+        # An address of which the provider does not say that it is verified may be anybody's.
+        address = claims.get("email") if claims.get("email_verified") is True else None
         name = str(address or claims.get("preferred_username") or claims.get("name") or subject)[:100]
         if values.intersection(self._settings.admins):
             return Caller("sso", subject, name, "admin", None, peer)
