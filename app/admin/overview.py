@@ -219,8 +219,9 @@ async def _usual_by_now(connection: AsyncConnection, view: View, days: Mapping[d
         if day < first:
             break
         start_ms, end_ms = start_of(day, zone), _same_time(day, view)
-        so_far = await usage(connection, (), start_ms, end_ms, zone, only=view.only) if start_ms < end_ms else None
-        amounts.append(0 if so_far is None else so_far.total.cost_nanousd)
+        # By the hour: of a part of a day there are sums by hours, and none of all of it.
+        hours = await usage(connection, ("hour",), start_ms, max(end_ms, start_ms), zone, only=view.only)
+        amounts.append(hours.total.cost_nanousd)
     return sum(amounts) // len(amounts) if amounts else None
 
 
