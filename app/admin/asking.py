@@ -112,6 +112,11 @@ class Asked:
             found.append((tag, _listed(name, value, may_be_empty=True)))
         return tuple(sorted(found))
 
+    def skip(self, names: Iterable[str]) -> None:
+        """What somebody else reads."""
+        for name in names:
+            self._values.pop(name, None)
+
     def finish(self) -> None:
         """Raises InvalidRequest where something is left."""
         for name in self._values:

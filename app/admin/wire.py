@@ -5,16 +5,19 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 
 from app.admin.access import Access, Caller
+from app.admin.asking import Asked
 from app.admin.sso import SSO
 from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
@@ -107,9 +110,31 @@ def tools_of(request: Request) -> Tools:
 ToolsOf = Annotated[Tools, Depends(tools_of)]
 
 
+def require_known(request: Request) -> None:
+    """Raises InvalidRequest for a parameter that is given twice, or that the route does not have.
+
+    A route whose parameters no signature can say (``tag.NAME``) names them in ``openapi_extra``, and reads them
+    with ``Asked`` itself.
+    """
+    asked = Asked(request.query_params.multi_items())
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute) and "parameters" not in (route.openapi_extra or {}):
+        asked.skip(_parameters(route.dependant))
+        asked.finish()
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The parameters that a route's signature names, and those of what it depends on."""
+    yield from (field.alias for field in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _parameters(each)
+
+
 async def reader(request: Request, tools: ToolsOf) -> Caller:
     """An administrator, a viewer or a team lead."""
-    return await tools.access.caller(request)
+    caller = await tools.access.caller(request)
+    require_known(request)
+    return caller
 
 
 Reader = Annotated[Caller, Depends(reader)]
@@ -137,7 +162,9 @@ async def key_keeper(caller: Reader) -> Caller:
 
 async def own_key(request: Request, tools: ToolsOf) -> Principal:
     """A plain gateway key, for what it may see about itself."""
-    return await tools.access.principal(request)
+    principal = await tools.access.principal(request)
+    require_known(request)
+    return principal
 
 
 Viewer = Annotated[Caller, Depends(viewer)]
@@ -175,6 +202,21 @@ def _require_storable(value: object) -> None:
             _require_storable(part)
     elif (isinstance(value, int) and not -(2**63) <= value < 2**63) or (isinstance(value, str) and "\0" in value):
         raise ValueError("it cannot be stored")
+
+
+def offset_of(cursor: str | None) -> int:
+    """How many were shown before the page that ``cursor`` asks for, in a list whose order is not of its rows' own."""
+    place = position_of(cursor, tuple[int])
+    if place is None:
+        return 0
+    if not 0 < place[0] < 2**31:
+        raise InvalidRequest("The cursor is not one of this list.", param="cursor")
+    return place[0]
+
+
+def next_offset(count: int, offset: int, limit: int) -> str | None:
+    """``next`` of such a list."""
+    return cursor_text([offset + limit]) if offset + limit < count else None
 
 
 def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[str | int]]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path
 
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.prices import Price, PriceMade, Prices, Repriced, Repricing
-from app.admin.wire import Administrator, Reader, ToolsOf
+from app.admin.wire import Administrator, Cursor, Limit, Reader, ToolsOf, next_offset, offset_of
 from app.core.clock import quarter_of
 from app.core.errors import InvalidRequest
 from app.core.money import usd_text
@@ -30,10 +30,11 @@ PriceId = Annotated[str, Path(max_length=64)]
 
 
 @router.get("/prices", summary="Prices", response_model=Prices)
-async def read_prices(caller: Reader, tools: ToolsOf) -> dict[str, Any]:
+async def read_prices(caller: Reader, tools: ToolsOf, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
     """What was used in the last 30 days, the unpriced first, then the dearest; then every price that is set or stands
     in the file.
     """
+    offset = offset_of(cursor)
     now_ms = tools.clock.now_ms()
     only = UsageFilter() if caller.team_id is None else UsageFilter(team_ids=(caller.team_id,))
     start_ms, end_ms = quarter_of(now_ms - DAYS_SHOWN_MS), quarter_of(now_ms) + QUARTER_MS
@@ -49,7 +50,7 @@ async def read_prices(caller: Reader, tools: ToolsOf) -> dict[str, Any]:
         data.append(_found(model, upstream, price, requests=row.requests, unpriced=row.unpriced))
     data += [_set(PriceOverride.model_validate_json(row.rates), row.id) for row in rows]
     data += [_set(override, None) for override in in_force.configuration.prices]
-    return {"data": data, "next": None}
+    return {"data": data[offset : offset + limit], "next": next_offset(len(data), offset, limit)}
 
 
 @router.post("/prices", summary="Set a price", status_code=201, response_model=Price)
