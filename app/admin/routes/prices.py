@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
 
+from app.admin.access import Caller
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.prices import Price, PriceMade, Prices, Repriced, Repricing
-from app.admin.wire import Administrator, Cursor, Limit, Reader, ToolsOf, next_offset, offset_of
+from app.admin.wire import Administrator, Cursor, Limit, Reader, Tools, ToolsOf, next_offset, offset_of
 from app.core.clock import quarter_of
 from app.core.errors import InvalidRequest
 from app.core.money import usd_text
@@ -18,6 +19,7 @@ from app.metering.rates import Price as PriceFound
 from app.metering.repricing import price_of
 from app.settings import PriceOverride
 from app.store.audit import note_change
+from app.store.explanations import iso_time
 from app.store.prices import SetPrice, list_prices, remove_price, set_price
 from app.store.reprice import reprice
 from app.store.rows import json_text
@@ -106,11 +108,15 @@ async def delete_price(price_id: PriceId, caller: Administrator, tools: ToolsOf)
 @router.post("/prices/reprice", summary="Price what was unpriced", response_model=Repriced)
 async def reprice_unpriced(body: Repricing, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """By correcting entries: history is never rewritten, and what has a price keeps it. With `dry_run` (which is on
-    unless you say so) the sum is told and nothing is written.
+    unless you say so) the sum is told and nothing is written. Many transactions make one run: that it has begun stands
+    in the audit log before the first of them, what came of it after the last.
     """
     now_ms = tools.clock.now_ms()
     end_ms = now_ms + 1 if body.end is None else ms_of(body.end)
     pattern = None if body.model is None else compile_pattern(body.model)
+    asked = {"from": iso_time(ms_of(body.start)), "to": iso_time(end_ms)}
+    if not body.dry_run:
+        await _note_repricing(tools, caller, body, {**asked, "state": "started"})
     done = await reprice(
         tools.database,
         price_of(tools.in_force().prices),
@@ -125,21 +131,24 @@ async def reprice_unpriced(body: Repricing, caller: Administrator, tools: ToolsO
         "cost_usd": usd_text(done.cost_nanousd),
         "unpriced": done.unpriced,
         "unpriced_models": done.unpriced_models,
-        "dry_run": body.dry_run,
     }
     if not body.dry_run:
-        async with tools.database.transaction() as connection:
-            await note_change(
-                connection,
-                caller.actor,
-                action="price.reprice",
-                object_kind="price",
-                object_id="",
-                object_name=body.model or "*",
-                after=told,
-                now_ms=now_ms,
-            )
-    return told
+        await _note_repricing(tools, caller, body, {**asked, "state": "ended", **told})
+    return {**told, "dry_run": body.dry_run}
+
+
+async def _note_repricing(tools: Tools, caller: Caller, body: Repricing, after: dict[str, Any]) -> None:
+    async with tools.database.transaction() as connection:
+        await note_change(
+            connection,
+            caller.actor,
+            action="price.reprice",
+            object_kind="price",
+            object_id="",
+            object_name=body.model or "*",
+            after=after,
+            now_ms=tools.clock.now_ms(),
+        )
 
 
 def _midnight_ms(day: date) -> int:
