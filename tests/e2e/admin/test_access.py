@@ -242,3 +242,14 @@ def test_no_secret_is_in_the_ledger_or_the_log(tmp_path):
         for secret in (made["key"], token, cookie):
             assert secret not in told
             assert secret.encode() not in files
+
+
+@pytest.mark.parametrize(
+    "path", [f"{API}/teams/", f"{API}/keys/counts/", f"{API}/session/", f"{API}/", "/me/", "/me/usage/"]
+)
+def test_a_slash_at_the_end_is_another_address_and_no_redirect(gateway, admin, path):
+    headers = {**dict(admin.headers), "host": "evil.example"}
+    for method in ("GET", "POST", "DELETE"):
+        answer = httpx.request(method, f"{gateway.url}{path}", headers=headers, json=None if method == "GET" else {})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (method, path)
+        assert "location" not in answer.headers
