@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match
 
 from app.admin.access import Access, Caller
 from app.admin.asking import Asked
@@ -228,6 +229,7 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 # -- errors ---------------------------------------------------------------------------------------
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
@@ -262,8 +264,7 @@ def as_gateway_error(error: Exception) -> GatewayError:
 
 def _of_http(error: HTTPException) -> GatewayError:
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("allow", "")
-        return MethodNotAllowed(headers=[(b"allow", allowed.encode())] if allowed else None)
+        return MethodNotAllowed()
     if error.status_code == 404:
         return NotFound("There is no such page.")
     return InvalidRequest("The request cannot be read.")
@@ -282,14 +283,24 @@ def _of_validation(error: RequestValidationError) -> GatewayError:
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = as_gateway_error(error)
-    if isinstance(told, MethodNotAllowed) and not f"{request.url.path}/".startswith(("/admin/", "/me/")):
-        told = NotFound("There is no such page.")
+    if isinstance(told, MethodNotAllowed):
+        if not f"{request.url.path}/".startswith(("/admin/", "/me/")):
+            told = NotFound("There is no such page.")
+        else:
+            told = MethodNotAllowed(headers=[(b"allow", ", ".join(_allowed(request)).encode())])
     if told.status >= 500 and not isinstance(told, InternalError):
         # A bug is logged by the server, which sees it as well. The class alone: a text may quote what was sent.
         tools: Tools | None = getattr(request.app.state, "tools", None)
         if tools is not None:
             tools.log.error("control_plane_failed", error=type(error).__name__, code=told.code)
     return rendered(told)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of an address. Each is a route of its own, of which the framework names the first one's alone."""
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    routes = request.app.routes
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def rendered(error: GatewayError) -> Response:

@@ -253,3 +253,24 @@ def test_a_slash_at_the_end_is_another_address_and_no_redirect(gateway, admin, p
         answer = httpx.request(method, f"{gateway.url}{path}", headers=headers, json=None if method == "GET" else {})
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (method, path)
         assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", f"{API}/teams", "GET, POST"),
+        ("DELETE", f"{API}/teams", "GET, POST"),
+        ("DELETE", f"{API}/session", None),
+        ("PUT", f"{API}/session", "GET, POST, DELETE"),
+        ("POST", f"{API}/alerts/x", "PATCH, DELETE"),
+        ("DELETE", f"{API}/keys/x", "GET, PATCH"),
+        ("GET", f"{API}/keys/x/rotate", "POST"),
+        ("PATCH", f"{API}/usage", "GET"),
+        ("POST", "/me/limits", "GET"),
+    ],
+)
+def test_a_method_that_is_not_there_is_told_which_are(gateway, admin, method, path, allowed):
+    answer = httpx.request(method, f"{gateway.url}{path}", headers=dict(admin.headers))
+    assert answer.headers.get("allow") == allowed
+    if allowed is not None:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
