@@ -3,7 +3,8 @@
 A sign-in gives a random cookie of which the ledger keeps the SHA-256. What was signed in with is looked at again
 for every request, so that a token that is revoked closes its sessions. A request that changes something, and is
 known by its cookie alone, also carries the session's CSRF token: another site can make a browser send the one, and
-cannot read the other. Guesses are counted by address.
+cannot read the other. Neither that nor a sign-in is taken from a page of another origin. Guesses are counted by
+address.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import HTTPConnection
 
+from app.admin.origins import Origins
 from app.auth.authenticator import Authenticator
 from app.auth.keys import digest_of
 from app.auth.throttle import FailureThrottle
@@ -87,12 +89,14 @@ class Access:
         *,
         peer_of: Callable[[HTTPConnection], str],
         is_trusted_proxy: Callable[[str], bool],
+        origins: Origins,
         admin_token: str | None,
     ) -> None:
         self._database = database
         self._clock = clock
         self._authenticator = authenticator
         self._peer_of = peer_of
+        self._origins = origins
         self._throttle = FailureThrottle(clock, per_minute=FAILURES_PER_MINUTE, is_trusted_proxy=is_trusted_proxy)
         self._environment_digest = None if admin_token is None else digest_of(admin_token)
         self._seen: dict[str, int] = {}
@@ -135,9 +139,8 @@ class Access:
     async def sign_in(self, credential: str, request: HTTPConnection) -> SignedIn:
         """A session for an admin token or a gateway key. Raises InvalidAdminToken, TooManyFailedKeys."""
         peer = self._peer_of(request)
-        # Browsers say where a request comes from: another site may not sign anybody in.
-        if request.headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}:
-            raise Forbidden("This page is not the gateway's.")
+        # Another site may not sign anybody in.
+        self._origins.require_own(request)
         self._refuse_guessers(peer)
         if not credential.isascii():
             # No key and no token is written so; half a surrogate pair has no digest either.
@@ -232,7 +235,9 @@ class Access:
     # -- sessions -----------------------------------------------------------------------------
 
     async def _session(self, request: HTTPConnection) -> SessionRow | None:
-        """The session of a request's cookie. Raises Forbidden where its CSRF token is not there or wrong."""
+        """The session of a request's cookie. Raises Forbidden where its CSRF token is not there or wrong, or another
+        site's page sends it.
+        """
         cookie = request.cookies.get(COOKIE)
         if cookie is None or len(cookie) != COOKIE_CHARS:
             return None
@@ -243,6 +248,7 @@ class Access:
         if session is None or session.expires_at_ms <= now_ms or session.seen_at_ms + IDLE_MS_MAX <= now_ms:
             return None
         if request.scope.get("method", "GET") not in SAFE_METHODS:
+            self._origins.require_own(request)
             given = request.headers.get(CSRF_HEADER, "")
             if not hmac.compare_digest(given.encode(), session.csrf.encode()):
                 raise Forbidden(f"The header {CSRF_HEADER} is missing or wrong: reload the page.")

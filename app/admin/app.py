@@ -66,6 +66,8 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
         redoc_url=None,
         openapi_url="/admin/api/openapi.json",
         separate_input_output_schemas=False,
+        # Another spelling of an address is not one: the redirect would go to whatever the host header says.
+        redirect_slashes=False,
     )
     app.state.tools = tools
     page = _MetricsPage(tools.metrics)

@@ -112,6 +112,11 @@ class Asked:
             found.append((tag, _listed(name, value, may_be_empty=True)))
         return tuple(sorted(found))
 
+    def skip(self, names: Iterable[str]) -> None:
+        """What somebody else reads."""
+        for name in names:
+            self._values.pop(name, None)
+
     def finish(self) -> None:
         """Raises InvalidRequest where something is left."""
         for name in self._values:
@@ -131,8 +136,9 @@ def zone_asked(asked: Asked) -> str:
     return name
 
 
-def span_asked(asked: Asked, now_ms: int, default: RangeName | None) -> Span | None:
-    """``range``, or ``from`` and ``to``, in ``tz``; the ``default`` where none of them is given.
+def span_asked(asked: Asked, now_ms: int, default: RangeName | None, *, since_ever: bool = False) -> Span | None:
+    """``range``, or ``from`` and ``to``, in ``tz``; the ``default`` where none of them is given. ``since_ever``: ``to``
+    may come alone.
 
     Raises InvalidRequest.
     """
@@ -144,9 +150,9 @@ def span_asked(asked: Asked, now_ms: int, default: RangeName | None) -> Span | N
         return named_span(_one_of("range", name, RANGES), time_zone, now_ms)
     if name is not None:
         raise InvalidRequest("Give either range, or from and to.", param="range")
-    if since is None:
+    if since is None and not since_ever:
         raise InvalidRequest("to needs a from.", param="from")
-    start_ms = _moment("from", since, time_zone, is_end=False)
+    start_ms = 0 if since is None else _moment("from", since, time_zone, is_end=False)
     end_ms = _now_end(now_ms) if until is None else _moment("to", until, time_zone, is_end=True)
     if start_ms >= end_ms:
         raise InvalidRequest("from is before to.", param="from" if until is None else "to")

@@ -5,16 +5,20 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
+from starlette.routing import Match
 
 from app.admin.access import Access, Caller
+from app.admin.asking import Asked
 from app.admin.sso import SSO
 from app.alerts.courier import Courier
 from app.auth.authenticator import Authenticator
@@ -107,9 +111,31 @@ def tools_of(request: Request) -> Tools:
 ToolsOf = Annotated[Tools, Depends(tools_of)]
 
 
+def require_known(request: Request) -> None:
+    """Raises InvalidRequest for a parameter that is given twice, or that the route does not have.
+
+    A route whose parameters no signature can say (``tag.NAME``) names them in ``openapi_extra``, and reads them
+    with ``Asked`` itself.
+    """
+    asked = Asked(request.query_params.multi_items())
+    route = request.scope.get("route")
+    if isinstance(route, APIRoute) and "parameters" not in (route.openapi_extra or {}):
+        asked.skip(_parameters(route.dependant))
+        asked.finish()
+
+
+def _parameters(dependant: Dependant) -> Iterator[str]:
+    """The parameters that a route's signature names, and those of what it depends on."""
+    yield from (field.alias for field in dependant.query_params)
+    for each in dependant.dependencies:
+        yield from _parameters(each)
+
+
 async def reader(request: Request, tools: ToolsOf) -> Caller:
     """An administrator, a viewer or a team lead."""
-    return await tools.access.caller(request)
+    caller = await tools.access.caller(request)
+    require_known(request)
+    return caller
 
 
 Reader = Annotated[Caller, Depends(reader)]
@@ -137,7 +163,9 @@ async def key_keeper(caller: Reader) -> Caller:
 
 async def own_key(request: Request, tools: ToolsOf) -> Principal:
     """A plain gateway key, for what it may see about itself."""
-    return await tools.access.principal(request)
+    principal = await tools.access.principal(request)
+    require_known(request)
+    return principal
 
 
 Viewer = Annotated[Caller, Depends(viewer)]
@@ -177,6 +205,21 @@ def _require_storable(value: object) -> None:
         raise ValueError("it cannot be stored")
 
 
+def offset_of(cursor: str | None) -> int:
+    """How many were shown before the page that ``cursor`` asks for, in a list whose order is not of its rows' own."""
+    place = position_of(cursor, tuple[int])
+    if place is None:
+        return 0
+    if not 0 < place[0] < 2**31:
+        raise InvalidRequest("The cursor is not one of this list.", param="cursor")
+    return place[0]
+
+
+def next_offset(count: int, offset: int, limit: int) -> str | None:
+    """``next`` of such a list."""
+    return cursor_text([offset + limit]) if offset + limit < count else None
+
+
 def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[str | int]]) -> dict[str, Any]:
     """A page of ``rows``, of which one more than ``limit`` was asked for: ``data`` holds rows, not yet their JSON."""
     more = len(rows) > limit
@@ -186,6 +229,7 @@ def page_of(rows: Sequence[Any], limit: int, position: Callable[[Any], Sequence[
 
 # -- errors ---------------------------------------------------------------------------------------
 
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
 NOT_FOUND = (NoSuchTeam, NoSuchKey, NoSuchLimit, NoSuchToken, NoSuchPrice, NoSuchAlertRule)
@@ -220,8 +264,7 @@ def as_gateway_error(error: Exception) -> GatewayError:
 
 def _of_http(error: HTTPException) -> GatewayError:
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("allow", "")
-        return MethodNotAllowed(headers=[(b"allow", allowed.encode())] if allowed else None)
+        return MethodNotAllowed()
     if error.status_code == 404:
         return NotFound("There is no such page.")
     return InvalidRequest("The request cannot be read.")
@@ -240,14 +283,24 @@ def _of_validation(error: RequestValidationError) -> GatewayError:
 
 async def _answer(request: Request, error: Exception) -> Response:
     told = as_gateway_error(error)
-    if isinstance(told, MethodNotAllowed) and not f"{request.url.path}/".startswith(("/admin/", "/me/")):
-        told = NotFound("There is no such page.")
+    if isinstance(told, MethodNotAllowed):
+        if not f"{request.url.path}/".startswith(("/admin/", "/me/")):
+            told = NotFound("There is no such page.")
+        else:
+            told = MethodNotAllowed(headers=[(b"allow", ", ".join(_allowed(request)).encode())])
     if told.status >= 500 and not isinstance(told, InternalError):
         # A bug is logged by the server, which sees it as well. The class alone: a text may quote what was sent.
         tools: Tools | None = getattr(request.app.state, "tools", None)
         if tools is not None:
             tools.log.error("control_plane_failed", error=type(error).__name__, code=told.code)
     return rendered(told)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of an address. Each is a route of its own, of which the framework names the first one's alone."""
+    scopes = ({**request.scope, "method": method} for method in METHODS)
+    routes = request.app.routes
+    return [scope["method"] for scope in scopes if any(route.matches(scope)[0] is Match.FULL for route in routes)]
 
 
 def rendered(error: GatewayError) -> Response:

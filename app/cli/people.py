@@ -33,6 +33,7 @@ from app.cli.plain_limits import PLAIN_COLUMNS, PlainLimits, plain_columns, take
 from app.edge.endpoints import FAMILIES
 from app.store import keys as stored_keys
 from app.store import teams as stored_teams
+from app.store.explanations import iso_time
 from app.store.keys import KeyChanges
 from app.store.rows import KeyRow, SecretRow, TeamRow
 from app.store.teams import TeamChanges
@@ -249,6 +250,7 @@ def rotate_key(
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
+            before = await _ends(connection, found.id)
             rotated = await stored_keys.rotate_key(
                 connection,
                 key_id=found.id,
@@ -257,7 +259,7 @@ def rotate_key(
                 now_ms=now_ms(),
                 overlap_ms=overlap_ms,
             )
-            await _note_key(connection, "key.rotate", found, rotated, team_name)
+            await _note_key(connection, "key.rotate", found, rotated, team_name, before)
         shown = _key(rotated, team_name)
         return {"id": shown.pop("id"), "key": minted.text, "secret_id": minted.id, **shown}
 
@@ -277,8 +279,9 @@ def revoke_key(
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found, team_name = await _find(connection, key, team)
+            before = await _ends(connection, found.id)
             revoked = await stored_keys.revoke_key(connection, found.id, now_ms=now_ms(), at_once=at_once)
-            await _note_key(connection, "key.revoke", found, revoked, team_name)
+            await _note_key(connection, "key.revoke", found, revoked, team_name, before)
             return _key(revoked, team_name)
 
     show_object(run(work()), as_json=as_json)
@@ -298,8 +301,15 @@ async def _note_team(connection: AsyncConnection, action: str, before: TeamRow |
 
 
 async def _note_key(
-    connection: AsyncConnection, action: str, before: KeyRow | None, after: KeyRow, team_name: str
+    connection: AsyncConnection,
+    action: str,
+    before: KeyRow | None,
+    after: KeyRow,
+    team_name: str,
+    ends_before: dict[str, str | None] | None = None,
 ) -> None:
+    """``ends_before``: of its secrets, where they may have changed."""
+    ends = ({}, {}) if ends_before is None else ({"ends": ends_before}, {"ends": await _ends(connection, after.id)})
     await note(
         connection,
         action,
@@ -307,9 +317,17 @@ async def _note_key(
         object_id=after.id,
         object_name=after.name,
         team_id=after.team_id,
-        before=None if before is None else _key(before, team_name),
-        after=_key(after, team_name),
+        before=None if before is None else {**_key(before, team_name), **ends[0]},
+        after={**_key(after, team_name), **ends[1]},
     )
+
+
+async def _ends(connection: AsyncConnection, key_id: str) -> dict[str, str | None]:
+    """When each secret of a key ends, or has ended, by its public id."""
+    return {
+        secret.id: iso_time(secret.expires_at_ms if secret.revoked_at_ms is None else secret.revoked_at_ms)
+        for secret in await stored_keys.list_secrets(connection, key_id)
+    }
 
 
 async def _find(connection: AsyncConnection, key: str, team: str | None) -> tuple[KeyRow, str]:

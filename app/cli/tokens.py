@@ -12,7 +12,13 @@ from app.cli.noting import note
 from app.cli.options import AsJson, DataDir, Expires, expiry_of, moment_text, name_of, reading, writing
 from app.cli.output import Format, run, show_object, show_rows
 from app.cli.people import now_ms
-from app.store.admin_tokens import AdminTokenRow, create_admin_token, list_admin_tokens, revoke_admin_token
+from app.store.admin_tokens import (
+    AdminTokenRow,
+    create_admin_token,
+    find_admin_token_by_id,
+    list_admin_tokens,
+    revoke_admin_token,
+)
 from app.store.people import names_of_teams
 from app.store.sessions import close_sessions_of
 from app.store.teams import find_team
@@ -92,9 +98,11 @@ def revoke_token(
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
+            teams = await names_of_teams(connection)
+            before = _token(await find_admin_token_by_id(connection, token), teams)
             ended = await revoke_admin_token(connection, token, now_ms=now_ms())
             await close_sessions_of(connection, "token", ended.id)
-            shown = _token(ended, await names_of_teams(connection))
+            shown = _token(ended, teams)
             await note(
                 connection,
                 "token.revoke",
@@ -102,6 +110,7 @@ def revoke_token(
                 object_id=ended.id,
                 object_name=ended.name,
                 team_id=ended.team_id,
+                before=before,
                 after=shown,
             )
             return shown

@@ -13,6 +13,7 @@ import msgspec
 import typer
 
 from app.cli.explanation import because, explanation_text, moment
+from app.cli.noting import note
 from app.cli.options import AsJson, DataDir, existing_ledger, moment_of, moment_text, reading
 from app.cli.output import Format, fail, run, show_object, show_rows
 from app.core.clock import SystemClock
@@ -25,7 +26,7 @@ from app.settings import Environment, load_configuration
 from app.store.backup import Backup, back_up
 from app.store.database import Database
 from app.store.errors import LedgerTaken
-from app.store.explanations import RecordExplained, RefusalExplained, data_of, explain, explain_refusals
+from app.store.explanations import RecordExplained, RefusalExplained, data_of, explain, explain_refusals, iso_time
 from app.store.prices import SetPrice, list_prices
 from app.store.processes import ProcessRow, list_processes
 from app.store.prune import Pruned, prunable, prune
@@ -146,12 +147,14 @@ def reprice_ledger(
     start_ms = moment_of(since, end_of_day=False)
     end_ms = now_ms() + 1 if until is None else moment_of(until, end_of_day=True)
     pattern = None if model is None else compile_pattern(model)
+    asked = {"from": iso_time(start_ms), "to": iso_time(end_ms)}
 
     async def work() -> Repriced:
         async with existing_ledger(data_dir) as database:
             async with database.read() as connection:
                 prices = _price_book(config, await list_prices(connection))
-            return await reprice(
+            await _note_repricing(database, model, {**asked, "state": "started"})
+            done = await reprice(
                 database,
                 price_of(prices),
                 start_ms,
@@ -159,10 +162,27 @@ def reprice_ledger(
                 now_ms(),
                 matches=lambda name: pattern is None or pattern.fullmatch(name) is not None,
             )
+            told = {"attempts": done.attempts, "cost_usd": usd_text(done.cost_nanousd), "unpriced": done.unpriced}
+            await _note_repricing(database, model, {**asked, "state": "ended", **told})
+            return done
 
     done = run(work())
     told = {"priced": done.attempts, "cost_usd": usd_text(done.cost_nanousd), "unpriced": done.unpriced}
     show_object({**told, "unpriced_models": done.unpriced_models}, as_json=as_json)
+
+
+async def _note_repricing(database: Database, model: str | None, after: dict[str, Any]) -> None:
+    """Many transactions make one run: that it has begun is written before them, what came of it after them."""
+    async with database.transaction() as connection:
+        await note(
+            connection,
+            "price.reprice",
+            now_ms=now_ms(),
+            object_id="",
+            object_name=model or "*",
+            team_id=None,
+            after=after,
+        )
 
 
 def _price_book(config: Path | None, rows: Sequence[SetPrice]) -> PriceBook:

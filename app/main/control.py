@@ -9,6 +9,7 @@ from app.accounting.accounts import Shared
 from app.accounting.alone import Alone
 from app.admin.access import Access
 from app.admin.app import create_control_plane
+from app.admin.origins import Origins
 from app.admin.sso import SSO, is_installed
 from app.admin.wire import Tools
 from app.alerts.courier import Courier
@@ -35,14 +36,17 @@ def control_plane(
     def peer_of(request: HTTPConnection) -> str:
         return peers.address(request.scope.get("client"), request.headers.raw)
 
+    def is_by_proxy(request: HTTPConnection) -> bool:
+        client = request.scope.get("client")
+        return client is not None and peers.is_trusted(client[0])
+
     def is_secure(request: HTTPConnection) -> bool:
         if request.url.scheme == "https":
             return True
-        client = request.scope.get("client")
-        forwarded = request.headers.get("x-forwarded-proto", "")
-        return forwarded == "https" and client is not None and peers.is_trusted(client[0])
+        return request.headers.get("x-forwarded-proto", "") == "https" and is_by_proxy(request)
 
     parts = switch.parts
+    sso = _sso(parts.configuration)
     tools = Tools(
         database=database,
         clock=parts.desk.clock,
@@ -54,6 +58,11 @@ def control_plane(
             parts.authenticator,
             peer_of=peer_of,
             is_trusted_proxy=peers.is_trusted,
+            origins=Origins(
+                is_by_proxy=is_by_proxy,
+                is_secure=is_secure,
+                public_url=None if sso is None else sso.settings.public_url,
+            ),
             admin_token=environment.admin,
         ),
         authenticator=parts.authenticator,
@@ -63,7 +72,7 @@ def control_plane(
         peek=accounts.peek,
         live=live,
         alerts=alerts,
-        sso=_sso(parts.configuration),
+        sso=sso,
     )
     return create_control_plane(tools, host=environment.host, metrics_token=environment.metrics)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import date
 from decimal import Decimal
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -264,6 +264,9 @@ class LongContextPrices(TokenPrices):
     above_input_tokens: Count
 
 
+PricePlace: TypeAlias = tuple[str, str | None, str | None, date, bool]
+
+
 class PriceOverride(TokenPrices):
     """The price of a model (a pattern is allowed) from a date on (its midnight in UTC).
 
@@ -308,6 +311,11 @@ class PriceOverride(TokenPrices):
     def adds(self) -> bool:
         """Whether the row adds to another price instead of being one."""
         return self.input_per_mtok_usd is None
+
+    @property
+    def place(self) -> PricePlace:
+        """What it is the price of, and from when: of two in one place nobody could say which holds."""
+        return self.model, self.upstream, self.service_tier, self.effective_from, self.adds
 
     @property
     def service_tier(self) -> str | None:
@@ -367,11 +375,11 @@ class Configuration(Section):
                 if rule.name in seen:
                     yield ("models", index), f"the name {rule.name!r} stands twice"
                 seen.add(rule.name)
-        rows: set[tuple[str, str | None, str | None, date, bool]] = set()
+        rows: set[PricePlace] = set()
         for index, price in enumerate(self.prices):
             if price.upstream is not None and price.upstream not in self.upstreams:
                 yield ("prices", index), f"there is no upstream named {price.upstream!r}"
-            row = (price.model, price.upstream, price.service_tier, price.effective_from, price.adds)
+            row = price.place
             if row in rows:
                 yield ("prices", index), f"there are two prices of {price.model!r} from the same day on"
             rows.add(row)

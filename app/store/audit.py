@@ -1,5 +1,8 @@
 """Who changed what, and when: written in the transaction of the change, never updated or deleted.
 
+A restore puts another ledger in the place of this one, its audit log with it: that is why no trigger of the database
+forbids it. No other statement of Headgate's touches a row, which a test sees to.
+
 ``before`` and ``after`` are what an administrator reads of the object (never a secret or its digest).
 """
 
@@ -73,9 +76,13 @@ async def note_change(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes down a change, in its own transaction. Of both sides only what differs is kept."""
+    """Writes down a change, in its own transaction. Of both sides only what differs is kept; where nothing does,
+    nothing has changed, and there is nothing to write down.
+    """
     if before is not None and after is not None:
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        if not names:
+            return
         before = {name: before.get(name) for name in names}
         after = {name: after.get(name) for name in names}
     await connection.execute(

@@ -44,6 +44,12 @@ async def set_price(
     return price
 
 
+async def prices_of(connection: AsyncConnection, model: str) -> list[SetPrice]:
+    """Those of a model that hold, the newest first. Until this transaction ends nobody else sets or removes one."""
+    await next_change(connection)
+    return [row for row in await list_prices(connection) if row.model == model]
+
+
 async def remove_price(connection: AsyncConnection, price_id: str, *, now_ms: int) -> SetPrice:
     """Takes a price away; what it has priced keeps it. Raises NoSuchPrice."""
     change = await next_change(connection)

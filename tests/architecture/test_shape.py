@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_text_never_becomes_code_or_sql(path):
         assert (owner, called) not in {("pickle", "loads"), ("marshal", "loads"), ("yaml", "load"), ("os", "system")}
         if called in {"text", "exec_driver_sql", "execute"} and node.args:
             assert not isinstance(node.args[0], ast.JoinedStr | ast.BinOp), f"line {node.lineno}: SQL is put together"
+
+
+def test_no_statement_changes_what_the_audit_log_says():
+    """Only a restore clears it, with every other table, to put in what the backup has."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and node.args:
+                called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+                table = node.args[0].id if isinstance(node.args[0], ast.Name) else getattr(node.args[0], "attr", "")
+                assert not (called in {"update", "delete"} and table == "audit"), (name_of(path), node.lineno)
+            if isinstance(node, ast.Attribute) and node.attr in {"update", "delete"}:
+                assert getattr(node.value, "id", "") != "audit", (name_of(path), node.lineno)
+    written = re.compile(r"(?:update|delete\s+from|truncate(?:\s+table)?|replace\s+into)\s+\W?audit\b", re.IGNORECASE)
+    for path in (*MODULES, *APP.rglob("*.sql"), *APP.rglob("*.lua")):
+        assert written.search(path.read_text()) is None, name_of(path)
 
 
 def test_every_package_says_that_it_is_one():

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
 from app.admin.asking import Asked, zone_asked
-from app.admin.routes.limits import OWNER, next_offset, offset_asked, owners_asked, rules_asked
+from app.admin.routes.limits import OWNER, owners_asked, rules_asked
 from app.admin.rules import budgets_data, change_rule, make_rule, take_rule_away
 from app.admin.schemas.budgets import Budget, BudgetMade, Budgets, LimitChanged
 from app.admin.schemas.parameters import ID, PAGE, ZONE, documented
 from app.admin.standings import sooner, stand_budgets
-from app.admin.wire import Administrator, Reader, Tools, ToolsOf
+from app.admin.wire import Administrator, Reader, Tools, ToolsOf, next_offset, offset_of
 from app.core.errors import NotFound
 from app.store.limits import find_limit
 
@@ -37,7 +37,7 @@ async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     owners = owners_asked(asked, caller.team_id)
     zone_asked(asked)
     limit = asked.number("limit", 50, at_least=1, at_most=200)
-    offset = offset_asked(asked)
+    offset = offset_of(asked.cursor())
     asked.finish()
     async with tools.database.read() as connection:
         rows = [row for row in await rules_asked(connection, owners) if row.rule.kind == "money"]

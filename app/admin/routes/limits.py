@@ -14,8 +14,7 @@ from app.admin.rules import change_rule, make_rule, rule_data, rules_data, take_
 from app.admin.schemas.budgets import LimitChanged, LimitMade, Limits
 from app.admin.schemas.limits import Limit
 from app.admin.schemas.parameters import ID, PAGE, documented, query
-from app.admin.wire import Administrator, Reader, ToolsOf, cursor_text, position_of
-from app.core.errors import InvalidRequest
+from app.admin.wire import Administrator, Reader, ToolsOf, next_offset, offset_of
 from app.store.limits import list_limits
 from app.store.rows import LimitRow
 from app.store.usage import UsageFilter
@@ -41,7 +40,7 @@ async def read_limits(caller: Reader, request: Request, tools: ToolsOf) -> Respo
     asked = Asked(request.query_params.multi_items())
     owners = owners_asked(asked, caller.team_id)
     limit = asked.number("limit", 50, at_least=1, at_most=200)
-    offset = offset_asked(asked)
+    offset = offset_of(asked.cursor())
     asked.finish()
     async with tools.database.read() as connection:
         rows = await rules_asked(connection, owners)
@@ -94,17 +93,3 @@ def owners_asked(asked: Asked, own_team_id: str | None) -> Owners:
     """``team`` and ``key``; what a lead asks of another team is of nobody."""
     only = of_team(UsageFilter(team_ids=asked.values("team"), key_ids=asked.values("key")), own_team_id)
     return Owners(only.team_ids, only.key_ids)
-
-
-def offset_asked(asked: Asked) -> int:
-    """How many were shown before the page that ``cursor`` asks for."""
-    place = position_of(asked.cursor(), tuple[int])
-    if place is None:
-        return 0
-    if not 0 < place[0] < 2**31:
-        raise InvalidRequest("The cursor is not one of this list.", param="cursor")
-    return place[0]
-
-
-def next_offset(count: int, offset: int, limit: int) -> str | None:
-    return cursor_text([offset + limit]) if offset + limit < count else None

@@ -6,19 +6,22 @@ from datetime import UTC, date, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.admin.access import Caller
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.prices import Price, PriceMade, Prices, Repriced, Repricing
-from app.admin.wire import Administrator, Reader, ToolsOf
+from app.admin.wire import Administrator, Cursor, Limit, Reader, Tools, ToolsOf, next_offset, offset_of
 from app.core.clock import quarter_of
-from app.core.errors import InvalidRequest
+from app.core.errors import Conflict, InvalidRequest
 from app.core.money import usd_text
 from app.core.patterns import compile_pattern
 from app.metering.rates import Price as PriceFound
 from app.metering.repricing import price_of
 from app.settings import PriceOverride
 from app.store.audit import note_change
-from app.store.prices import SetPrice, list_prices, remove_price, set_price
+from app.store.explanations import iso_time
+from app.store.prices import SetPrice, list_prices, prices_of, remove_price, set_price
 from app.store.reprice import reprice
 from app.store.rows import json_text
 from app.store.usage import UsageFilter, usage
@@ -30,10 +33,11 @@ PriceId = Annotated[str, Path(max_length=64)]
 
 
 @router.get("/prices", summary="Prices", response_model=Prices)
-async def read_prices(caller: Reader, tools: ToolsOf) -> dict[str, Any]:
+async def read_prices(caller: Reader, tools: ToolsOf, limit: Limit = 50, cursor: Cursor = None) -> dict[str, Any]:
     """What was used in the last 30 days, the unpriced first, then the dearest; then every price that is set or stands
     in the file.
     """
+    offset = offset_of(cursor)
     now_ms = tools.clock.now_ms()
     only = UsageFilter() if caller.team_id is None else UsageFilter(team_ids=(caller.team_id,))
     start_ms, end_ms = quarter_of(now_ms - DAYS_SHOWN_MS), quarter_of(now_ms) + QUARTER_MS
@@ -47,21 +51,33 @@ async def read_prices(caller: Reader, tools: ToolsOf) -> dict[str, Any]:
         model, upstream = row.group["model"], row.group["upstream"]
         price = in_force.prices.price(upstream, model, None, now_ms)
         data.append(_found(model, upstream, price, requests=row.requests, unpriced=row.unpriced))
-    data += [_set(PriceOverride.model_validate_json(row.rates), row.id) for row in rows]
+    data += [_set(_override(row), row.id) for row in rows]
     data += [_set(override, None) for override in in_force.configuration.prices]
-    return {"data": data, "next": None}
+    return {"data": data[offset : offset + limit], "next": next_offset(len(data), offset, limit)}
 
 
 @router.post("/prices", summary="Set a price", status_code=201, response_model=Price)
 async def make_price(body: PriceMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """For requests admitted from now on, on every gateway within a second; what is unpriced since `effective_from`
-    is priced by `reprice`.
+    is priced by `reprice`. The same price once more is the one that is there. Another one of the same model, upstream,
+    tier and day is 409, unless it is said to `replace` that one.
     """
     if body.upstream is not None and body.upstream not in tools.in_force().configuration.upstreams:
         raise InvalidRequest("There is no such upstream.", param="upstream")
     override = body.override()
     now_ms = tools.clock.now_ms()
     async with tools.database.transaction() as connection:
+        found = [(row, _override(row)) for row in await prices_of(connection, override.model)]
+        taken = [(row, known) for row, known in found if known.place == override.place]
+        if taken and taken[0][1].model_dump() == override.model_dump():
+            return _set(override, taken[0][0].id)
+        if taken and not body.replace:
+            raise Conflict(
+                f"There is another price of {override.model!r} from that day on: {taken[0][0].id}. Say `replace`, or"
+                " remove it."
+            )
+        for row, _ in taken:
+            await _remove(connection, caller, row.id, now_ms)
         row = await set_price(
             connection,
             model=body.model,
@@ -87,29 +103,36 @@ async def make_price(body: PriceMade, caller: Administrator, tools: ToolsOf) -> 
 @router.delete("/prices/{price_id}", summary="Remove a set price", status_code=204)
 async def delete_price(price_id: PriceId, caller: Administrator, tools: ToolsOf) -> None:
     """What it has priced keeps its price."""
-    now_ms = tools.clock.now_ms()
     async with tools.database.transaction() as connection:
-        row: SetPrice = await remove_price(connection, price_id, now_ms=now_ms)
-        await note_change(
-            connection,
-            caller.actor,
-            action="price.delete",
-            object_kind="price",
-            object_id=row.id,
-            object_name=row.model,
-            before=_set(PriceOverride.model_validate_json(row.rates), row.id),
-            now_ms=now_ms,
-        )
+        await _remove(connection, caller, price_id, tools.clock.now_ms())
+
+
+async def _remove(connection: AsyncConnection, caller: Caller, price_id: str, now_ms: int) -> None:
+    row = await remove_price(connection, price_id, now_ms=now_ms)
+    await note_change(
+        connection,
+        caller.actor,
+        action="price.delete",
+        object_kind="price",
+        object_id=row.id,
+        object_name=row.model,
+        before=_set(_override(row), row.id),
+        now_ms=now_ms,
+    )
 
 
 @router.post("/prices/reprice", summary="Price what was unpriced", response_model=Repriced)
 async def reprice_unpriced(body: Repricing, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """By correcting entries: history is never rewritten, and what has a price keeps it. With `dry_run` (which is on
-    unless you say so) the sum is told and nothing is written.
+    unless you say so) the sum is told and nothing is written. Many transactions make one run: that it has begun stands
+    in the audit log before the first of them, what came of it after the last.
     """
     now_ms = tools.clock.now_ms()
     end_ms = now_ms + 1 if body.end is None else ms_of(body.end)
     pattern = None if body.model is None else compile_pattern(body.model)
+    asked = {"from": iso_time(ms_of(body.start)), "to": iso_time(end_ms)}
+    if not body.dry_run:
+        await _note_repricing(tools, caller, body, {**asked, "state": "started"})
     done = await reprice(
         tools.database,
         price_of(tools.in_force().prices),
@@ -124,21 +147,28 @@ async def reprice_unpriced(body: Repricing, caller: Administrator, tools: ToolsO
         "cost_usd": usd_text(done.cost_nanousd),
         "unpriced": done.unpriced,
         "unpriced_models": done.unpriced_models,
-        "dry_run": body.dry_run,
     }
     if not body.dry_run:
-        async with tools.database.transaction() as connection:
-            await note_change(
-                connection,
-                caller.actor,
-                action="price.reprice",
-                object_kind="price",
-                object_id="",
-                object_name=body.model or "*",
-                after=told,
-                now_ms=now_ms,
-            )
-    return told
+        await _note_repricing(tools, caller, body, {**asked, "state": "ended", **told})
+    return {**told, "dry_run": body.dry_run}
+
+
+async def _note_repricing(tools: Tools, caller: Caller, body: Repricing, after: dict[str, Any]) -> None:
+    async with tools.database.transaction() as connection:
+        await note_change(
+            connection,
+            caller.actor,
+            action="price.reprice",
+            object_kind="price",
+            object_id="",
+            object_name=body.model or "*",
+            after=after,
+            now_ms=tools.clock.now_ms(),
+        )
+
+
+def _override(row: SetPrice) -> PriceOverride:
+    return PriceOverride.model_validate_json(row.rates)
 
 
 def _midnight_ms(day: date) -> int:

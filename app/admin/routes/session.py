@@ -10,7 +10,7 @@ from app import __version__
 from app.admin.access import COOKIE, SESSION_MS_MAX, Caller
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.session import NewToken, Session, SignIn, Token, TokenMade, Tokens
-from app.admin.wire import Administrator, Tools, ToolsOf
+from app.admin.wire import Administrator, Cursor, Limit, Tools, ToolsOf, next_offset, offset_of, require_known
 from app.auth.keys import ADMIN_PREFIX, mint
 from app.core.errors import InvalidRequest
 from app.store.admin_tokens import (
@@ -32,6 +32,7 @@ TokenId = Annotated[str, Path(max_length=64)]
 @router.post("/session", summary="Sign in", response_model=Session)
 async def sign_in(body: SignIn, request: Request, response: Response, tools: ToolsOf) -> dict[str, Any]:
     """Takes an admin token or a gateway key, and sets the cookie of a new session."""
+    require_known(request)
     signed_in = await tools.access.sign_in(body.credential.get_secret_value(), request)
     response.set_cookie(
         COOKIE,
@@ -48,13 +49,16 @@ async def sign_in(body: SignIn, request: Request, response: Response, tools: Too
 @router.get("/session", summary="Who is signed in", response_model=Session)
 async def read_session(request: Request, tools: ToolsOf) -> dict[str, Any]:
     """Also what a bearer may do."""
-    return await _session(tools, await tools.access.signed_in(request))
+    caller = await tools.access.signed_in(request)
+    require_known(request)
+    return await _session(tools, caller)
 
 
 @router.delete("/session", summary="Sign out", status_code=204)
 async def sign_out(request: Request, response: Response, tools: ToolsOf) -> None:
     """Ends the session on the gateway, not in the browser alone."""
     await tools.access.signed_in(request)
+    require_known(request)
     await tools.access.sign_out(request)
     response.delete_cookie(COOKIE, path="/", secure=tools.is_secure(request), httponly=True, samesite="strict")
 
@@ -77,11 +81,16 @@ async def _session(tools: Tools, caller: Caller) -> dict[str, Any]:
 
 
 @router.get("/tokens", summary="Admin tokens", response_model=Tokens)
-async def read_tokens(_caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
+async def read_tokens(
+    _caller: Administrator, tools: ToolsOf, limit: Limit = 50, cursor: Cursor = None
+) -> dict[str, Any]:
     """All of them, oldest first; the revoked too. Their texts are nowhere."""
+    offset = offset_of(cursor)
     names = await _team_names(tools)
     async with tools.database.read() as connection:
-        return {"data": [_token(row, names) for row in await list_admin_tokens(connection)], "next": None}
+        rows = await list_admin_tokens(connection)
+    shown = [_token(row, names) for row in rows[offset : offset + limit]]
+    return {"data": shown, "next": next_offset(len(rows), offset, limit)}
 
 
 @router.post("/tokens", summary="Make an admin token", status_code=201, response_model=NewToken)

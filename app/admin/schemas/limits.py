@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from app.admin.schemas.fields import Answer, Body, Count, Usd, Zone
 from app.admin.schemas.session import TeamNamed
+from app.core.errors import InvalidRequest
 from app.core.money import usd_text
 from app.store.explanations import iso_time
 from app.store.limits import PlainLimit
@@ -77,8 +78,11 @@ class PlainLimits(Body):
     time_zone: Zone | None = Field(default=None, description="Of `budget_usd`: when its days and months begin.")
 
     def plain_limits(self) -> tuple[PlainLimit, ...]:
-        """What was sent, as the ledger takes it."""
+        """What was sent, as the ledger takes it. Raises InvalidRequest where what is of a budget comes without it."""
         sent = self.model_fields_set
+        for name in ("budget_window", "time_zone"):
+            if name in sent and "budget_usd" not in sent:
+                raise InvalidRequest(f"{name} is of budget_usd, which is missing: send both.", param=name)
         limits = []
         if "requests_per_minute" in sent:
             limits.append(PlainLimit("requests", "minute", self.requests_per_minute))

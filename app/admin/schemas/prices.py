@@ -37,6 +37,7 @@ class PriceMade(Body):
     output_per_mtok_usd: PerMtok
     cached_input_per_mtok_usd: PerMtok | None = None
     cache_write_per_mtok_usd: PerMtok | None = None
+    replace: bool = Field(default=False, strict=True, description="Take the place of another price of the same day.")
 
     @model_validator(mode="after")
     def _is_a_price(self) -> Self:
@@ -45,7 +46,7 @@ class PriceMade(Body):
 
     def override(self) -> PriceOverride:
         """The same as an entry of the configuration file."""
-        given = self.model_dump(exclude={"cached_input_per_mtok_usd"}, exclude_none=True)
+        given = self.model_dump(exclude={"cached_input_per_mtok_usd", "replace"}, exclude_none=True)
         if self.cached_input_per_mtok_usd is not None:
             given["cached_per_mtok_usd"] = self.cached_input_per_mtok_usd
         return PriceOverride.model_validate(given)

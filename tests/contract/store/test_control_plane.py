@@ -121,6 +121,24 @@ async def test_the_audit_log_keeps_what_differs_newest_first(database):
         assert await list_changes(connection, AuditFilter(actor_id="t2"), limit=9) == []
 
 
+async def test_what_changes_nothing_is_not_in_the_audit_log(database):
+    async with database.transaction() as connection:
+        for before, after in (({"a": 1}, {"a": 1}), ({}, {}), ({"a": 1}, {"a": 2})):
+            await note_change(
+                connection,
+                ANN,
+                action="key.update",
+                object_kind="key",
+                object_id="k",
+                object_name="n",
+                now_ms=1,
+                before=before,
+                after=after,
+            )
+    async with database.read() as connection:
+        assert [row.after for row in await list_changes(connection, AuditFilter(), limit=9)] == [{"a": 2}]
+
+
 async def test_what_is_too_long_for_the_audit_log_is_cut(database):
     async with database.transaction() as connection:
         await note_change(

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.e2e.admin.people import API, Admin, Browser, Person
-from tests.fakes.gateway import RunningGateway
+from tests.fakes.gateway import SIMULATED, RunningGateway
 
 names = (f"name-{number}" for number in itertools.count())
 BODY = {"model": "sim-small", "input": "hi"}
@@ -242,3 +242,85 @@ def test_no_secret_is_in_the_ledger_or_the_log(tmp_path):
         for secret in (made["key"], token, cookie):
             assert secret not in told
             assert secret.encode() not in files
+
+
+@pytest.mark.parametrize(
+    "path", [f"{API}/teams/", f"{API}/keys/counts/", f"{API}/session/", f"{API}/", "/me/", "/me/usage/"]
+)
+def test_a_slash_at_the_end_is_another_address_and_no_redirect(gateway, admin, path):
+    headers = {**dict(admin.headers), "host": "evil.example"}
+    for method in ("GET", "POST", "DELETE"):
+        answer = httpx.request(method, f"{gateway.url}{path}", headers=headers, json=None if method == "GET" else {})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), (method, path)
+        assert "location" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", f"{API}/teams", "GET, POST"),
+        ("DELETE", f"{API}/teams", "GET, POST"),
+        ("DELETE", f"{API}/session", None),
+        ("PUT", f"{API}/session", "GET, POST, DELETE"),
+        ("POST", f"{API}/alerts/x", "PATCH, DELETE"),
+        ("DELETE", f"{API}/keys/x", "GET, PATCH"),
+        ("GET", f"{API}/keys/x/rotate", "POST"),
+        ("PATCH", f"{API}/usage", "GET"),
+        ("POST", "/me/limits", "GET"),
+    ],
+)
+def test_a_method_that_is_not_there_is_told_which_are(gateway, admin, method, path, allowed):
+    answer = httpx.request(method, f"{gateway.url}{path}", headers=dict(admin.headers))
+    assert answer.headers.get("allow") == allowed
+    if allowed is not None:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+
+
+def test_a_page_of_another_origin_changes_nothing(gateway, admin):
+    host = f"127.0.0.1:{gateway.port}"
+    other = [
+        *(
+            {"origin": origin}
+            for origin in ("https://evil.example", "null", "", f"http://127.0.0.1:{gateway.port + 1}")
+        ),
+        *(
+            {"origin": origin}
+            for origin in (f"http://{host}.evil.example", f"http://x@{host}", "http://127.0.0.1", host)
+        ),
+        *({"sec-fetch-site": site} for site in ("cross-site", "same-site")),
+        {"origin": f"http://{host}", "sec-fetch-site": "cross-site"},
+        {"origin": "https://evil.example", "x-forwarded-host": "evil.example"},
+    ]
+    own = [{"origin": f"http://{host}"}, {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}, {}]
+    credential = {"credential": gateway.first_run["admin_token"]}
+    with Browser.signed_in(gateway, gateway.first_run["admin_token"]) as browser, Person(gateway) as person:
+        for headers in other:
+            changed = {"json": {"name": next(names)}, "headers": {**browser.csrf_headers, **headers}}
+            assert browser.code("POST", "/teams", **changed) == (403, "forbidden"), headers
+            assert browser.code("DELETE", "/session", headers=changed["headers"]) == (403, "forbidden"), headers
+            assert person.code("POST", "/session", json=credential, headers=headers) == (403, "forbidden"), headers
+            # Reading changes nothing, and another page cannot see the answer; a bearer no browser adds by itself.
+            browser.ask("GET", "/session", headers=headers)
+            admin.ask("POST", "/teams", json=changed["json"], headers=headers)
+        for headers in own:
+            changed = {"json": {"name": next(names)}, "headers": {**browser.csrf_headers, **headers}}
+            browser.ask("POST", "/teams", 201, **changed)
+            person.ask("POST", "/session", json=credential, headers=headers)
+
+
+def test_behind_a_trusted_proxy_the_host_is_what_the_browser_asked(tmp_path):
+    config = f"{SIMULATED[: SIMULATED.index('server:')]}server: {{drain_delay_s: 0, trusted_proxies: [127.0.0.1]}}\n"
+    with RunningGateway(tmp_path, config) as gateway, Person(gateway) as person:
+        credential = {"credential": gateway.first_run["admin_token"]}
+        proxied = {"x-forwarded-host": "gateway.example", "x-forwarded-proto": "https"}
+        for origin, status in (
+            ("https://gateway.example", 200),
+            ("https://gateway.example:443", 200),
+            ("http://gateway.example", 403),
+            ("https://gateway.example:8443", 403),
+            (f"http://127.0.0.1:{gateway.port}", 403),
+        ):
+            answer = person.post("/session", json=credential, headers={**proxied, "origin": origin})
+            assert answer.status_code == status, origin
+        kept = {"host": "gateway.example", "origin": "https://gateway.example"}
+        assert person.post("/session", json=credential, headers=kept).status_code == 200

@@ -46,7 +46,7 @@ async function render(root, ctx) {
       menu({ label: 'Who', what: 'Who', className: 'menu-button grow', value: actor, finds: people.size > 8, items: [{ value: '', label: 'anybody' }, ...[...people].map(([value, label]) => ({ value, label }))], onPick: (id) => ctx.set({ actor: id || null, cursor: null, open: null }) }),
       menu({ label: 'What was changed', what: 'Of', className: 'menu-button grow', value: ctx.state.get('kind'), items: [{ value: '', label: 'anything' }, ...KINDS.map((value) => ({ value, label: value.replaceAll('_', ' ') }))], onPick: (kind) => ctx.set({ kind: kind || null, cursor: null, open: null }) }),
       zonePicker(ctx, { what: 'Times in', className: 'menu-button is-note' }),
-      h('a.button', { href: address('audit/export'), download: '' }, icon('export'), 'Export all'));
+      h('a.button', { href: address('audit/export', { format: 'csv', ...query() }), download: '' }, icon('export'), 'Export'));
   }
 
   const { load } = loader(box.element, {

@@ -21,7 +21,8 @@ export function setPrice(ctx, { rows, row = null, done }) {
     title: row ? `Set a price of ${row.model}` : 'Set a price', fields: [model, upstream, ...prices, from], verb: 'Set price',
     text: h('p.text-2', 'Dollars for a million tokens. It wins over the file and the list. What already has a price keeps it.'),
     layout: [h('div.fields.is-2', model.element, upstream.element), h('div.fields.is-3', prices.map((each) => each.element)), from.element],
-    send: (values) => ctx.api.post('prices', Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null))),
+    // What is changed here stands before whoever changes it; a price that does not is not written over unseen.
+    send: (values) => ctx.api.post('prices', { ...Object.fromEntries(Object.entries(values).filter(([, value]) => value !== null)), ...(row?.source === 'override' ? { replace: true } : {}) }),
     done: () => {
       done();
       // What has waited for this price can have it now; its sum is seen first.
