@@ -119,8 +119,8 @@ function openDay(ctx, slot, part) {
   ctx.navigate(ctx.state.href('requests', { ...filters, range: `${slot.key}..${slot.key}`, ...(part && part !== OTHER ? { [ctx.state.get('by')]: part } : {}) }));
 }
 
-function noteOf(ctx, { total }) {
+function noteOf(ctx, { total, isWhole }) {
   const isRunning = rangeDays(ctx.state.range, ctx.state.tz)[1] >= today(ctx.state.tz);
-  return [isRunning ? `Counted until ${clock(Date.now(), ctx.state.tz)} today.` : '', total.unpriced ? ` Cost leaves out ${plural(total.unpriced, 'unpriced request')}.` : '',
+  return [isWhole ? '' : h('strong.warn', '▲ The chart does not hold all of it: there are too many rows. Take fewer days, or longer periods. '), isRunning ? `Counted until ${clock(Date.now(), ctx.state.tz)} today.` : '', total.unpriced ? ` Cost leaves out ${plural(total.unpriced, 'unpriced request')}.` : '',
     total.estimated > 0 ? ` ≈ is what ${plural(total.estimated, 'request')} cost by estimate.` : '', ` Days are those of ${ctx.state.tz}. Exported as CSV or JSON Lines they are exactly these rows; FOCUS is by day, key and model.`];
 }
