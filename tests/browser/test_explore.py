@@ -8,6 +8,7 @@ import re
 
 import pytest
 
+from tests.browser.conftest import settle
 from tests.fakes.admin_api import Shop
 
 COLUMN = "svg [role=img][data-index]"
@@ -46,3 +47,52 @@ def test_what_was_not_read_is_said(visit, api):
     api.shop = Shop(teams=["one"], keys=[f"key-{index}" for index in range(8)], days=900, rows_max=100)
     page = visit("/console/explore?by=key&range=2024-06-08..2026-11-24")
     assert "The chart does not hold all of it" in page.locator(".explore-note").inner_text()
+
+
+HOSTILE = ("__proto__", "_other", "constructor", "hasOwnProperty", "toString", "valueOf", "Other")
+
+
+@pytest.fixture(scope="module")
+def named(company):
+    """Calls whose tags are called as the insides of a program are."""
+    for name in HOSTILE:
+        company.call(company.keys["red"]["key"], tags=f"odd={name}")
+    total = len(HOSTILE)
+    company.wait(lambda: company.admin.ask("GET", "/usage?by=tag.odd&not.tag.odd=")["total"]["requests"] == total)
+
+
+@pytest.mark.parametrize("draw", ["columns", "lines", "total"])
+def test_a_name_that_is_a_word_of_the_language_is_a_name(enter, named, draw):
+    page = enter(f"/console/explore?by=tag.odd&show=requests&range=today&draw={draw}&tz=UTC&not.tag.odd=x")
+    page.locator(COLUMN).last.hover()
+    shown = page.locator(".chart-card li").all_inner_texts()
+    assert sorted(line.split("\n")[0] for line in shown) == sorted([*HOSTILE, "no tag"])
+    assert {line.split("\n")[-1] for line in shown if not line.startswith("no tag")} == {"1"}
+    drawn = page.locator(".chart svg [data-series]").evaluate_all("(all) => all.map((one) => one.dataset.series)")
+    assert set(HOSTILE) <= set(drawn)
+
+
+def test_overview_tells_a_client_s_other_from_its_own(enter, named):
+    page = enter("/?by=tag.odd&tz=UTC")
+    rows = dict.fromkeys(page.locator(".legend-panel tbody tr th").all_inner_texts())
+    assert set(HOSTILE) <= set(rows)
+    page.locator(".legend-panel tbody tr", has_text="_other").locator(".row-open").click()
+    page.wait_for_url("**/console/explore?**")
+    settle(page)
+    assert "tag.odd=_other" in page.url
+    assert page.locator(".total-figure").nth(1).inner_text() == "1"
+
+
+def test_what_is_not_shown_by_name_is_one_part_beside_a_client_s_other(words):
+    members = ", ".join(
+        f"{{id: '{name}', name: '{name}', color: 0, size: {size}}}"
+        for size, name in enumerate([*HOSTILE, "a", "b", "c"])
+    )
+    found = words("charts/series", f"m.seriesOf([{members}]).series.map((one) => [one.id, one.name])")
+    assert len(found) == 9
+    assert found[-1][1] == "Other (2)"
+    assert found[-1][0] not in HOSTILE
+    sums = words(
+        "charts/series", "[...m.bySeries([['constructor', 1], ['constructor', 2], ['_other', 3]], (id) => id)]"
+    )
+    assert sums == [["constructor", 3], ["_other", 3]]

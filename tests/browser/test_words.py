@@ -5,20 +5,6 @@ from __future__ import annotations
 import pytest
 
 
-@pytest.fixture(scope="module")
-def words(chromium, served):
-    """``words(module, expression)`` with the module as ``m``."""
-    context = chromium.new_context(timezone_id="America/New_York", locale="de-DE")
-    page = context.new_page()
-    page.goto(f"{served.url}/console/assets/js/format.js")
-
-    def ask(module: str, expression: str):
-        return page.evaluate(f"import('/console/assets/js/{module}.js').then((m) => ({expression}))")
-
-    yield ask
-    context.close()
-
-
 @pytest.mark.parametrize(
     ("call", "text"),
     [

@@ -288,6 +288,7 @@ class AdminApi:
                     "id": identity,
                     "name": name,
                     "color": index % 8 + 1,
+                    "is_other": False,
                     "cost_usd": usd_text(cost),
                     "share_percent": round(cost * 100 / whole, 1),
                     "change_percent": 4.0,

@@ -118,7 +118,7 @@ function tagOf(rows) {
 /** A model's colour as the chart has it. */
 function colorsOf({ days, show }, ctx) {
   if (show !== 'model') return new Map();
-  return new Map(dailyCost(days, { by: 'model', range: ctx.state.range, tz: ctx.state.tz }).series.map((one) => [one.name, one.color]));
+  return new Map(dailyCost(days, { by: 'model', range: ctx.state.range, tz: ctx.state.tz }).series.map((one) => [one.id, one.color]));
 }
 
 function drawFigures(figures, { limits, me, models }, tz) {

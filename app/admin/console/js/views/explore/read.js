@@ -1,5 +1,6 @@
 /** The answer to a question: the ranked names, the rows of the table, and the figures of each period. */
 import { OTHER, seriesOf } from '../../charts/series.js';
+import { ownOf } from '../../amounts.js';
 import { readUsage } from '../../pages.js';
 import { askedGroups, groupsOf, measureOf, memberOf, nameOf, tableQuery } from './question.js';
 
@@ -37,7 +38,7 @@ export async function readAnswer(ctx, signal) {
   const [ranked, table, periods] = await Promise.all([ask(rankQuery), isSame ? null : ask(asked), readUsage(api, 'usage', state.query({ by: per }), signal)]);
   const { series, of } = seriesOf(ranked.rows.map((row) => {
     const id = memberOf(row, by);
-    return { id, name: nameOf(row, by), color: ranked.colors?.[id] ?? 0, size: Number(row[measure.field]) };
+    return { id, name: nameOf(row, by), color: ownOf(ranked.colors, id) ?? 0, size: Number(row[measure.field]) };
   }));
   const rest = series.find((one) => one.id === OTHER);
   if (rest && ranked.next) rest.name = 'Other'; // How many they are is not known: there is a page after this.
