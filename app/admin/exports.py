@@ -1,7 +1,9 @@
 """Rows on their way into a file: CSV (RFC 4180) and JSON Lines, made a part at a time.
 
 Names that people choose end up in spreadsheets. A text that a spreadsheet would take for a formula gets an
-apostrophe before it; numbers are numbers, and are never touched.
+apostrophe before it; numbers are numbers, and are never touched. A reader that parts cells at a semicolon, a tab or a
+bar, as Excel does in half of Europe, does not heed quotes inside of what it takes for a cell: behind each of those,
+and on each new line, a formula gets its apostrophe too.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uf
 """The last four are the wide forms, which spreadsheets of East Asian languages take for the same."""
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/jsonl"}
-_QUOTED = re.compile(r'[",\r\n]|^ | $')
+_QUOTED = re.compile(r'[",;|\t\r\n]|^ | $')
+_FORMULA = re.compile(r"""((?:^|[;|\t\r\n])[\s"]*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
+"""Quotes and blanks before it are skipped: to such a reader they may be what opens the cell."""
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -47,6 +51,7 @@ def _cell(value: Any, is_number: bool) -> str:  # noqa: FBT001 - called for each
     text = value if isinstance(value, str) else _text(value)
     if text.startswith(FORMULA_STARTS):
         text = f"'{text}"
+    text = _FORMULA.sub(r"\1'", text)
     if _QUOTED.search(text) is not None:
         return '"' + text.replace('"', '""') + '"'
     return text
