@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.admin.exports import FORMULA_STARTS, Column, csv_head, csv_line, download, lines_of
+from app.admin.exports import Column, csv_head, csv_line, download, lines_of
 from app.core.errors import InvalidRequest
+from app.core.spreadsheets import FORMULA_STARTS
 
 TEXT, NUMBER = Column("name"), Column("cost_usd", is_number=True)
 
