@@ -106,6 +106,12 @@ def mount_console(app: FastAPI) -> None:
         about = {"name": "headgate", "version": __version__, "api": "/v1", "health": "/healthz"}
         return JSONResponse(about, headers={"vary": "accept"})
 
+    async def lead_home(request: Request) -> Response:
+        # A path, not an address: whoever stands before this gateway knows its name better than it does.
+        query = request.scope["query_string"].decode("latin-1")
+        location = f"/?{query}" if query else "/"
+        return Response(status_code=308, headers={**GUARDS, "location": location, "cache-control": "no-cache"})
+
     async def read_view(request: Request) -> Response:
         return _answer(request, pages.get(request.path_params["view"], start), "no-cache", {})
 
@@ -118,6 +124,8 @@ def mount_console(app: FastAPI) -> None:
         return _answer(request, asset, lasting, {})
 
     app.add_route("/", read_root, include_in_schema=False)
+    app.add_route("/console", lead_home, include_in_schema=False)
+    app.add_route("/console/", lead_home, include_in_schema=False)
     app.add_route(ADDRESS + "{path:path}", read_asset, include_in_schema=False)
     app.add_route("/console/{view}", read_view, include_in_schema=False)
     app.add_route("/console/{view}/{item}", read_view, include_in_schema=False)

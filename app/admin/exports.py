@@ -1,7 +1,7 @@
 """Rows on their way into a file: CSV (RFC 4180) and JSON Lines, made a part at a time.
 
 Names that people choose end up in spreadsheets. A text that a spreadsheet would take for a formula gets an
-apostrophe before it; numbers are numbers, and are never touched.
+apostrophe (``core/spreadsheets.py``); numbers are numbers, and are never touched.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from typing import Any, Literal
 import msgspec
 from starlette.responses import StreamingResponse
 
+from app.core.spreadsheets import SEPARATORS, guarded
+
 ExportFormat = Literal["csv", "jsonl"]
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""The last four are the wide forms, which spreadsheets of East Asian languages take for the same."""
-
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8; header=present", "jsonl": "application/jsonl"}
-_QUOTED = re.compile(r'[",\r\n]|^ | $')
+_QUOTED = re.compile(rf'[",\r\n{SEPARATORS}]|^ | $')
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -44,9 +43,7 @@ def _cell(value: Any, is_number: bool) -> str:  # noqa: FBT001 - called for each
         return ""
     if is_number:
         return str(value)
-    text = value if isinstance(value, str) else _text(value)
-    if text.startswith(FORMULA_STARTS):
-        text = f"'{text}"
+    text = guarded(value if isinstance(value, str) else _text(value))
     if _QUOTED.search(text) is not None:
         return '"' + text.replace('"', '""') + '"'
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -305,10 +305,19 @@ def _members(report: UsageReport, show: str) -> dict[str, tuple[str, int]]:
     return dict(sorted(found.items(), key=lambda each: (-each[1][1], each[0])))
 
 
+def other_id(members: Collection[str]) -> str:
+    """What Other is known by: a client may have called something `_other` too."""
+    found = OTHER
+    while found in members:
+        found = f"_{found}"
+    return found
+
+
 def _days(report: UsageReport, view: View, shown: frozenset[str], foreseen: Forecast | None) -> list[dict[str, Any]]:
     """Every day of the month, those to come with nothing but what is expected of them."""
     zone = zone_of(view.time_zone)
     rows: dict[date, list[UsageRow]] = defaultdict(list)
+    other = other_id(shown)
     for row in report.rows:
         rows[date.fromisoformat(row.group["day"])].append(row)
     start_ms, end_ms = view.month
@@ -317,7 +326,7 @@ def _days(report: UsageReport, view: View, shown: frozenset[str], foreseen: Fore
         parts: dict[str, int] = defaultdict(int)
         for row in rows[day]:
             member = member_of(row, view.show)
-            parts[member if member in shown else OTHER] += row.cost_nanousd
+            parts[member if member in shown else other] += row.cost_nanousd
         expected = None if foreseen is None else foreseen.days.get(day)
         days.append(
             {
@@ -339,20 +348,21 @@ def _legend(
     colors: Mapping[str, int],
 ) -> list[dict[str, Any]]:
     before: dict[str, int] = defaultdict(int)
+    other = other_id(shown)
     for row in reading.before.rows:
         member = member_of(row, show)
-        before[member if member in shown else OTHER] += row.cost_nanousd
+        before[member if member in shown else other] += row.cost_nanousd
     costs = {member: members[member] for member in shown}
     rest = sum(cost for member, (_, cost) in members.items() if member not in costs)
     if len(members) > len(shown):
-        name, cost = costs.get(OTHER, (OTHER_NAME, 0))
-        costs[OTHER] = (name, cost + rest)
+        costs[other] = (OTHER_NAME, rest)
     whole = reading.month.total.cost_nanousd
     return [
         {
             "id": member,
             "name": name if member or not show.startswith("tag.") else f"no {show.removeprefix('tag.')}",
             "color": colors.get(member, 0),
+            "is_other": member == other,
             "cost_usd": usd_text(cost),
             "share_percent": share_percent(cost, whole, 1),
             "change_percent": change_percent(cost, before[member]),

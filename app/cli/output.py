@@ -13,13 +13,12 @@ from typing import Any, TypeVar
 
 import typer
 
+from app.core.spreadsheets import guarded
 from app.settings import ConfigurationError
 from app.store.errors import DatabaseUnavailable, StoreError
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
-
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Format(StrEnum):
@@ -107,6 +106,6 @@ def _cell(value: Any) -> str:
 
 def _csv_cell(value: Any) -> Any:
     """A spreadsheet must not take a name for a formula."""
-    if isinstance(value, str) and value.startswith(FORMULA_STARTS) and not _is_amount(value):
-        return f"'{value}"
-    return ",".join(str(item) for item in value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        value = ",".join(str(item) for item in value)
+    return guarded(value) if isinstance(value, str) and not _is_amount(value) else value

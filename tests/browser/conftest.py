@@ -142,3 +142,17 @@ def enter(chromium, company) -> Iterator[Callable[..., Any]]:
         told = [text for text in page.errors if not any(part in text for part in page.expected)]
         context.close()
         assert told == []
+
+
+@pytest.fixture(scope="package")
+def words(chromium, served):
+    """``words(module, expression)`` with the module as ``m``."""
+    context = chromium.new_context(timezone_id="America/New_York", locale="de-DE")
+    page = context.new_page()
+    page.goto(f"{served.url}/console/assets/js/format.js")
+
+    def ask(module: str, expression: str):
+        return page.evaluate(f"import('/console/assets/js/{module}.js').then((m) => ({expression}))")
+
+    yield ask
+    context.close()

@@ -55,20 +55,6 @@ NOW = "Date.parse('2026-11-24T15:40:12Z')"
 
 
 @pytest.fixture(scope="module")
-def words(chromium, served):
-    """``words(module, expression)`` with the module as ``m``."""
-    context = chromium.new_context(timezone_id="America/New_York", locale="de-DE")
-    page = context.new_page()
-    page.goto(f"{served.url}/console/assets/js/format.js")
-
-    def ask(module: str, expression: str):
-        return page.evaluate(f"import('/console/assets/js/{module}.js').then((m) => ({expression}))")
-
-    yield ask
-    context.close()
-
-
-@pytest.fixture(scope="module")
 def sentence(words):
     def say(told: dict[str, Any]) -> str:
         return words(
@@ -397,3 +383,32 @@ def test_an_audit_entry_of_a_budget_says_whose_it_is(words):
         "search: $20 / month",
         "indexer",
     ]
+
+
+@pytest.mark.parametrize(
+    ("more", "note"),
+    [
+        ({"used_usd": "10", "left_usd": "90"}, "At this pace it lasts."),
+        ({"used_usd": "90", "left_usd": "10"}, "At this pace it is gone on Fri 27 Nov."),
+        ({"used_usd": "0", "left_usd": "100"}, "Too early to say whether it lasts."),
+        (
+            {"used_usd": "1", "left_usd": "99", "resets_at": "2026-12-23T00:00:00Z"},
+            "Too early to say whether it lasts.",
+        ),
+        ({"used_usd": "100", "left_usd": "0"}, "Gone. Calls answer 429 insufficient_quota until then."),
+        ({"used_usd": "1", "left_usd": "99", "resets_at": None, "window": "total"}, ""),
+    ],
+)
+def test_what_is_left_of_a_budget_is_told_only_where_it_is_known(words, more, note):
+    limit = {
+        "kind": "money",
+        "scope": "key",
+        "window": "month",
+        "maximum_usd": "100",
+        "resets_at": "2026-12-01T00:00:00Z",
+        "time_zone": "UTC",
+        **more,
+    }
+    said = words("views/me/left", f"m.leadOf({json.dumps(limit)}, 'red', 'UTC', {NOW}).note")
+    assert said.startswith(note)
+    assert bool(said) == bool(note)

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
 import pytest
 
-
-@pytest.fixture(scope="module")
-def words(chromium, served):
-    """``words(module, expression)`` with the module as ``m``."""
-    context = chromium.new_context(timezone_id="America/New_York", locale="de-DE")
-    page = context.new_page()
-    page.goto(f"{served.url}/console/assets/js/format.js")
-
-    def ask(module: str, expression: str):
-        return page.evaluate(f"import('/console/assets/js/{module}.js').then((m) => ({expression}))")
-
-    yield ask
-    context.close()
+from app.admin.asking import start_of
 
 
 @pytest.mark.parametrize(
@@ -142,3 +133,27 @@ def test_two_that_share_a_colour_are_told_apart(words):
         for name, color in (("a", 3), ("b", 3), ("c", 1), ("d", 0))
     )
     assert words("charts/series", f"m.seriesOf([{members}]).series.map((one) => one.color)") == [3, 2, 1, 4]
+
+
+@pytest.mark.parametrize(
+    ("first", "zone", "moment"),
+    [
+        ("2026-11-24", "UTC", "2026-11-24T00:00:00.000Z"),
+        ("2026-11-24", "Europe/Berlin", "2026-11-23T23:00:00.000Z"),
+        ("2026-03-29", "Europe/Berlin", "2026-03-28T23:00:00.000Z"),
+        ("2026-10-26", "Europe/Berlin", "2026-10-25T23:00:00.000Z"),
+        ("2026-03-08", "America/Havana", "2026-03-08T05:00:00.000Z"),
+        ("2026-03-09", "America/Havana", "2026-03-09T04:00:00.000Z"),
+        ("2026-11-01", "America/Havana", "2026-11-01T04:00:00.000Z"),
+        ("2026-09-06", "America/Santiago", "2026-09-06T04:00:00.000Z"),
+        ("2026-04-05", "America/Santiago", "2026-04-05T04:00:00.000Z"),
+        ("2026-10-04", "Australia/Lord_Howe", "2026-10-03T13:30:00.000Z"),
+        ("2026-11-24", "Asia/Kathmandu", "2026-11-23T18:15:00.000Z"),
+        ("2026-11-24", "Pacific/Kiritimati", "2026-11-23T10:00:00.000Z"),
+    ],
+)
+def test_a_day_begins_when_the_server_says_so(words, first, zone, moment):
+    assert words("zone", f"new Date(m.startOfDay('{first}', '{zone}')).toISOString()") == moment
+    assert start_of(date.fromisoformat(first), ZoneInfo(zone)) == round(
+        datetime.fromisoformat(moment).timestamp() * 1000
+    )

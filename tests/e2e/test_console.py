@@ -68,6 +68,15 @@ def test_every_page_is_the_shell_under_a_strict_policy(client, path):
     assert not re.search(r"<script(?![^>]*src=)|<style|\son\w+=|style=|https?://", answer.text)
 
 
+@pytest.mark.parametrize("path", ["/console", "/console/"])
+@pytest.mark.parametrize("query", ["", "?range=today&team=a%2Fb"])
+def test_the_address_without_a_view_leads_to_the_first_one(client, path, query):
+    answer = client.get(path + query, headers=HTML)
+    assert answer.status_code == 308
+    assert answer.headers["location"] == f"/{query}"
+    assert client.get(path, headers=HTML, follow_redirects=True).status_code == 200
+
+
 def test_every_file_that_the_shell_names_is_there_for_good(client):
     named = re.findall(r'(?:href|src)="([^"]+)"', client.get("/", headers=HTML).text)
     assert len(named) > 20

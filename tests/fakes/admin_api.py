@@ -57,6 +57,7 @@ class Shop(msgspec.Struct):
     has_sso: bool = False
     failing: set[str] = msgspec.field(default_factory=set)
     slow_s: float = 0.0
+    rows_max: int = 5000
     asked: list[str] = msgspec.field(default_factory=list)
     _cells: list[Cell] | None = None
 
@@ -204,7 +205,7 @@ class AdminApi:
         name = {"model": cell.model, "upstream": "openai"}.get(dimension, "")
         return name, name
 
-    def usage(self, query: dict[str, str], who: Mapping[str, Any]) -> dict[str, Any]:
+    def usage(self, query: dict[str, str], who: Mapping[str, Any], rows_max: int | None = None) -> dict[str, Any]:
         start, end, zone = _days(query)
         by = [name for name in query.get("by", "").split(",") if name]
         cells = self._chosen(query, who, start, end)
@@ -229,7 +230,8 @@ class AdminApi:
         colors = (
             {row.get(f"{first}_id", row.get(first)): index % 8 + 1 for index, row in enumerate(rows)} if first else {}
         )
-        limit, offset = int(query.get("limit", "1000")), int(query.get("cursor", "0"))
+        limit = rows_max or min(self.shop.rows_max, int(query.get("limit", "1000")))
+        offset = int(query.get("cursor", "0"))
         return {
             "from": _iso(datetime.combine(start, datetime.min.time(), zone)),
             "to": _iso(
@@ -244,7 +246,7 @@ class AdminApi:
         }
 
     def export(self, query: dict[str, str], who: Mapping[str, Any]) -> Response:
-        rows = self.usage({**query, "limit": "100000"}, who)["rows"]
+        rows = self.usage(query, who, rows_max=100_000)["rows"]
         text = "\n".join(",".join(str(value) for value in row.values()) for row in rows)
         return PlainTextResponse(text, headers={"content-disposition": 'attachment; filename="usage.csv"'})
 
@@ -286,6 +288,7 @@ class AdminApi:
                     "id": identity,
                     "name": name,
                     "color": index % 8 + 1,
+                    "is_other": False,
                     "cost_usd": usd_text(cost),
                     "share_percent": round(cost * 100 / whole, 1),
                     "change_percent": 4.0,

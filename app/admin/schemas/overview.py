@@ -58,9 +58,10 @@ class OverviewDay(Answer):
 
 
 class LegendRow(Answer):
-    id: str = Field(description="Of a team or key its id, else the name; `_other` is all that are not named here")
+    id: str = Field(description="Of a team or key its id, else the name; of Other `_other`, or one of more underscores")
     name: str
     color: int = Field(description="1 to 8; 0 for Other and for what has no tag")
+    is_other: bool = Field(description="All that are not named here")
     cost_usd: str
     share_percent: float | None
     change_percent: float | None

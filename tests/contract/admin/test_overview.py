@@ -220,6 +220,7 @@ async def test_more_names_than_colours(database, teams):
     data = await told(database, view(show="tag.project"))
     assert len(data["legend"]) == 51
     assert (data["legend"][-1]["id"], data["legend"][-1]["color"]) == ("_other", 0)
+    assert [row["is_other"] for row in data["legend"]] == [False] * 50 + [True]
     assert sum(Decimal(row["cost_usd"]) for row in data["legend"]) == Decimal(data["month"]["spent_usd"])
     assert {row["color"] for row in data["legend"][:-1]} == set(range(1, 9))
 

@@ -10,6 +10,12 @@ export function usdOf(nano) {
   return `${amount < 0n ? '-' : ''}${size / NANO}${rest ? `.${rest}` : ''}`;
 }
 
+/**
+ * What a record holds under a name from outside: `constructor` is in none that does not have it.
+ * @template T @param {?Record<string, T>} record @param {string} name @returns {T|undefined}
+ */
+export const ownOf = (record, name) => (record && Object.hasOwn(record, name) ? record[name] : undefined);
+
 /** The id of a row's team or key. @param {object} row of usage @param {'team'|'key'} dimension @returns {string} */
 export const memberId = (row, dimension) => row[`${dimension}_id`] ?? row[dimension]?.id;
 

@@ -7,7 +7,7 @@ const AGAIN_MS = 60_000;
 const LISTEN_MS = 1500;
 
 /**
- * What a person must act on, beside the view where it is done.
+ * What a person must act on, beside the view where it is done: of all teams, whichever one a view is narrowed to.
  * @param {import('./shell.js').Shell} shell
  * @param {object} overview as the API gives it
  */
@@ -15,10 +15,19 @@ export function showBadges(shell, { month, service: health, attention }) {
   const down = health.upstreams.filter((one) => one.state === 'down').length;
   const ailing = health.upstreams.filter((one) => one.state === 'degraded' || one.state === 'down').length;
   shell.badge('upstreams', ailing ? { text: String(ailing), level: down ? 'bad' : 'warn', say: ailing === 1 ? 'upstream is not healthy' : 'upstreams are not healthy' } : null);
-  shell.badge('prices', month.unpriced ? { text: String(month.unpriced), level: 'unpriced', say: 'requests without a price' } : null);
+  shell.badge('prices', month.unpriced ? { text: String(month.unpriced), level: 'unpriced', say: 'requests of this month without a price' } : null);
   const budget = attention.find((one) => one.href.startsWith('/console/budgets'));
   const used = /(\d+)%/.exec(budget?.title ?? '')?.[1];
   shell.badge('budgets', budget ? { text: used ? `${used}%` : '1', level: 'warn', say: 'of a budget is used' } : null);
+}
+
+/** @param {import('./shell.js').Shell} shell */
+export async function readBadges(shell) {
+  try {
+    showBadges(shell, await shell.api.get('overview', { tz: shell.router.state.tz, show: 'team' }, { quiet: true }));
+  } catch {
+    // A badge that is missing is no news: the view itself says what fails.
+  }
 }
 
 /** How many run now: the live feed says so at once, and is left again. */
@@ -56,11 +65,7 @@ export function followBadges(shell, isOver) {
     const { view } = shell.router.state;
     if (document.visibilityState === 'visible') {
       if (view !== 'live') await showRunning(shell);
-      try {
-        if (view !== 'overview') showBadges(shell, await shell.api.get('overview', { tz: shell.router.state.tz, show: 'team' }, { quiet: true }));
-      } catch {
-        // A badge that is missing is no news: the view itself says what fails.
-      }
+      if (view !== 'overview') await readBadges(shell);
     }
     setTimeout(read, AGAIN_MS);
   }

@@ -31,6 +31,7 @@ import { h, put } from './dom.js';
  * @property {(row: R) => import('./dom.js').Child[]|null} [group] a row of its own before the first of a group: by `groupId`
  * @property {(row: R) => string} [groupId]
  * @property {(() => void)|null} [onNext] there is a next page
+ * @property {import('./dom.js').Child} [more] said under the rows: what is not among them
  * @property {import('./dom.js').Child} [empty] in place of the rows where there are none
  * @property {string} [class] `is-two` for rows of two lines
  */
@@ -41,7 +42,7 @@ import { h, put } from './dom.js';
  * @returns {{element: HTMLElement, update: (changes: Partial<TableOptions<R>>) => void, rowOf: (id: string) => HTMLElement|null}}
  */
 export function table(options) {
-  let now = { rows: [], total: null, notes: null, sort: '', selected: '', onNext: null, empty: null, class: '', ...options };
+  let now = { rows: [], total: null, notes: null, sort: '', selected: '', onNext: null, more: null, empty: null, class: '', ...options };
   const scroll = h('div.table-scroll');
   const next = h('div.table-next', { hidden: true });
   const element = h('div', scroll, next);
@@ -54,8 +55,8 @@ export function table(options) {
     element.style.setProperty('--rows', now.rows.length);
     if (!now.rows.length && now.empty) put(scroll, now.empty);
     else put(scroll, h('table.table', { class: now.class }, h('caption', now.caption), headOf(), bodyOf(), footOf()));
-    put(next, now.onNext && h('button.button.is-small', { type: 'button', onclick: () => now.onNext() }, 'Next page'));
-    next.hidden = !now.onNext;
+    put(next, now.onNext && h('button.button.is-small', { type: 'button', onclick: () => now.onNext() }, 'Next page'), now.more && h('span.note', now.more));
+    next.hidden = !now.onNext && !now.more;
     if (focused) scroll.querySelector(`tr[data-id="${CSS.escape(focused)}"] .row-open, [data-sort="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
     watcher.disconnect();
     watcher.observe(scroll);

@@ -1,6 +1,7 @@
 /** Stacked columns from zero: today hatched, days to come dotted, a diamond above what leaves out unpriced requests. */
 import { h, s, uniqueId } from '../dom.js';
 import { frame } from './frame.js';
+import { sumOf } from './series.js';
 
 const WIDE = 0.7;
 const ROUND = 2;
@@ -12,9 +13,7 @@ export function columns(data) {
   return frame(data, { max: maxOf, paint, partAt });
 }
 
-const sumOf = (slot) => Object.values(slot.values).reduce((sum, value) => sum + value, 0);
-
-const maxOf = (data) => data.slots.reduce((max, slot) => Math.max(max, sumOf(slot), slot.forecast ?? 0), 0);
+const maxOf = (data) => data.slots.reduce((max, slot) => Math.max(max, sumOf(slot.values), slot.forecast ?? 0), 0);
 
 /** One path for each series, so that a year of days is nine elements and not three thousand. */
 function paint(layer, plot, data, hatch) {
@@ -44,12 +43,12 @@ function paint(layer, plot, data, hatch) {
 
 /** Where each part of a column lies, from below; one pixel apart, and what is there at all has a pixel. */
 function stack(slot, series, plot) {
-  const parts = series.filter((one) => slot.values[one.id] > 0);
+  const parts = series.filter((one) => slot.values.get(one.id) > 0);
   const found = [];
   let sum = 0;
   let from = plot.bottom;
   for (const one of parts) {
-    sum += slot.values[one.id];
+    sum += slot.values.get(one.id);
     const to = Math.round(plot.y(sum));
     if (to <= from - 1) {
       found.push({ id: one.id, from, to });
@@ -70,8 +69,8 @@ function partAt(data, index, value) {
   let sum = 0;
   if (value < 0 || data.slots[index].isFuture) return null;
   for (const one of data.series) {
-    sum += data.slots[index].values[one.id] ?? 0;
-    if (value <= sum && data.slots[index].values[one.id]) return one.id;
+    sum += data.slots[index].values.get(one.id) ?? 0;
+    if (value <= sum && data.slots[index].values.get(one.id)) return one.id;
   }
   return null;
 }

@@ -4,6 +4,7 @@ import { plural } from '../format.js';
 import { swatch } from '../panel.js';
 import { announce } from '../status.js';
 import { shownLabels, ticks } from './scale.js';
+import { sumOf } from './series.js';
 
 const TOP = 10;
 const BOTTOM = 24;
@@ -13,7 +14,7 @@ const BOTTOM = 24;
  * @property {string} key
  * @property {string} label below the axis
  * @property {string} title in the card: "Fri 13 Nov"
- * @property {Record<string, number>} values by series id
+ * @property {Map<string, number>} values by series id
  * @property {string} [total] as text, where it is known better than by adding
  * @property {number} [unpriced] requests that no value holds
  * @property {number|null} [forecast]
@@ -105,12 +106,12 @@ export function frame(first, kind) {
     return future > 0 ? future - 1 : data.slots.length - 1;
   };
 
-  const totalOf = (slot) => slot.total ?? data.value(Object.values(slot.values).reduce((sum, value) => sum + value, 0));
+  const totalOf = (slot) => slot.total ?? data.value(sumOf(slot.values));
 
   function wordsOf(slot) {
     if (slot.isFuture) return slot.forecast === null || slot.forecast === undefined ? `${slot.title}, to come` : `${slot.title}, forecast ${data.value(slot.forecast)}`;
-    const most = data.series.filter((one) => slot.values[one.id]).sort((one, other) => slot.values[other.id] - slot.values[one.id])[0];
-    return [slot.title, totalOf(slot), slot.until, data.series.length > 1 && most && `most ${most.name} ${data.value(slot.values[most.id])}`, slot.unpriced ? `${slot.unpriced} unpriced` : null].filter(Boolean).join(', ');
+    const most = data.series.filter((one) => slot.values.get(one.id)).sort((one, other) => slot.values.get(other.id) - slot.values.get(one.id))[0];
+    return [slot.title, totalOf(slot), slot.until, data.series.length > 1 && most && `most ${most.name} ${data.value(slot.values.get(most.id))}`, slot.unpriced ? `${slot.unpriced} unpriced` : null].filter(Boolean).join(', ');
   }
 
   function show(index, series = null) {
@@ -125,9 +126,9 @@ export function frame(first, kind) {
     }
     for (const [name, value] of Object.entries({ x: plot.left + index * plot.width, y: 0, width: plot.width, height: plot.bottom })) shade.setAttribute(name, value);
     shade.classList.add('is-on');
-    const rows = slot.isFuture ? [] : [...data.series].reverse().filter((one) => slot.values[one.id] !== undefined || data.series.length <= 8);
+    const rows = slot.isFuture ? [] : [...data.series].reverse().filter((one) => slot.values.get(one.id) !== undefined || data.series.length <= 8);
     put(card, h('div.top', h('span', slot.title), h('span', slot.isFuture ? '' : totalOf(slot))),
-      rows.length > 0 && h('ul', rows.map((one) => h('li', { class: [one.id === series ? 'is-part' : '', slot.values[one.id] ? '' : 'is-zero'].join(' ') }, swatch(one.color), h('span.cut', one.name), h('span', data.value(slot.values[one.id] ?? 0))))),
+      rows.length > 0 && h('ul', rows.map((one) => h('li', { class: [one.id === series ? 'is-part' : '', slot.values.get(one.id) ? '' : 'is-zero'].join(' ') }, swatch(one.color), h('span.cut', one.name), h('span', data.value(slot.values.get(one.id) ?? 0))))),
       footOf(slot));
     card.hidden = false;
     place(index);
@@ -172,12 +173,12 @@ export function frame(first, kind) {
 
   function step(by) {
     const slot = data.slots[at];
-    const ids = data.series.filter((one) => slot.values[one.id]).map((one) => one.id);
+    const ids = data.series.filter((one) => slot.values.get(one.id)).map((one) => one.id);
     if (!ids.length) return;
     const from = ids.indexOf(part);
     const to = from < 0 ? (by > 0 ? 0 : ids.length - 1) : Math.max(0, Math.min(ids.length - 1, from + by));
     show(at, ids[to]);
-    announce(`${data.series.find((one) => one.id === ids[to]).name}, ${data.value(slot.values[ids[to]])}`);
+    announce(`${data.series.find((one) => one.id === ids[to]).name}, ${data.value(slot.values.get(ids[to]))}`);
   }
 
   function onKey(event) {

@@ -7,12 +7,12 @@ export function lines(data) {
   return frame(data, { max: maxOf, paint, partAt });
 }
 
-const maxOf = (data) => data.slots.reduce((max, slot) => Math.max(max, ...Object.values(slot.values)), 0);
+const maxOf = (data) => data.slots.reduce((max, slot) => Math.max(max, ...slot.values.values()), 0);
 
 function paint(layer, plot, data) {
   const past = data.slots.filter((slot) => !slot.isFuture);
   for (const one of data.series) {
-    const points = past.map((slot, index) => [plot.x(index), plot.y(slot.values[one.id] ?? 0)]);
+    const points = past.map((slot, index) => [plot.x(index), plot.y(slot.values.get(one.id) ?? 0)]);
     const running = past.findIndex((slot) => slot.isNow);
     const solid = running > 0 ? points.slice(0, running) : points;
     const group = s('g.series', { 'data-series': one.id }, s('path.line', { class: `s${one.color}`, d: pathOf(solid) }));
@@ -30,7 +30,7 @@ function partAt(data, index, value) {
   let found = null;
   let best = near;
   for (const one of data.series) {
-    const away = Math.abs((data.slots[index].values[one.id] ?? 0) - value);
+    const away = Math.abs((data.slots[index].values.get(one.id) ?? 0) - value);
     if (away < best) [found, best] = [one.id, away];
   }
   return data.slots[index].isFuture ? null : found;

@@ -1,8 +1,8 @@
 /** Which names a chart shows, in which colour and order. */
 
 const SHOWN_MAX = 8;
-/** As the API names what it does not tell one by one. */
-export const OTHER = '_other';
+/** What is not shown by name. Names are of printable characters, so that none is this one. */
+export const OTHER = '\u0001other';
 
 /**
  * @typedef {{id: string, name: string, color: number, size: number}} Member `size`: what it is ranked by
@@ -39,11 +39,15 @@ const compare = (one, other) => one.name.localeCompare(other.name, 'en') || (one
 
 /**
  * Values by series: what is not shown by name adds up in Other.
- * @param {Record<string, number>} values by member id
+ * @param {Iterable<[string, number]>} values by member id
  * @param {(id: string) => string} of
+ * @returns {Map<string, number>} a map: names come from outside, and `constructor` is one
  */
 export function bySeries(values, of) {
-  const sums = {};
-  for (const [id, value] of Object.entries(values)) sums[of(id)] = (sums[of(id)] ?? 0) + value;
+  const sums = new Map();
+  for (const [id, value] of values) sums.set(of(id), (sums.get(of(id)) ?? 0) + value);
   return sums;
 }
+
+/** All values of a slot together. @param {Map<string, number>} values */
+export const sumOf = (values) => [...values.values()].reduce((sum, value) => sum + value, 0);

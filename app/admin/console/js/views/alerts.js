@@ -3,6 +3,7 @@ import { h, put } from '../dom.js';
 import { confirm } from '../dialog.js';
 import { ago, duration, exactly, plural } from '../format.js';
 import { icon, mark } from '../icons.js';
+import { moreThan, readAll } from '../pages.js';
 import { empty, head, loader, panel } from '../panel.js';
 import { repeat } from '../repeat.js';
 import { toast } from '../status.js';
@@ -11,6 +12,7 @@ import { changeAlert, makeAlert } from './alerts/rule.js';
 import { kindTitle, parametersText, resultOf } from './alerts/words.js';
 
 const REFRESH_MS = 30_000;
+const SENT_MAX = 50;
 
 async function render(root, ctx) {
   const isAdmin = ctx.may('admin');
@@ -38,18 +40,18 @@ async function render(root, ctx) {
     signal: ctx.signal, tz: () => ctx.state.tz,
     read: async (signal) => {
       const [rules, found, sent, open] = await Promise.all([
-        ctx.api.get('alerts', { limit: 200 }, { signal }), ctx.api.get('alerts/targets', {}, { signal }), ctx.api.get('alerts/deliveries', { limit: 50 }, { signal }),
-        ctx.api.get('alerts/open', { limit: 50 }, { signal }),
+        readAll(ctx.api, 'alerts', {}, { signal }), ctx.api.get('alerts/targets', {}, { signal }), ctx.api.get('alerts/deliveries', { limit: SENT_MAX }, { signal }),
+        readAll(ctx.api, 'alerts/open', {}, { signal }),
       ]);
-      return { rules: rules.data, found: found.data, sent: sent.data, open: open.data };
+      return { rules, found: found.data, sent: sent.data, isMore: Boolean(sent.next), open };
     },
-    draw: ({ rules, found, sent, open }) => {
-      openBox.element.hidden = open.length === 0;
-      show(openBox, openTable(open, ctx.state.tz));
+    draw: ({ rules, found, sent, isMore, open }) => {
+      openBox.element.hidden = open.rows.length === 0;
+      show(openBox, { ...openTable(open.rows, ctx.state.tz), more: moreThan(open) });
       targets = found;
-      show(rulesBox, rulesTable(rules, ctx.state.tz));
+      show(rulesBox, { ...rulesTable(rules.rows, ctx.state.tz), more: moreThan(rules) });
       show(targetsBox, targetsTable(found, ctx.state.tz));
-      show(sentBox, sentTable(sent, ctx.state.tz));
+      show(sentBox, { ...sentTable(sent, ctx.state.tz), more: isMore && `The last ${SENT_MAX} are shown.` });
     },
   });
 

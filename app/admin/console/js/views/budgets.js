@@ -4,7 +4,7 @@ import { burndown } from '../charts/burndown.js';
 import { percent, usdCents, usdLimit } from '../format.js';
 import { icon } from '../icons.js';
 import { teamFilter, zonePicker } from '../menu.js';
-import { readAll } from '../pages.js';
+import { moreThan, readAll } from '../pages.js';
 import { empty, head, loader, panel } from '../panel.js';
 import { repeat } from '../repeat.js';
 import { table } from '../table.js';
@@ -23,6 +23,7 @@ async function render(root, ctx) {
   let list = null;
   let drawer = null;
   let data = null;
+  let more = null;
   let wasDrawn = false;
   let asked = question();
 
@@ -38,8 +39,9 @@ async function render(root, ctx) {
   const { load } = loader(box.element, {
     signal: ctx.signal, tz: () => ctx.state.tz,
     read: (signal) => readAll(ctx.api, 'budgets', { team: ctx.state.get('team'), tz: ctx.state.tz }, { signal }),
-    draw: ({ rows }) => {
-      data = rows;
+    draw: (read) => {
+      data = read.rows;
+      more = moreThan(read);
       draw();
     },
   });
@@ -48,7 +50,7 @@ async function render(root, ctx) {
     const open = ctx.state.get('open');
     const sort = ctx.state.get('sort', 'gone');
     const options = {
-      caption: 'Budgets, what is gone first on top', class: 'is-two budgets-table', rows: sorted(data, sort), id: (budget) => budget.id, selected: open, sort,
+      caption: 'Budgets, what is gone first on top', class: 'is-two budgets-table', rows: sorted(data, sort), more, id: (budget) => budget.id, selected: open, sort,
       onSort: (to) => ctx.set({ sort: to === 'gone' ? null : to }), onOpen: (budget) => ctx.set({ open: budget.id === open ? null : budget.id }),
       columns: columnsOf(ctx), empty: ctx.state.list('team').length ? empty({ title: 'No budget in what is chosen.', text: 'Only the budgets of some teams are looked at.',
         action: h('a.button', { href: ctx.state.with({ team: null, open: null }) }, 'Show every budget') }) : empty({ title: 'No budgets yet.', text: 'A budget says how much a team, a key, a model or a tag may spend in a day, a week, a month or in total. People are told before it is gone; then calls are refused.',

@@ -10,7 +10,7 @@ import { popupButton, segments } from '../menu.js';
 import { empty, head, loader, panel } from '../panel.js';
 import { rangeDays, today } from '../range.js';
 import { copy } from '../status.js';
-import { measureOf, tableQuery, wordOf } from './explore/question.js';
+import { exportQuery, measureOf, wordOf } from './explore/question.js';
 import { chips, sentence } from './explore/controls.js';
 import { readAnswer } from './explore/read.js';
 import { rowsTable } from './explore/rows.js';
@@ -107,7 +107,7 @@ function exportMenu(ctx) {
   return popupButton({
     label: 'Export these rows', className: 'button', role: 'menu', content: [icon('export'), 'Export these rows'],
     fill(popup) {
-      popup.append(...FORMATS.map(([format, label]) => h('a', { role: 'menuitem', href: address('usage/export', { format, ...tableQuery(ctx.state) }), download: '' }, label)));
+      popup.append(...FORMATS.map(([format, label]) => h('a', { role: 'menuitem', href: address('usage/export', exportQuery(ctx.state, format)), download: '' }, label)));
     },
   }).element;
 }
@@ -119,8 +119,8 @@ function openDay(ctx, slot, part) {
   ctx.navigate(ctx.state.href('requests', { ...filters, range: `${slot.key}..${slot.key}`, ...(part && part !== OTHER ? { [ctx.state.get('by')]: part } : {}) }));
 }
 
-function noteOf(ctx, { total }) {
+function noteOf(ctx, { total, isWhole }) {
   const isRunning = rangeDays(ctx.state.range, ctx.state.tz)[1] >= today(ctx.state.tz);
-  return [isRunning ? `Counted until ${clock(Date.now(), ctx.state.tz)} today.` : '', total.unpriced ? ` Cost leaves out ${plural(total.unpriced, 'unpriced request')}.` : '',
-    total.estimated > 0 ? ` ≈ is what ${plural(total.estimated, 'request')} cost by estimate.` : '', ` Days are those of ${ctx.state.tz}. The export holds exactly these rows.`];
+  return [isWhole ? '' : h('strong.warn', '▲ The chart does not hold all of it: there are too many rows. Take fewer days, or longer periods. '), isRunning ? `Counted until ${clock(Date.now(), ctx.state.tz)} today.` : '', total.unpriced ? ` Cost leaves out ${plural(total.unpriced, 'unpriced request')}.` : '',
+    total.estimated > 0 ? ` ≈ is what ${plural(total.estimated, 'request')} cost by estimate.` : '', ` Days are those of ${ctx.state.tz}. Exported as CSV or JSON Lines they are exactly these rows; FOCUS is by day, key and model.`];
 }

@@ -2,9 +2,10 @@
 import { columns, keyOf } from '../charts/columns.js';
 import { dailyCost } from '../charts/usage.js';
 import { h, put } from '../dom.js';
-import { count, day, moment, percent, short, usd, usdAxis, usdColumn } from '../format.js';
+import { count, day, moment, percent, plural, short, usd, usdAxis, usdColumn } from '../format.js';
 import { icon, mark } from '../icons.js';
 import { rangePicker, segments, zonePicker } from '../menu.js';
+import { readUsage } from '../pages.js';
 import { empty, loader, named, panel } from '../panel.js';
 import { rangeLabel, today } from '../range.js';
 import { repeat } from '../repeat.js';
@@ -17,6 +18,8 @@ import { modelFor, snippetsOf } from './me/snippets.js';
 import { recordColumns } from './requests/words.js';
 
 const REFRESH_MS = 15_000;
+const MODELS_MAX = 8;
+const TAGS_MAX = 4;
 const TILES = [['requests', 'Requests'], ['tokens', 'Tokens'], ['concurrency', 'At once']];
 
 async function render(root, ctx) {
@@ -43,9 +46,9 @@ async function render(root, ctx) {
       const tag = tagOf(latest.data);
       const show = ctx.state.get('show', 'model') === 'tag' && tag ? `tag.${tag}` : 'model';
       const [days, models, tags] = await Promise.all([
-        ctx.api.get('/me/usage', { ...range, by: `${show},day`, limit: 5000 }, { signal }),
-        ctx.api.get('/me/usage', { ...range, by: 'model', sort: '-cost', limit: 50 }, { signal }),
-        tag ? ctx.api.get('/me/usage', { ...range, by: `tag.${tag}`, sort: '-cost', limit: 50 }, { signal }) : null,
+        readUsage(ctx.api, '/me/usage', { ...range, by: `${show},day` }, signal),
+        readUsage(ctx.api, '/me/usage', { ...range, by: 'model', sort: '-cost' }, signal),
+        tag ? readUsage(ctx.api, '/me/usage', { ...range, by: `tag.${tag}`, sort: '-cost' }, signal) : null,
       ]);
       return { me, limits: limits.data, latest: latest.data, days, models, tags, tag, show };
     },
@@ -115,7 +118,7 @@ function tagOf(rows) {
 /** A model's colour as the chart has it. */
 function colorsOf({ days, show }, ctx) {
   if (show !== 'model') return new Map();
-  return new Map(dailyCost(days, { by: 'model', range: ctx.state.range, tz: ctx.state.tz }).series.map((one) => [one.name, one.color]));
+  return new Map(dailyCost(days, { by: 'model', range: ctx.state.range, tz: ctx.state.tz }).series.map((one) => [one.id, one.color]));
 }
 
 function drawFigures(figures, { limits, me, models }, tz) {
@@ -142,12 +145,15 @@ const shortLimit = (value) => short(value).replace(/\.0(?=\D)/, '');
 
 const bar = (share, level) => h('div.bar', { 'aria-hidden': 'true' }, h('i', { class: level, style: { width: percent(100 * share, 1) } }));
 
+/** What a short table leaves out is said. */
+const moreWords = (rows, max, word) => (rows.length > max ? `and ${plural(rows.length - max, `more ${word}`)}` : null);
+
 function drawModels(box, { models, tags, tag }, colors) {
   const { total } = models;
   const cost = usdColumn(total.cost_usd);
   const tokens = (row) => short(row.input_tokens + row.output_tokens);
   const parts = [table({
-    caption: 'Cost by model', rows: models.rows.slice(0, 8), id: (row) => memberName(row, 'model'), sort: '-cost',
+    caption: 'Cost by model', rows: models.rows.slice(0, MODELS_MAX), more: moreWords(models.rows, MODELS_MAX, 'model'), id: (row) => memberName(row, 'model'), sort: '-cost',
     empty: empty({ title: 'Nothing in these days.', text: 'Choose other days, or send a first request.' }),
     columns: [
       { key: 'model', label: 'Model', class: 'cut', cell: (row) => named(memberName(row, 'model'), colors.get(memberName(row, 'model')) ?? 0) },
@@ -160,7 +166,7 @@ function drawModels(box, { models, tags, tag }, colors) {
   }).element];
   if (tags && tags.rows.length) {
     parts.push(h('div.me-tags', table({
-      caption: `Cost by the tag ${tag}`, rows: tags.rows.slice(0, 4), id: (row) => memberName(row, `tag.${tag}`) || ' ',
+      caption: `Cost by the tag ${tag}`, rows: tags.rows.slice(0, TAGS_MAX), more: moreWords(tags.rows, TAGS_MAX, 'value'), id: (row) => memberName(row, `tag.${tag}`) || ' ',
       columns: [
         { key: 'tag', label: 'Tag', class: 'cut', cell: (row) => h('span.cut', { class: memberName(row, `tag.${tag}`) ? '' : 'text-2' }, memberName(row, `tag.${tag}`) ? `${tag}=${memberName(row, `tag.${tag}`)}` : 'no tag') },
         { key: 'requests', label: 'Requests', end: true, class: 'text-2', cell: (row) => short(row.requests) },

@@ -1,5 +1,5 @@
 /** Are we fine this month? Money, what needs a person, cost by day, who spends it, and how the service does. */
-import { showBadges } from '../badges.js';
+import { readBadges, showBadges } from '../badges.js';
 import { clock } from '../format.js';
 import { icon } from '../icons.js';
 import { h, put } from '../dom.js';
@@ -48,7 +48,8 @@ export default {
         parts.keys.draw(context);
         parts.models.draw(context);
         parts.service.draw(context);
-        showBadges(ctx.shell, data);
+        if (ctx.state.get('team')) readBadges(ctx.shell);
+        else showBadges(ctx.shell, data);
       },
       signal: ctx.signal, tz: () => ctx.state.tz,
     });

@@ -4,7 +4,7 @@ import { count, day, moment, plural, usdCents, usdLimit } from '../format.js';
 import { field, formDialog } from '../form.js';
 import { icon } from '../icons.js';
 import { forgetTeams } from '../menu.js';
-import { readAll } from '../pages.js';
+import { moreThan, readAll, readUsage } from '../pages.js';
 import { empty, head, loader, panel, swatch } from '../panel.js';
 import { today } from '../range.js';
 import { toast } from '../status.js';
@@ -33,12 +33,12 @@ function renderList(root, ctx) {
     read: async (signal) => {
       const [teams, usage, budgets] = await Promise.all([
         readAll(ctx.api, 'teams', {}, { signal }),
-        ctx.api.get('usage', { by: 'team', range: 'this_month', tz, limit: 5000 }, { signal }),
+        readUsage(ctx.api, 'usage', { by: 'team', range: 'this_month', tz }, signal),
         readAll(ctx.api, 'budgets', { tz }, { signal }),
       ]);
-      return { teams: teams.rows, usage, budgets: budgets.rows };
+      return { teams: teams.rows, more: moreThan(teams), usage, budgets: budgets.rows };
     },
-    draw: ({ teams, usage, budgets }) => {
+    draw: ({ teams, more, usage, budgets }) => {
       const spent = new Map(usage.rows.map((row) => [memberId(row, 'team'), row]));
       const budgetOf = (team) => budgets.filter((each) => each.team.id === team.id && !each.key && !each.model && !each.tag_name)
         .sort((one, other) => (other.window === 'month') - (one.window === 'month'))[0];
@@ -48,7 +48,7 @@ function renderList(root, ctx) {
       const rows = [...teams].sort(by[sort.replace('-', '')] ?? by.spent);
       if (sort.startsWith('-')) rows.reverse();
       const options = {
-        caption: 'Teams', class: 'is-two teams-table', rows, id: (team) => team.id, sort, onSort: (to) => ctx.set({ sort: to === '-spent' ? null : to }),
+        caption: 'Teams', class: 'is-two teams-table', rows, more, id: (team) => team.id, sort, onSort: (to) => ctx.set({ sort: to === '-spent' ? null : to }),
         href: (team) => ctx.state.href('teams', {}, team.id),
         empty: empty({ title: 'No teams yet.', text: 'A team holds keys, limits and a budget, and its spending is told apart in every view.',
           action: isAdmin ? h('button.button', { type: 'button', onclick: () => makeTeam(ctx) }, 'Make a team') : null }),

@@ -50,7 +50,7 @@ async function render(root, ctx) {
     if (list) list.update(options);
     else {
       list = table(options);
-      put(box.body, list.element, h('p.note.table-note', 'An upstream is degraded where more of its requests fail or wait than usual, and down where it cannot be reached. One that has no key in the configuration is off.'));
+      put(box.body, list.element, h('p.note.table-note', 'An upstream is degraded where 3% or more of at least 20 requests failed in the last quarter of an hour and what runs of the next, and down where the last try to connect failed. One that has no key in the configuration is off.'));
     }
   }
 

@@ -1,4 +1,5 @@
 /** What an entry of the audit says: the action as a verb, and what was different before and after. Pure. */
+import { ownOf } from '../../amounts.js';
 import { budgetName } from '../budgets/words.js';
 import { limitText } from '../keys/words.js';
 
@@ -32,7 +33,7 @@ const SKIPPED = new Set(['id', 'created_at', 'last_used_at', 'spent_month_usd', 
  */
 export function changesOf({ before, after }) {
   const names = [...new Set([...Object.keys(after ?? {}), ...Object.keys(before ?? {})])].filter((name) => !SKIPPED.has(name));
-  return names.map((name) => ({ name: name.replaceAll('_', ' '), before: textOf(before?.[name]), after: textOf(after?.[name]) })).filter((each) => each.before !== each.after);
+  return names.map((name) => ({ name: name.replaceAll('_', ' '), before: textOf(ownOf(before, name)), after: textOf(ownOf(after, name)) })).filter((each) => each.before !== each.after);
 }
 
 /** A value as one reads it; null for what is not there, or empty. */

@@ -3,10 +3,10 @@ import { openDialog } from '../../dialog.js';
 import { h, put, uniqueId } from '../../dom.js';
 import { count } from '../../format.js';
 import { segments } from '../../menu.js';
+import { readUsage } from '../../pages.js';
 import { askTag } from '../../tag.js';
 import { DIMENSIONS, memberOf, nameOf, wordOf } from './question.js';
 
-const READ_MAX = 1000;
 const SHOWN_MAX = 100;
 
 /**
@@ -49,9 +49,9 @@ export function editFilter(ctx, filter, values) {
     rows = [];
     put(list, h('p.note', 'Reading what was used in these days…'));
     const of = dimension;
-    const query = ctx.state.query({ by: of, sort: '-cost', limit: READ_MAX, [of]: null, [`not.${of}`]: null });
+    const query = ctx.state.query({ by: of, sort: '-cost', [of]: null, [`not.${of}`]: null });
     try {
-      const answer = await ctx.api.get('usage', query, { signal: ctx.signal });
+      const answer = await readUsage(ctx.api, 'usage', query, ctx.signal);
       if (of !== dimension) return;
       rows = answer.rows;
       draw();

@@ -34,6 +34,12 @@ export const askedGroups = (groups) => (groups.includes('key') && !groups.includ
 /** What the table and the export ask: the same. @param {import('../../state.js').State} state */
 export const tableQuery = (state) => state.query({ by: askedGroups(groupsOf(state)), sort: state.get('sort') || `-${measureOf(state).name}` });
 
+/** What a file is asked for. FOCUS has its own order and its own groups; what it takes beside is a tag. */
+export function exportQuery(state, format) {
+  const { sort, ...asked } = tableQuery(state);
+  return format === 'focus' ? { ...asked, format } : { ...asked, sort, format };
+}
+
 /** The id of a row's member of a dimension: teams and keys have one, the others are their names. */
 export const memberOf = (row, dimension) => row[`${dimension}_id`] ?? row[dimension];
 

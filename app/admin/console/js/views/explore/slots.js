@@ -1,5 +1,5 @@
 /** The periods of a chart: every one of the range, those without a request too. */
-import { OTHER } from '../../charts/series.js';
+import { OTHER, bySeries, sumOf } from '../../charts/series.js';
 import { clock, day, usd } from '../../format.js';
 import { addDays, daysLabel, rangeDays, today } from '../../range.js';
 import { memberOf } from './question.js';
@@ -20,18 +20,18 @@ export function slotsOf(answer, state, measure) {
   const sums = new Map(answer.periods.map((row) => [keyOf(row), row]));
   const parts = new Map();
   for (const row of answer.parts) {
-    const values = parts.get(keyOf(row)) ?? {};
-    const id = answer.of(memberOf(row, by));
-    values[id] = (values[id] ?? 0) + Number(row[measure.field]);
+    const values = parts.get(keyOf(row)) ?? [];
+    values.push([memberOf(row, by), Number(row[measure.field])]);
     parts.set(keyOf(row), values);
   }
   const hasOther = answer.series.some((one) => one.id === OTHER);
   return frames(answer, state, per).map((frame) => {
     const row = sums.get(frame.key);
-    const values = parts.get(frame.key) ?? {};
+    const values = bySeries(parts.get(frame.key) ?? [], answer.of);
     const whole = row ? Number(row[measure.field]) : 0;
     // What is not shown by name is the rest: the whole is the server's sum, not ours.
-    if (hasOther) values[OTHER] = Math.max(0, whole - Object.values(values).reduce((sum, value) => sum + value, 0));
+    values.delete(OTHER);
+    if (hasOther) values.set(OTHER, Math.max(0, whole - sumOf(values)));
     return { ...frame, values, total: measure.isMoney ? usd(row?.[measure.field] ?? '0') : measure.value(whole), unpriced: measure.name === 'cost' ? row?.unpriced ?? 0 : 0 };
   });
 }
@@ -93,11 +93,11 @@ function titleOf(key, end, per, years) {
 
 /** Each period with all before it. */
 export function runningTotal(slots, series, measure) {
-  const sums = {};
+  const sums = new Map();
   let unpriced = 0;
   return slots.map((slot) => {
-    for (const { id } of series) sums[id] = (sums[id] ?? 0) + (slot.values[id] ?? 0);
+    for (const { id } of series) sums.set(id, (sums.get(id) ?? 0) + (slot.values.get(id) ?? 0));
     unpriced += slot.unpriced ?? 0;
-    return { ...slot, values: { ...sums }, total: measure.value(Object.values(sums).reduce((sum, value) => sum + value, 0)), unpriced };
+    return { ...slot, values: new Map(sums), total: measure.value(sumOf(sums)), unpriced };
   });
 }

@@ -1,6 +1,6 @@
 /** What the view Keys reads: keys, what each spent this month, the budgets of their teams. */
 import { nano } from '../../format.js';
-import { readAll } from '../../pages.js';
+import { readAll, readUsage } from '../../pages.js';
 import { memberId, usdOf } from '../../amounts.js';
 
 /** Tabs: name as the API takes it, label, what it is when it is empty; those with a third part are always there. */
@@ -21,7 +21,7 @@ export const EVERY_TAB = [
 export async function readKeys(api, { tab, q, team, tz, signal }) {
   const [{ rows, isWhole }, usage, budgets] = await Promise.all([
     readAll(api, 'keys', { state: tab, q, team }, { signal }),
-    api.get('usage', { by: 'team,key', range: 'this_month', tz, team, limit: 5000 }, { signal }),
+    readUsage(api, 'usage', { by: 'team,key', range: 'this_month', tz, team }, signal),
     readAll(api, 'budgets', { team, tz }, { signal }),
   ]);
   const keys = rows.sort((one, other) => compare(one.team.name, other.team.name) || compare(one.name, other.name));

@@ -12,20 +12,28 @@ export function shareOf(limit) {
 }
 
 /**
- * When a budget is gone if spending goes on as in its window so far.
+ * What becomes of a budget if spending goes on as in its window so far.
  * @param {object} limit @param {number} now
- * @returns {?number} a moment; null where it lasts until it begins anew, or where it is too early to say
+ * @returns {{goneAt: ?number, isKnown: boolean}} the moment that it is gone, null where it lasts until it begins anew
  */
-export function goneAt(limit, now) {
-  if (limit.exhausted_at) return Date.parse(limit.exhausted_at);
-  if (limit.kind !== 'money' || !limit.resets_at) return null;
+export function paceOf(limit, now) {
+  if (limit.exhausted_at) return { goneAt: Date.parse(limit.exhausted_at), isKnown: true };
+  if (limit.kind !== 'money' || !limit.resets_at) return { goneAt: null, isKnown: false };
   const end = Date.parse(limit.resets_at);
   const start = startOf(limit.window, end);
   const used = Number(limit.used_usd);
   const left = Number(limit.left_usd);
-  if (now - start < (end - start) / 10 || !(used > 0)) return null;
+  if (now - start < (end - start) / 10 || !(used > 0)) return { goneAt: null, isKnown: false };
   const at = now + left / (used / (now - start));
-  return at < end ? at : null;
+  return { goneAt: at < end ? at : null, isKnown: true };
+}
+
+/** @param {object} limit @param {number} now @returns {?number} */
+export const goneAt = (limit, now) => paceOf(limit, now).goneAt;
+
+function paceWords({ goneAt: gone, isKnown }, tz) {
+  if (gone !== null) return `At this pace it is gone on ${day(today(tz, gone))}. Then calls answer 429 insufficient_quota.`;
+  return isKnown ? 'At this pace it lasts.' : 'Too early to say whether it lasts.';
 }
 
 /** When the window began that ends at a moment. A month has as many days as the one it is. */
@@ -43,13 +51,12 @@ export function leadOf(limit, team, tz, now) {
   const whose = limit.scope === 'key' ? 'for this key' : team ? `for team ${team}` : 'for your team';
   const until = limit.resets_at ? ` until ${day(today(limit.time_zone ?? tz, Date.parse(limit.resets_at) - 1), { day: 'numeric', month: 'short' })}` : limit.kind === 'money' && limit.window === 'total' ? ' in all' : '';
   if (limit.kind !== 'money') return { name: `Left ${whose} ${windowWords(limit)}`, figure: `${short(limit.left)} ${limit.kind === 'concurrency' ? 'at once' : limit.kind}`, beside: `${short(limit.used)} of ${short(limit.maximum)} used`, note: null, level: 'good' };
-  const gone = goneAt(limit, now);
+  const pace = paceOf(limit, now);
   const spent = Number(limit.left_usd) <= 0;
   return {
     name: `Left ${whose}${until}${narrowed(limit)}`, figure: usdCents(limit.left_usd), beside: `${usdCents(limit.used_usd)} of ${usdLimit(limit.maximum_usd)} spent`,
-    note: spent ? `Gone. Calls answer 429 insufficient_quota${limit.resets_at ? ' until then' : ''}.` : gone === null ? (limit.resets_at ? 'At this pace it lasts.' : '')
-      : `At this pace it is gone on ${day(today(tz, gone))}. Then calls answer 429 insufficient_quota.`,
-    level: spent ? 'bad' : gone === null ? 'good' : 'warn',
+    note: spent ? `Gone. Calls answer 429 insufficient_quota${limit.resets_at ? ' until then' : ''}.` : limit.resets_at || pace.isKnown ? paceWords(pace, tz) : '',
+    level: spent ? 'bad' : pace.goneAt === null ? 'good' : 'warn',
   };
 }
 

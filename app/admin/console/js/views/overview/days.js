@@ -36,7 +36,8 @@ export function days(ctx) {
   function draw({ data, tz, until }) {
     const by = ctx.state.get('by');
     const word = by.startsWith('tag.') ? by.slice(4) : WORDS[by] ?? by;
-    const { series, of } = seriesOf(data.legend.map((one) => ({ ...one, size: Number(one.cost_usd ?? 0) })));
+    const members = data.legend.map((one) => ({ ...one, id: one.is_other ? OTHER : one.id, size: Number(one.cost_usd ?? 0) }));
+    const { series, of } = seriesOf(members);
     const from = today(tz, Date.parse(data.month.from));
     const month = day(from, { month: 'long', year: 'numeric' });
     chartBox.setTitle(`Cost by day, ${month}`);
@@ -56,13 +57,12 @@ export function days(ctx) {
       chart = columns({ label, series, slots, axis: usdAxis, value: usd, onOpen: (slot, part) => openDay(ctx, by, slot, part), onFade: fadeRows, empty: 'Nothing spent yet this month' });
     } else chart.update({ label, series, slots, onOpen: (slot, part) => openDay(ctx, by, slot, part) });
     put(chartBox.body, chart.element, keyOf(slots));
-    drawLegend(data, by, word, series, of);
+    drawLegend(data, word, legendRows(members, series, of), by);
   }
 
-  function drawLegend(data, by, word, series, of) {
+  function drawLegend(data, word, rows, by) {
     const cost = usdColumn(data.month.spent_usd);
     const before = day(monthBefore(today(data.time_zone, Date.parse(data.month.from))), { month: 'short' });
-    const rows = legendRows(data.legend, series, of);
     const options = {
       caption: `Cost by ${word.toLowerCase()}`, id: (row) => row.id, rows, sort: '-cost',
       onOpen: (row) => row.id !== OTHER && filterBy(ctx, by, row.id),
@@ -96,7 +96,7 @@ function slotsOf(data, tz, until, of) {
   const now = today(tz, Date.parse(data.until));
   return data.days.map((one) => ({
     key: one.day, label: String(Number(one.day.slice(8, 10))), title: day(one.day),
-    values: bySeries(Object.fromEntries(Object.entries(one.parts).map(([id, text]) => [id, Number(text)])), of),
+    values: bySeries(Object.entries(one.parts).map(([id, text]) => [id, Number(text)]), of),
     total: usd(one.cost_usd), unpriced: one.unpriced, forecast: one.forecast_usd === null ? null : Number(one.forecast_usd),
     isNow: one.day === now, isFuture: one.day > now, until: one.day === now ? until : undefined,
   }));

@@ -8,7 +8,7 @@ export function figures(ctx) {
   const theMonth = tile('Spent this month', 'is-lead');
   const oneDay = tile('Today');
   const requests = tile('Requests');
-  const firstByte = tile('First byte, p95');
+  const firstByte = tile('First byte p95, 24 h');
   const saved = tile('Saved by cache');
   const element = h('section.panel.figures', { 'aria-label': 'Figures of the month' }, [theMonth, oneDay, requests, firstByte, saved].map((one) => one.element));
   return {
@@ -22,7 +22,7 @@ export function figures(ctx) {
       oneDay.draw(`Today, ${until}`, cost(data.today.spent_usd), usualOf(data.today.usual_percent, data.until, data.time_zone));
       const { requests: all, failed } = data.requests;
       requests.draw('Requests', short(all), all ? `${percent((failed / all) * 100)} failed` : 'none yet', count(all));
-      firstByte.draw('First byte, p95', duration(data.service.first_byte_p95_ms), data.service.overhead_p95_ms === null ? 'in the last 24 hours' : `${duration(data.service.overhead_p95_ms)} of it is Headgate`);
+      firstByte.draw('First byte p95, 24 h', duration(data.service.first_byte_p95_ms), data.service.overhead_p95_ms === null ? 'of the last 24 hours' : `overhead p95 ${duration(data.service.overhead_p95_ms)}`);
       saved.draw('Saved by cache', usd(data.saved.saved_usd), savedOf(data));
     },
   };

@@ -1,4 +1,5 @@
 /** What a request cost, in lines that add up to the total. */
+import { ownOf } from '../../amounts.js';
 import { nano } from '../../format.js';
 
 /**
@@ -37,7 +38,7 @@ function pricedLine(row) {
   const inside = row.included === true || row.cost_usd === undefined;
   const name = row.unit ?? row.item ?? '';
   return {
-    item: ITEMS[name] ?? row.item ?? name.replaceAll('_', ' '),
+    item: ownOf(ITEMS, name) ?? row.item ?? name.replaceAll('_', ' '),
     count: row.count ?? row.units ?? null,
     price: row.included === true ? 'in output' : priceWords(row),
     nanousd: row.cost_usd === null || row.cost_usd === undefined ? null : nano(row.cost_usd),

@@ -1,4 +1,5 @@
 /** One plain sentence about a request: what became of it, why, and what it cost. */
+import { ownOf } from '../../amounts.js';
 import { duration, nano } from '../../format.js';
 import { alignedUsd } from './bill.js';
 import { limitWords, ownerWords } from './limits.js';
@@ -67,7 +68,7 @@ export function plain(parts) {
 
 /** @param {?number} status @param {?string} code @returns {string} what an upstream did, as a verb */
 export function because(status, code) {
-  return FAILED[code] ?? BECAUSE[status] ?? (status >= 500 ? 'failed' : 'refused the request');
+  return ownOf(FAILED, code) ?? BECAUSE[status] ?? (status >= 500 ? 'failed' : 'refused the request');
 }
 
 function became(account) {
@@ -137,7 +138,7 @@ function cost(account) {
 
 function refusal(account) {
   const told = account.decision;
-  const parts = [text('Refused'), text(`: ${limitReason(told) ?? REFUSED[account.code] ?? account.code}`)];
+  const parts = [text('Refused'), text(`: ${limitReason(told) ?? ownOf(REFUSED, account.code) ?? account.code}`)];
   if (typeof told.needed === 'number' && typeof told.maximum === 'number' && told.needed > told.maximum) {
     parts.push(text(', and the request alone is larger than that, so waiting does not help'));
   } else if (typeof told.retry_after_ms === 'number') {

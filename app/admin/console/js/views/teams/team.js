@@ -8,7 +8,7 @@ import { count, day, percent, plural, short, usd, usdAxis, usdCents, usdColumn, 
 import { field, formDialog } from '../../form.js';
 import { icon } from '../../icons.js';
 import { forgetTeams } from '../../menu.js';
-import { readAll } from '../../pages.js';
+import { readAll, readUsage } from '../../pages.js';
 import { empty, loader, named, panel, swatch } from '../../panel.js';
 import { repeat } from '../../repeat.js';
 import { toast } from '../../status.js';
@@ -20,6 +20,7 @@ import { limitText } from '../keys/words.js';
 import { changeTeamLimits } from './limits.js';
 
 const REFRESH_MS = 60_000;
+const BUDGETS_MAX = 8;
 
 /**
  * @param {HTMLElement} root @param {import('../../shell.js').Context} ctx @param {string} id
@@ -46,10 +47,10 @@ export function renderTeam(root, ctx, id, { isOnly }) {
     read: async (signal) => {
       const [one, days, keys, usage, budgets] = await Promise.all([
         ctx.api.get(`teams/${encodeURIComponent(id)}`, {}, { signal }),
-        ctx.api.get('usage', { by: 'key,day', range: 'this_month', tz, team: id, limit: 5000 }, { signal }),
-        readAll(ctx.api, 'keys', { team: id, state: 'active' }, { signal, pagesMax: 2 }),
-        ctx.api.get('usage', { by: 'key', range: 'this_month', tz, team: id, sort: '-cost', limit: 1000 }, { signal }),
-        readAll(ctx.api, 'budgets', { team: id, tz }, { signal, pagesMax: 2 }),
+        readUsage(ctx.api, 'usage', { by: 'key,day', range: 'this_month', tz, team: id }, signal),
+        readAll(ctx.api, 'keys', { team: id, state: 'active' }, { signal }),
+        readUsage(ctx.api, 'usage', { by: 'key', range: 'this_month', tz, team: id, sort: '-cost' }, signal),
+        readAll(ctx.api, 'budgets', { team: id, tz }, { signal }),
       ]);
       return { team: one, days, keys: keys.rows, usage, budgets: budgets.rows };
     },
@@ -136,7 +137,7 @@ function drawKeys(place, { keys, usage }, ctx, series) {
 function drawBudgets(box, { budgets }, ctx) {
   const { tz } = ctx.state;
   put(box.body, table({
-    caption: 'Budgets of the team', class: 'is-two', rows: budgets.slice(0, 8), id: (budget) => budget.id, href: (budget) => ctx.state.href('budgets', { open: budget.id }),
+    caption: 'Budgets of the team', class: 'is-two', rows: budgets.slice(0, BUDGETS_MAX), more: budgets.length > BUDGETS_MAX && `and ${plural(budgets.length - BUDGETS_MAX, 'more budget')}`, id: (budget) => budget.id, href: (budget) => ctx.state.href('budgets', { open: budget.id }),
     empty: empty({ title: 'No budgets.', text: 'Nothing stops this team from spending.' }),
     columns: [
       { key: 'name', label: 'Budget', class: 'keys-name', cell: (budget) => [h('span.strong.keys-name-text', budgetName(budget)), h('span.line-2', budgetScope(budget))] },
