@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from sqlalchemy import func, select
@@ -13,8 +13,8 @@ from app.store.folding import list_folds
 from app.store.periods import offset_parts
 from app.store.tables import keys, rollups, teams
 from app.store.usage.groups import Groups, take_away, take_in, with_most, without_nothing
-from app.store.usage.plan import Asked, name_of_zone, phase_of, pieces_of
-from app.store.usage.selects import COLUMNS, filtered_columns, select_sums
+from app.store.usage.plan import Asked, Folded, Piece, name_of_zone, phase_of, pieces_of
+from app.store.usage.selects import COLUMNS, are_whole, filtered_columns, select_highest, select_sums
 from app.store.usage.shape import (
     Grouping,
     Highest,
@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
-    from sqlalchemy import Table
+    from sqlalchemy import Select, Table
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from app.store.folds import Fold
 
 EVERYTHING = UsageFilter()
 IDS_AT_ONCE = 500
+EDGES = 2
 GROUPS_MAX = 100_000
 """So many take half a second and a hundred megabytes."""
 
@@ -66,13 +67,16 @@ async def usage(
     asked = Asked(start_ms, end_ms, grouping.period, time_zone, columns)
     _note_zone(connection, asked)
     folds = await list_folds(connection)
+    others: list[Sequence[int]] = []
     if grouping.tag is not None or only.tags or only.not_tags:
         groups = await usage_by_tag(connection, grouping, asked, only, folds)
     elif only.not_key_ids and not only.key_ids and "key" not in grouping.members:
         groups = await _without_keys(connection, grouping, asked, only, folds)
+    elif highest is not None and grouping.period is not None:
+        groups, others = await _with_most(connection, grouping, asked, only, folds, highest)
     else:
-        groups = await _sums(connection, grouping, asked, only, folds)
-    total = UsageSums(*[sum(column) for column in zip(*groups.values(), strict=True)])
+        groups = await _sums(connection, grouping, pieces_of(asked, folds), only)
+    total = UsageSums(*[sum(column) for column in zip(*groups.values(), *others, strict=True)])
     if highest is not None:
         place = UsageSums.__struct_fields__.index(highest.sum)
         groups = with_most(groups, place, highest.count, is_falling=highest.is_falling)
@@ -89,21 +93,57 @@ async def used_between(connection: AsyncConnection) -> tuple[int, int]:
     return (0, 0) if first is None else (first, last + QUARTER_MS)
 
 
-async def _sums(
-    connection: AsyncConnection, grouping: Grouping, asked: Asked, only: UsageFilter, folds: Sequence[Fold]
-) -> Groups:
+async def _sums(connection: AsyncConnection, grouping: Grouping, pieces: Sequence[Piece], only: UsageFilter) -> Groups:
     groups: Groups = {}
-    width = (grouping.period is not None) + len(grouping.members)
-    for piece in pieces_of(asked, folds):
-        wanted = select_sums(piece, grouping.members, only).limit(GROUPS_MAX + 1)
-        rows = (await connection.execute(wanted)).all()
-        take_in(groups, rows, width, piece.text if piece.period is not None else None)
-        if len(groups) > GROUPS_MAX:
-            raise UsageNotTold(
-                f"That is more than {GROUPS_MAX} rows at once: take a shorter range, a filter or fewer groups, or"
-                " leave out the order."
-            )
+    for piece in pieces:
+        await _take(connection, groups, grouping, piece, select_sums(piece, grouping.members, only))
     return groups
+
+
+async def _take(
+    connection: AsyncConnection, groups: Groups, grouping: Grouping, piece: Piece, asked: Select[Any]
+) -> None:
+    """Takes in the rows of a piece. Raises UsageNotTold."""
+    rows = (await connection.execute(asked.limit(GROUPS_MAX + 1))).all()
+    width = (grouping.period is not None) + len(grouping.members)
+    take_in(groups, rows, width, piece.text if piece.period is not None else None)
+    if len(groups) > GROUPS_MAX:
+        raise UsageNotTold(
+            f"That is more than {GROUPS_MAX} rows at once: take a shorter range, a filter or fewer groups, or leave"
+            " out the order."
+        )
+
+
+async def _with_most(
+    connection: AsyncConnection,
+    grouping: Grouping,
+    asked: Asked,
+    only: UsageFilter,
+    folds: Sequence[Fold],
+    highest: Highest,
+) -> tuple[Groups, list[Sequence[int]]]:
+    """All groups that may be among the highest, and sums in which the others are, and these once less than none.
+
+    What a fold has between its first period and its last is in no other piece: of that the database chooses.
+    """
+    groups: Groups = {}
+    others: list[Sequence[int]] = []
+    for piece in pieces_of(asked, folds):
+        if not (isinstance(piece, Folded) and are_whole(piece, grouping.members) and piece.end - piece.first > EDGES):
+            await _take(connection, groups, grouping, piece, select_sums(piece, grouping.members, only))
+            continue
+        first, end = piece.first + 1, piece.end - 1
+        for begin, until in ((piece.first, first), (end, piece.end)):
+            edge = msgspec.structs.replace(piece, first=begin, end=until)
+            await _take(connection, groups, grouping, edge, select_sums(edge, grouping.members, only))
+        between = msgspec.structs.replace(piece, first=first, end=end)
+        found: Groups = {}
+        await _take(connection, found, grouping, between, select_highest(between, grouping.members, only, highest))
+        whole = msgspec.structs.replace(between, period=None)
+        others += [tuple(row) for row in await connection.execute(select_sums(whole, (), only))]
+        others += [tuple(-value for value in sums) for sums in found.values()]
+        groups |= found
+    return groups, others
 
 
 async def _without_keys(
@@ -113,8 +153,9 @@ async def _without_keys(
     of_all = msgspec.structs.replace(only, not_key_ids=())
     of_keys = msgspec.structs.replace(only, key_ids=only.not_key_ids, not_key_ids=())
     columns = {COLUMNS[name] for name in grouping.members} | filtered_columns(of_all)
-    groups = await _sums(connection, grouping, msgspec.structs.replace(asked, columns=columns), of_all, folds)
-    for key, sums in (await _sums(connection, grouping, asked, of_keys, folds)).items():
+    pieces = pieces_of(msgspec.structs.replace(asked, columns=columns), folds)
+    groups = await _sums(connection, grouping, pieces, of_all)
+    for key, sums in (await _sums(connection, grouping, pieces_of(asked, folds), of_keys)).items():
         take_away(groups, key, sums)
     return without_nothing(groups)
 

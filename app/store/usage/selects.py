@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import FromClause, Select
 
-    from app.store.usage.shape import TagFilter, UsageFilter
+    from app.store.usage.shape import Highest, TagFilter, UsageFilter
 
 COLUMNS = {"team": "team_id", "key": "key_id", "model": "model", "upstream": "upstream"}
 
@@ -57,6 +57,17 @@ def select_sums(piece: Piece, members: Sequence[str], only: UsageFilter) -> Sele
     return asked.group_by(*groups).having(func.count() > 0)
 
 
+def select_highest(piece: Folded, members: Sequence[str], only: UsageFilter, highest: Highest) -> Select[Any]:
+    """Of a piece whose rows are groups of their own, those that are among the highest."""
+    asked = _of_fold(piece, "", members, only)
+    value = sums.c[highest.sum]
+    in_order = value.desc() if highest.is_falling else value
+    last = asked.with_only_columns(value).order_by(in_order).offset(highest.count - 1).limit(1).scalar_subquery()
+    # Where there are not so many, all are.
+    bound = func.coalesce(last, value)
+    return asked.where(value >= bound if highest.is_falling else value <= bound)
+
+
 def select_tagged(
     piece: Folded, name: str, members: Sequence[str], only: UsageFilter, values: Collection[str] | None
 ) -> Select[Any]:
@@ -88,12 +99,12 @@ def _of_fold(piece: Folded, tag: str, members: Sequence[str], only: UsageFilter)
     ]
     if not tag:
         where.append(sums.c.value == "")
-    if _are_whole(piece, members):
+    if are_whole(piece, members):
         return select(*groups, *[sums.c[name] for name in ROLLUP_SUMS]).where(*where)
     return select(*groups, *added(sums)).where(*where).group_by(*groups).having(func.count() > 0)
 
 
-def _are_whole(piece: Folded, members: Sequence[str]) -> bool:
+def are_whole(piece: Folded, members: Sequence[str]) -> bool:
     """Whether each row is a group of its own: nothing that the level keeps apart is added up. A key has one team."""
     kept = {COLUMNS[name] for name in members}
     if "key_id" in kept:

@@ -17,6 +17,7 @@ from app.core.clock import quarter_of
 from app.core.errors import InvalidRequest
 from app.core.ids import new_request_id
 from app.store.batch import write_batch
+from app.store.folding import fold_all, keep_fold
 from app.store.keys import create_key
 from app.store.teams import create_team
 from app.store.usage import UsageNotTold, query
@@ -124,8 +125,13 @@ async def test_largest_first_and_alike_by_name(database, year):
         ("day,key", "key"),
     ],
 )
-async def test_a_page_is_a_part_of_all_rows(database, year, by, sort):
+@pytest.mark.parametrize("is_folded", [False, True], ids=["unfolded", "folded"])
+async def test_a_page_is_a_part_of_all_rows(database, year, by, sort, is_folded):
     """However little of them is read for it."""
+    if is_folded:
+        for period, zone in (("day", "UTC"), ("hour", "0")):
+            await keep_fold(database, period, zone, 1)
+        await fold_all(database, quarter_of(NOW_MS - 3 * 3_600_000))
     asked = question(by=by, not_key="k9", **({"sort": sort} if sort else {}))
     async with database.read() as connection:
         report = await ask(connection, asked)
