@@ -286,8 +286,15 @@ class ValkeyCluster:
             has_slots = any(primary[1] == node.port for _, _, primary, *_ in slots)
             if has_slots != (role[0] == b"master"):
                 return False
-            views.add(tuple(sorted((first, last, primary[1]) for first, last, primary, *_ in slots)))
+            owners = sorted((first, last, primary[1]) for first, last, primary, *_ in slots)
+            views.add((tuple(owners), self._epochs(node)))
         return len(views) == 1
+
+    def _epochs(self, node: ValkeyServer) -> tuple[tuple[str, str], ...]:
+        """Of the primaries, as a node knows them: who knows the newest believes no message of before any more."""
+        lines = [line.split() for line in node.execute("CLUSTER", "NODES").decode().splitlines()]
+        living = [fields for fields in lines if "master" in fields[2].split(",") and "fail" not in fields[2]]
+        return tuple(sorted((fields[0], fields[6]) for fields in living))
 
     @property
     def running(self) -> list[ValkeyServer]:
