@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse
 
 from app.admin.access import COOKIE
+from app.admin.answers import NO_PROVIDER, REFUSED
 from app.admin.schemas.session import Provider
 from app.admin.sso import STATE_COOKIE, STATE_S_MAX, cookie_of, remembered
 from app.admin.wire import ToolsOf
@@ -26,7 +27,13 @@ async def read_provider(tools: ToolsOf) -> dict[str, bool]:
     return {"enabled": tools.sso is not None}
 
 
-@router.get("/sso/login", summary="Sign in through the provider", status_code=303, response_class=RedirectResponse)
+@router.get(
+    "/sso/login",
+    summary="Sign in through the provider",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses=NO_PROVIDER,
+)
 async def begin(request: Request, tools: ToolsOf) -> RedirectResponse:
     """Sends the browser to the provider."""
     if tools.sso is None:
@@ -46,7 +53,13 @@ async def begin(request: Request, tools: ToolsOf) -> RedirectResponse:
     return answer
 
 
-@router.get("/sso/callback", summary="Back from the provider", status_code=303, response_class=RedirectResponse)
+@router.get(
+    "/sso/callback",
+    summary="Back from the provider",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses={**NO_PROVIDER, **REFUSED},
+)
 async def finish(
     request: Request,
     tools: ToolsOf,

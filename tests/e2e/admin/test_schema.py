@@ -44,17 +44,6 @@ def schema(document):
     return schemathesis.openapi.from_dict(document, config=SchemathesisConfig())
 
 
-def test_every_route_says_what_it_does_and_how_it_fails(document):
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            place = f"{method} {path}"
-            assert operation.get("summary"), place
-            assert operation.get("description"), place
-            assert "4XX" in operation["responses"], place
-            assert "422" not in operation["responses"], place
-    assert set(document["components"]["securitySchemes"]) == {"token", "session", "key"}
-
-
 def test_generated_requests_never_make_it_fail(site, schema):
     gateway, admin = site
     failures: list[str] = []
