@@ -11,7 +11,7 @@ from app.admin.access import COOKIE
 from app.admin.answers import NO_PROVIDER, REFUSED
 from app.admin.schemas.session import Provider
 from app.admin.sso import STATE_COOKIE, STATE_S_MAX, cookie_of, remembered
-from app.admin.wire import ToolsOf
+from app.admin.wire import ToolsOf, require_known
 from app.core.errors import Forbidden, NotFound
 from app.store.people import names_of_teams
 
@@ -22,8 +22,9 @@ SSO_SESSION_MS_MAX = 12 * 60 * 60 * 1000
 
 
 @router.get("/sso", summary="Whether one can sign in through a provider", response_model=Provider)
-async def read_provider(tools: ToolsOf) -> dict[str, bool]:
+async def read_provider(request: Request, tools: ToolsOf) -> dict[str, bool]:
     """For the page to sign in, before anybody is known."""
+    require_known(request)
     return {"enabled": tools.sso is not None}
 
 
@@ -36,6 +37,7 @@ async def read_provider(tools: ToolsOf) -> dict[str, bool]:
 )
 async def begin(request: Request, tools: ToolsOf) -> RedirectResponse:
     """Sends the browser to the provider."""
+    require_known(request)
     if tools.sso is None:
         raise NotFound("Signing in through a provider is not configured here.")
     url, began = await tools.sso.begin()
