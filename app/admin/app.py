@@ -11,8 +11,9 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from app import __version__
+from app.admin.answers import BUG
 from app.admin.console import mount_console
-from app.admin.document import DESCRIPTION, RESPONSES, describe
+from app.admin.document import DESCRIPTION, describe, routes_of
 from app.admin.guard import Guard
 from app.admin.routes import (
     alerts,
@@ -81,10 +82,10 @@ def create_control_plane(tools: Tools, *, host: str, metrics_token: str | None) 
 
     mount_console(app)
     for router in ROUTERS:
-        app.include_router(router, prefix=ADMIN_API, responses=RESPONSES)
+        app.include_router(router, prefix=ADMIN_API, responses=BUG)
     for router in OWN_ROUTERS:
-        app.include_router(router, responses=RESPONSES)
-    describe(app)
+        app.include_router(router, responses=BUG)
+    describe(app, {**routes_of(ROUTERS, ADMIN_API), **routes_of(OWN_ROUTERS, "")})
     add_error_handlers(app)
     app.add_middleware(Guard)
     return app

@@ -28,23 +28,6 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if not declared.isdigit() or int(declared) > BODY_BYTES_MAX:
-            await rendered(BodyTooLarge(TOO_LARGE))(scope, receive, send)
-            return
-        if (fault := _nul_in(scope)) is not None:
-            await rendered(fault)(scope, receive, send)
-            return
-        try:
-            body = b"" if scope["method"] in BODILESS else await _read(Request(scope, receive))
-            if body and _is_json(scope):
-                # As the model plane reads: two members of one name would be two requests in one body.
-                parse_object(body)
-        except ClientDisconnect:
-            return
-        except (InvalidRequest, BodyTooLarge) as error:
-            await rendered(error)(scope, receive, send)
-            return
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -54,6 +37,23 @@ class Guard:
                 headers.setdefault("referrer-policy", "no-referrer")
             await send(message)
 
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        if not declared.isdigit() or int(declared) > BODY_BYTES_MAX:
+            await rendered(BodyTooLarge(TOO_LARGE))(scope, receive, with_headers)
+            return
+        if (fault := _nul_in(scope)) is not None:
+            await rendered(fault)(scope, receive, with_headers)
+            return
+        try:
+            body = b"" if scope["method"] in BODILESS else await _read(Request(scope, receive))
+            if body and _is_json(scope):
+                # As the model plane reads: two members of one name would be two requests in one body.
+                parse_object(body)
+        except ClientDisconnect:
+            return
+        except (InvalidRequest, BodyTooLarge) as error:
+            await rendered(error)(scope, receive, with_headers)
+            return
         await self._app(scope, _replayed(body, receive), with_headers)
 
 
@@ -82,9 +82,9 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _is_json(scope: Scope) -> bool:
-    """Whether FastAPI takes the body for JSON: it reads the header in this way."""
+    """Whether FastAPI takes the body for JSON: it reads the header in this way, and what has none may be JSON too."""
     message = MailMessage()
-    message["content-type"] = Headers(scope=scope).get("content-type", "")
+    message["content-type"] = Headers(scope=scope).get("content-type") or "application/json"
     subtype = message.get_content_subtype()
     return message.get_content_maintype() == "application" and (subtype == "json" or subtype.endswith("+json"))
 

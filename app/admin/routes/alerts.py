@@ -9,6 +9,7 @@ from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
+from app.admin.answers import OF_OTHERS
 from app.admin.schemas.alerts import (
     ID,
     AlertRuleChanged,
@@ -90,7 +91,7 @@ async def read_rules(
         return {**page, "data": await _shown(connection, page["data"])}
 
 
-@router.post("/alerts", summary="Make a rule", status_code=201, response_model=RuleShown)
+@router.post("/alerts", summary="Make a rule", status_code=201, response_model=RuleShown, responses=OF_OTHERS)
 async def make_rule(body: AlertRuleMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """It is looked at within a minute."""
     kind = kind_of(body.kind)
@@ -229,7 +230,7 @@ async def _note(
 # -- what fires -----------------------------------------------------------------------------------
 
 
-@router.get("/alerts/open", summary="What fires now", response_model=AlertsShown)
+@router.get("/alerts/open", summary="What fires now", response_model=AlertsShown, responses=OF_OTHERS)
 async def read_open(
     caller: Reader,
     tools: ToolsOf,
@@ -242,7 +243,7 @@ async def read_open(
     return await _alerts(caller, tools, "firing", kind, team, limit, cursor)
 
 
-@router.get("/alerts/resolved", summary="What fired", response_model=AlertsShown)
+@router.get("/alerts/resolved", summary="What fired", response_model=AlertsShown, responses=OF_OTHERS)
 async def read_resolved(
     caller: Reader,
     tools: ToolsOf,

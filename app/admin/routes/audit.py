@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.admin.answers import ERRORS, FILES, answered
+from app.admin.answers import FILES, answered
 from app.admin.asking import Asked, span_asked
 from app.admin.exports import Column, ExportFormat, download, lines_of
 from app.admin.schemas.audit import Changes
@@ -41,7 +41,6 @@ COLUMNS = tuple(
     "/audit",
     summary="Who changed what",
     response_model=Changes,
-    responses=ERRORS,
     openapi_extra=documented(FILTERS, RANGE, PAGE),
 )
 async def read_audit(_caller: Viewer, request: Request, tools: ToolsOf) -> Response:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
+from app.admin.answers import OF_OTHERS, TAKEN, answered
 from app.admin.asking import Asked, zone_asked
 from app.admin.routes.limits import OWNER, owners_asked, rules_asked
 from app.admin.rules import budgets_data, change_rule, make_rule, take_rule_away
@@ -26,7 +26,6 @@ BudgetId = Annotated[str, Path(pattern=ID, examples=["Qm3ZsA81kdPx"])]
     "/budgets",
     summary="Budgets, and which ends early",
     response_model=Budgets,
-    responses=ERRORS,
     openapi_extra=documented(OWNER, ZONE, PAGE),
 )
 async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Response:
@@ -50,7 +49,6 @@ async def read_budgets(caller: Reader, request: Request, tools: ToolsOf) -> Resp
     "/budgets/{budget_id}",
     summary="One budget",
     response_model=Budget,
-    responses=ERRORS_OF_ONE,
     openapi_extra=documented(ZONE),
 )
 async def read_budget(budget_id: BudgetId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
@@ -61,21 +59,23 @@ async def read_budget(budget_id: BudgetId, caller: Reader, request: Request, too
     return await _standing(tools, budget_id, caller.team_id)
 
 
-@router.post("/budgets", status_code=201, summary="Make a budget", response_model=Budget, responses=ERRORS_OF_CHANGE)
+@router.post(
+    "/budgets", status_code=201, summary="Make a budget", response_model=Budget, responses={**OF_OTHERS, **TAKEN}
+)
 async def make_budget(body: BudgetMade, caller: Administrator, tools: ToolsOf) -> Response:
     """It begins with what the ledger says was spent in its window, and holds within a second on every gateway."""
     row = await make_rule(tools.database, caller, body, tools.clock.now_ms())
     return await _standing(tools, row.rule.id, None, status=201)
 
 
-@router.patch("/budgets/{budget_id}", summary="Raise a budget", response_model=Budget, responses=ERRORS_OF_CHANGE)
+@router.patch("/budgets/{budget_id}", summary="Raise a budget", response_model=Budget)
 async def change_budget(budget_id: BudgetId, body: LimitChanged, caller: Administrator, tools: ToolsOf) -> Response:
     """What is spent stays counted: it hangs on the budget, not on its maximum."""
     row = await change_rule(tools.database, caller, budget_id, body, tools.clock.now_ms(), is_budget=True)
     return await _standing(tools, row.rule.id, None)
 
 
-@router.delete("/budgets/{budget_id}", status_code=204, summary="Take a budget away", responses=ERRORS_OF_ONE)
+@router.delete("/budgets/{budget_id}", status_code=204, summary="Take a budget away")
 async def delete_budget(budget_id: BudgetId, caller: Administrator, tools: ToolsOf) -> Response:
     """What was spent stays in the ledger."""
     await take_rule_away(tools.database, caller, budget_id, tools.clock.now_ms(), is_budget=True)

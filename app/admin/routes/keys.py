@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
+from app.admin.answers import OF_OTHERS, TAKEN
 from app.admin.naming import key_of, limits_by_owner, secret_of
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.people import (
@@ -72,7 +73,7 @@ async def read_key_counts(caller: Reader, tools: ToolsOf, team: TeamId = None) -
         return await count_keys(connection, _team_asked(caller, team), now_ms=tools.clock.now_ms())
 
 
-@router.post("/keys", summary="Make a key", status_code=201, response_model=NewKey)
+@router.post("/keys", summary="Make a key", status_code=201, response_model=NewKey, responses={**OF_OTHERS, **TAKEN})
 async def make_key(body: KeyMade, caller: KeyKeeper, tools: ToolsOf) -> dict[str, Any]:
     """Its text is in this answer and never again. A lead makes keys of one team."""
     if not caller.sees(body.team_id):
@@ -108,7 +109,7 @@ async def read_key(key_id: KeyId, caller: Reader, tools: ToolsOf) -> dict[str, A
     return (await _colored(tools, shown))[0]
 
 
-@router.patch("/keys/{key_id}", summary="Change a key", response_model=Key)
+@router.patch("/keys/{key_id}", summary="Change a key", response_model=Key, responses=TAKEN)
 async def change_key(key_id: KeyId, body: KeyChanged, caller: KeyKeeper, tools: ToolsOf) -> dict[str, Any]:
     """What is left out stays; null takes a restriction away."""
     now_ms = tools.clock.now_ms()

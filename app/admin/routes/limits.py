@@ -8,7 +8,7 @@ import msgspec
 from fastapi import APIRouter, Path, Request, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, ERRORS_OF_ONE, answered
+from app.admin.answers import OF_OTHERS, TAKEN, answered
 from app.admin.asking import Asked, of_team
 from app.admin.rules import change_rule, make_rule, rule_data, rules_data, take_rule_away
 from app.admin.schemas.budgets import LimitChanged, LimitMade, Limits
@@ -32,7 +32,6 @@ OWNER = (
     "/limits",
     summary="Every rule",
     response_model=Limits,
-    responses=ERRORS,
     openapi_extra=documented(OWNER, PAGE),
 )
 async def read_limits(caller: Reader, request: Request, tools: ToolsOf) -> Response:
@@ -48,7 +47,7 @@ async def read_limits(caller: Reader, request: Request, tools: ToolsOf) -> Respo
     return answered({"data": data, "next": next_offset(len(rows), offset, limit)})
 
 
-@router.post("/limits", status_code=201, summary="Make a rule", response_model=Limit, responses=ERRORS_OF_CHANGE)
+@router.post("/limits", status_code=201, summary="Make a rule", response_model=Limit, responses={**OF_OTHERS, **TAKEN})
 async def make_limit(body: LimitMade, caller: Administrator, tools: ToolsOf) -> Response:
     """It holds within a second, on every gateway. There is one rule at most for the same requests and window."""
     row = await make_rule(tools.database, caller, body, tools.clock.now_ms())
@@ -56,7 +55,7 @@ async def make_limit(body: LimitMade, caller: Administrator, tools: ToolsOf) -> 
         return answered(await rule_data(connection, row), 201)
 
 
-@router.patch("/limits/{limit_id}", summary="Change a rule", response_model=Limit, responses=ERRORS_OF_CHANGE)
+@router.patch("/limits/{limit_id}", summary="Change a rule", response_model=Limit)
 async def change_limit(limit_id: LimitId, body: LimitChanged, caller: Administrator, tools: ToolsOf) -> Response:
     """What is counted goes on: it hangs on the rule, not on its maximum."""
     row = await change_rule(tools.database, caller, limit_id, body, tools.clock.now_ms(), is_budget=False)
@@ -64,7 +63,7 @@ async def change_limit(limit_id: LimitId, body: LimitChanged, caller: Administra
         return answered(await rule_data(connection, row))
 
 
-@router.delete("/limits/{limit_id}", status_code=204, summary="Take a rule away", responses=ERRORS_OF_ONE)
+@router.delete("/limits/{limit_id}", status_code=204, summary="Take a rule away")
 async def delete_limit(limit_id: LimitId, caller: Administrator, tools: ToolsOf) -> Response:
     """What it counted is forgotten, what was spent stays in the ledger."""
     await take_rule_away(tools.database, caller, limit_id, tools.clock.now_ms(), is_budget=False)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from sse_starlette import EventSourceResponse
 
-from app.admin.document import ErrorAnswer
+from app.admin.answers import OF_OTHERS, ErrorAnswer
 from app.admin.live_stream import LiveStream
 from app.admin.wire import OwnKey, Reader, ToolsOf
 from app.core.errors import InvalidRequest, NotFound
@@ -51,7 +51,7 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.get("/live", summary="What runs now", response_class=EventSourceResponse, responses=EVENTS)
+@router.get("/live", summary="What runs now", response_class=EventSourceResponse, responses={**EVENTS, **OF_OTHERS})
 async def watch(
     caller: Reader,
     request: Request,

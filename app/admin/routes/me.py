@@ -6,14 +6,14 @@ import re
 
 from fastapi import APIRouter, Request, Response
 
-from app.admin.answers import ERRORS, answered
+from app.admin.answers import answered
 from app.admin.asking import Asked
 from app.admin.own_limits import own_limits
 from app.admin.record_pages import record_page, record_page_asked, records_asked
 from app.admin.routes.records import SEARCHED
 from app.admin.routes.usage import SORT
 from app.admin.schemas.me import Me, OwnLimits
-from app.admin.schemas.parameters import BY, CURSOR, FILTERS, PAGE, RANGE, limit, of_key
+from app.admin.schemas.parameters import BY, CURSOR, FILTERS, PAGE, RANGE, documented, limit
 from app.admin.schemas.records import Records
 from app.admin.schemas.usage import Usage
 from app.admin.usage_pages import PAGE_DEFAULT, PAGE_MAX, page_asked, question_asked, usage_page
@@ -25,10 +25,9 @@ router = APIRouter(prefix="/me", tags=["me"])
 HOST = re.compile(r"[A-Za-z0-9._:\[\]-]{1,255}")
 
 
-@router.get("", summary="This key", response_model=Me, responses=ERRORS, openapi_extra=of_key())
+@router.get("", summary="This key", response_model=Me)
 async def read_me(principal: OwnKey, request: Request, tools: ToolsOf) -> Response:
     """Who it is, what it may ask for, and where."""
-    Asked(request.query_params.multi_items()).finish()
     return answered(
         {
             "key": {"id": principal.key_id, "name": principal.key_name},
@@ -42,12 +41,11 @@ async def read_me(principal: OwnKey, request: Request, tools: ToolsOf) -> Respon
     )
 
 
-@router.get("/limits", summary="What is left", response_model=OwnLimits, responses=ERRORS, openapi_extra=of_key())
-async def read_own_limits(principal: OwnKey, request: Request, tools: ToolsOf) -> Response:
+@router.get("/limits", summary="What is left", response_model=OwnLimits)
+async def read_own_limits(principal: OwnKey, tools: ToolsOf) -> Response:
     """Of each limit of the key and of its team; looking takes nothing. Money is what is settled: what running calls
     hold comes on top.
     """
-    Asked(request.query_params.multi_items()).finish()
     return answered({"data": await own_limits(tools, principal), "next": None})
 
 
@@ -55,8 +53,7 @@ async def read_own_limits(principal: OwnKey, request: Request, tools: ToolsOf) -
     "/usage",
     summary="What this key used",
     response_model=Usage,
-    responses=ERRORS,
-    openapi_extra=of_key(BY, RANGE, FILTERS, SORT, limit(PAGE_DEFAULT, PAGE_MAX), CURSOR),
+    openapi_extra=documented(BY, RANGE, FILTERS, SORT, limit(PAGE_DEFAULT, PAGE_MAX), CURSOR),
 )
 async def read_own_usage(principal: OwnKey, request: Request, tools: ToolsOf) -> Response:
     """As `/admin/api/v1/usage`, of this key alone."""
@@ -70,8 +67,7 @@ async def read_own_usage(principal: OwnKey, request: Request, tools: ToolsOf) ->
     "/records",
     summary="What this key asked for",
     response_model=Records,
-    responses=ERRORS,
-    openapi_extra=of_key(RANGE, FILTERS, SEARCHED, PAGE),
+    openapi_extra=documented(RANGE, FILTERS, SEARCHED, PAGE),
 )
 async def read_own_records(principal: OwnKey, request: Request, tools: ToolsOf) -> Response:
     """As `/admin/api/v1/records`, of this key alone."""

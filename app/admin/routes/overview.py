@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from app.admin.access import Caller
-from app.admin.answers import ERRORS_OF_ONE, answered
+from app.admin.answers import OF_OTHERS, answered
 from app.admin.asking import Asked, shown_asked, zone_asked
 from app.admin.attention import Reader as AttentionReader
 from app.admin.overview import View, overview_data
@@ -36,7 +36,7 @@ OF_HOURS = (
     "/overview",
     summary="Are we fine this month?",
     response_model=Overview,
-    responses=ERRORS_OF_ONE,
+    responses=OF_OTHERS,
     openapi_extra=documented(ZONE, TEAM, SHOW),
 )
 async def read_overview(caller: Reader, request: Request, tools: ToolsOf) -> Response:
@@ -53,7 +53,7 @@ async def read_overview(caller: Reader, request: Request, tools: ToolsOf) -> Res
     "/service",
     summary="Failed, first byte, and our own time",
     response_model=Service,
-    responses=ERRORS_OF_ONE,
+    responses=OF_OTHERS,
     openapi_extra=documented(OF_HOURS, TEAM),
 )
 async def read_service(caller: Reader, request: Request, tools: ToolsOf) -> Response:

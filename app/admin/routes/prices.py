@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
+from app.admin.answers import TAKEN
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.prices import Price, PriceMade, Prices, Repriced, Repricing
 from app.admin.wire import Administrator, Cursor, Limit, Reader, Tools, ToolsOf, next_offset, offset_of
@@ -56,7 +57,7 @@ async def read_prices(caller: Reader, tools: ToolsOf, limit: Limit = 50, cursor:
     return {"data": data[offset : offset + limit], "next": next_offset(len(data), offset, limit)}
 
 
-@router.post("/prices", summary="Set a price", status_code=201, response_model=Price)
+@router.post("/prices", summary="Set a price", status_code=201, response_model=Price, responses=TAKEN)
 async def make_price(body: PriceMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """For requests admitted from now on, on every gateway within a second; what is unpriced since `effective_from`
     is priced by `reprice`. The same price once more is the one that is there. Another one of the same model, upstream,

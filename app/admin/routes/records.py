@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.admin.answers import ERRORS, ERRORS_OF_ONE, FILES, answered
+from app.admin.answers import FILES, answered
 from app.admin.asking import Asked
 from app.admin.bills import bill_of
 from app.admin.exports import ExportFormat, download, lines_of
@@ -41,7 +41,6 @@ STYLE = (query("format", "The kind of file.", enum=list(STYLES), default="csv"),
     "/records",
     summary="Find records",
     response_model=Records,
-    responses=ERRORS,
     openapi_extra=documented(RANGE, FILTERS, SEARCHED, PAGE),
 )
 async def read_records(caller: Reader, request: Request, tools: ToolsOf) -> Response:
@@ -70,7 +69,7 @@ async def export_records(caller: Reader, request: Request, tools: ToolsOf) -> St
     return await download(lines_of(parts, RECORD_COLUMNS, style), style, "headgate-records")
 
 
-@router.get("/records/{request_id}", summary="One record", response_model=RecordWhole, responses=ERRORS_OF_ONE)
+@router.get("/records/{request_id}", summary="One record", response_model=RecordWhole)
 async def read_record(request_id: RequestId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
     """All of it, with every entry of its bill."""
     Asked(request.query_params.multi_items()).finish()
@@ -82,9 +81,7 @@ async def read_record(request_id: RequestId, caller: Reader, request: Request, t
     return answered(record_whole(record, names))
 
 
-@router.get(
-    "/explain/{request_id}", summary="Why a request was decided so", responses=ERRORS_OF_ONE, response_model=Explanation
-)
+@router.get("/explain/{request_id}", summary="Why a request was decided so", response_model=Explanation)
 async def read_explanation(request_id: RequestId, caller: Reader, request: Request, tools: ToolsOf) -> Response:
     """The limits that were checked and what they said, what was held against what it came to, the cache's reason, the
     upstreams tried, the prices and the sum; also of a request of the last day that was refused.

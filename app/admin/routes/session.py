@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from app import __version__
 from app.admin.access import COOKIE, SESSION_MS_MAX, Caller
+from app.admin.answers import OF_OTHERS, TAKEN, WRONG
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.session import NewToken, Session, SignIn, Token, TokenMade, Tokens
 from app.admin.wire import Administrator, Cursor, Limit, Tools, ToolsOf, next_offset, offset_of, require_known
@@ -26,10 +27,11 @@ from app.store.people import names_of_teams
 from app.store.sessions import close_sessions_of
 
 router = APIRouter(tags=["session"])
+SIGNED_IN: dict[str, Any] = {"security": [{"token": []}, {"session": []}]}
 TokenId = Annotated[str, Path(max_length=64)]
 
 
-@router.post("/session", summary="Sign in", response_model=Session)
+@router.post("/session", summary="Sign in", response_model=Session, responses=WRONG)
 async def sign_in(body: SignIn, request: Request, response: Response, tools: ToolsOf) -> dict[str, Any]:
     """Takes an admin token or a gateway key, and sets the cookie of a new session."""
     require_known(request)
@@ -46,7 +48,7 @@ async def sign_in(body: SignIn, request: Request, response: Response, tools: Too
     return await _session(tools, signed_in.caller)
 
 
-@router.get("/session", summary="Who is signed in", response_model=Session)
+@router.get("/session", summary="Who is signed in", response_model=Session, openapi_extra=SIGNED_IN)
 async def read_session(request: Request, tools: ToolsOf) -> dict[str, Any]:
     """Also what a bearer may do."""
     caller = await tools.access.signed_in(request)
@@ -54,7 +56,7 @@ async def read_session(request: Request, tools: ToolsOf) -> dict[str, Any]:
     return await _session(tools, caller)
 
 
-@router.delete("/session", summary="Sign out", status_code=204)
+@router.delete("/session", summary="Sign out", status_code=204, openapi_extra=SIGNED_IN)
 async def sign_out(request: Request, response: Response, tools: ToolsOf) -> None:
     """Ends the session on the gateway, not in the browser alone."""
     await tools.access.signed_in(request)
@@ -93,7 +95,9 @@ async def read_tokens(
     return {"data": shown, "next": next_offset(len(rows), offset, limit)}
 
 
-@router.post("/tokens", summary="Make an admin token", status_code=201, response_model=NewToken)
+@router.post(
+    "/tokens", summary="Make an admin token", status_code=201, response_model=NewToken, responses={**OF_OTHERS, **TAKEN}
+)
 async def make_token(body: TokenMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """Its text is in this answer and never again. A lead has a team, the other roles have none."""
     if (body.role == "lead") != (body.team_id is not None):

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse
 
 from app.admin.access import COOKIE
+from app.admin.answers import NO_PROVIDER, REFUSED
 from app.admin.schemas.session import Provider
 from app.admin.sso import STATE_COOKIE, STATE_S_MAX, cookie_of, remembered
-from app.admin.wire import ToolsOf
+from app.admin.wire import ToolsOf, require_known
 from app.core.errors import Forbidden, NotFound
 from app.store.people import names_of_teams
 
@@ -21,14 +22,22 @@ SSO_SESSION_MS_MAX = 12 * 60 * 60 * 1000
 
 
 @router.get("/sso", summary="Whether one can sign in through a provider", response_model=Provider)
-async def read_provider(tools: ToolsOf) -> dict[str, bool]:
+async def read_provider(request: Request, tools: ToolsOf) -> dict[str, bool]:
     """For the page to sign in, before anybody is known."""
+    require_known(request)
     return {"enabled": tools.sso is not None}
 
 
-@router.get("/sso/login", summary="Sign in through the provider", status_code=303, response_class=RedirectResponse)
+@router.get(
+    "/sso/login",
+    summary="Sign in through the provider",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses=NO_PROVIDER,
+)
 async def begin(request: Request, tools: ToolsOf) -> RedirectResponse:
     """Sends the browser to the provider."""
+    require_known(request)
     if tools.sso is None:
         raise NotFound("Signing in through a provider is not configured here.")
     url, began = await tools.sso.begin()
@@ -46,7 +55,13 @@ async def begin(request: Request, tools: ToolsOf) -> RedirectResponse:
     return answer
 
 
-@router.get("/sso/callback", summary="Back from the provider", status_code=303, response_class=RedirectResponse)
+@router.get(
+    "/sso/callback",
+    summary="Back from the provider",
+    status_code=303,
+    response_class=RedirectResponse,
+    responses={**NO_PROVIDER, **REFUSED},
+)
 async def finish(
     request: Request,
     tools: ToolsOf,

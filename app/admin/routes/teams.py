@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
+from app.admin.answers import TAKEN
 from app.admin.naming import limits_by_owner, team_of
 from app.admin.schemas.people import Team, TeamChanged, TeamMade, Teams
 from app.admin.wire import Administrator, Cursor, Limit, Reader, Tools, ToolsOf, cursor_text, position_of
@@ -46,7 +47,7 @@ async def read_teams(
     return {"data": await _colored(tools, shown), "next": None if last is None else cursor_text((last.name, last.id))}
 
 
-@router.post("/teams", summary="Make a team", status_code=201, response_model=Team)
+@router.post("/teams", summary="Make a team", status_code=201, response_model=Team, responses=TAKEN)
 async def make_team(body: TeamMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """A name that is taken is 409."""
     now_ms = tools.clock.now_ms()
@@ -67,7 +68,7 @@ async def read_team(team_id: TeamId, caller: Reader, tools: ToolsOf) -> dict[str
     return (await _colored(tools, shown))[0]
 
 
-@router.patch("/teams/{team_id}", summary="Change a team", response_model=Team)
+@router.patch("/teams/{team_id}", summary="Change a team", response_model=Team, responses=TAKEN)
 async def change_team(team_id: TeamId, body: TeamChanged, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """What is left out stays."""
     now_ms = tools.clock.now_ms()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 
-from app.admin.answers import ERRORS, ERRORS_OF_CHANGE, answered
+from app.admin.answers import BUSY, answered
 from app.admin.asking import Asked
 from app.admin.probe import Probes
 from app.admin.schemas.parameters import ID
@@ -21,7 +21,7 @@ probes = Probes()
 Name = Annotated[str, Path(pattern=ID, examples=["openai"])]
 
 
-@router.get("/upstreams", summary="Upstreams and how they are", response_model=Upstreams, responses=ERRORS)
+@router.get("/upstreams", summary="Upstreams and how they are", response_model=Upstreams)
 async def read_upstreams(_caller: Viewer, request: Request, tools: ToolsOf) -> Response:
     """All of the configuration, in its order."""
     Asked(request.query_params.multi_items()).finish()
@@ -30,7 +30,7 @@ async def read_upstreams(_caller: Viewer, request: Request, tools: ToolsOf) -> R
     return answered({"data": data, "next": None})
 
 
-@router.post("/upstreams/{name}/probe", summary="Try an upstream", response_model=Probe, responses=ERRORS_OF_CHANGE)
+@router.post("/upstreams/{name}/probe", summary="Try an upstream", response_model=Probe, responses=BUSY)
 async def probe_upstream(name: Name, _caller: Administrator, tools: ToolsOf) -> Response:
     """Asks it for its list of models, by the way that requests take; waits up to 10 s. One at a time: 409 while
     another runs.

@@ -7,7 +7,7 @@ from typing import Literal
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.admin.answers import ERRORS, FILES, answered
+from app.admin.answers import FILES, answered
 from app.admin.asking import Asked
 from app.admin.exports import ExportFormat, download, lines_of
 from app.admin.focus import COLUMNS as FOCUS_COLUMNS
@@ -52,7 +52,6 @@ STYLE = (
     "/usage",
     summary="Usage by anything, of any time",
     response_model=Usage,
-    responses=ERRORS,
     openapi_extra=documented(BY, RANGE, FILTERS, SORT, limit(PAGE_DEFAULT, PAGE_MAX), CURSOR),
 )
 async def read_usage(caller: Reader, request: Request, tools: ToolsOf) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
+from pydantic.config import JsonDict
 
 from app.admin.schemas.fields import Answer, Body, Name
 from app.admin.schemas.limits import KeyNamed
@@ -20,6 +21,27 @@ Targets = Annotated[list[TargetName], Field(max_length=TARGETS_MAX)]
 Parameters = Annotated[dict[str, Any], Field(max_length=8)]
 OF_TEAM = "Whose requests and keys; null: of all teams."
 TO_WHOM = "Names of the configuration file's targets; null: all of them."
+
+
+DELIVERY_EXAMPLE: JsonDict = {
+    "id": "msg_2KWPBgLlAfxdpx2AI54pPJ8",
+    "type": "upstream.down",
+    "rule": {"id": "Qm3ZsA81kdPx", "name": "Upstreams that are down"},
+    "alert_id": "7d0Ws1mQx8LkPq2a",
+    "target": "ops",
+    "state": "waiting",
+    "created_at": "2026-11-24T15:40:12.123Z",
+    "next_at": "2026-11-24T15:45:19.002Z",
+    "attempts": [
+        {
+            "number": 1,
+            "at": "2026-11-24T15:40:12.501Z",
+            "status": 500,
+            "took_ms": 41,
+            "error": "HTTP 500: try again",
+        }
+    ],
+}
 
 
 class AlertRuleMade(Body):
@@ -46,6 +68,8 @@ class AlertRuleMade(Body):
 
 class AlertRuleChanged(Body):
     """What is left out stays; `parameters` replace all that there were."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"enabled": True, "parameters": {"percents": [50, 80]}}})
 
     name: Name | None = None
     team_id: str | None = Field(default=None, max_length=64, pattern=ID, description=OF_TEAM)
@@ -206,29 +230,7 @@ class RuleNamed(Answer):
 class Delivery(Answer):
     """One message to one target. `id` is its `webhook-id`, the same in every attempt."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "example": {
-                "id": "msg_2KWPBgLlAfxdpx2AI54pPJ8",
-                "type": "upstream.down",
-                "rule": {"id": "Qm3ZsA81kdPx", "name": "Upstreams that are down"},
-                "alert_id": "7d0Ws1mQx8LkPq2a",
-                "target": "ops",
-                "state": "waiting",
-                "created_at": "2026-11-24T15:40:12.123Z",
-                "next_at": "2026-11-24T15:45:19.002Z",
-                "attempts": [
-                    {
-                        "number": 1,
-                        "at": "2026-11-24T15:40:12.501Z",
-                        "status": 500,
-                        "took_ms": 41,
-                        "error": "HTTP 500: try again",
-                    }
-                ],
-            }
-        }
-    )
+    model_config = ConfigDict(json_schema_extra={"example": DELIVERY_EXAMPLE})
 
     id: str
     type: Kind | Literal["alert.test"]
@@ -247,5 +249,7 @@ class Deliveries(Answer):
 
 
 class Tested(Answer):
+    model_config = ConfigDict(json_schema_extra={"example": {"ok": False, "delivery": DELIVERY_EXAMPLE}})
+
     ok: bool
     delivery: Delivery

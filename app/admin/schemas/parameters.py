@@ -36,11 +36,6 @@ def documented(*groups: Sequence[Parameter]) -> dict[str, Any]:
     return {"parameters": [parameter for group in groups for parameter in group]}
 
 
-def of_key(*groups: Sequence[Parameter]) -> dict[str, Any]:
-    """The same, of a route for whoever has a gateway key, and nobody else."""
-    return {**documented(*groups), "security": [{"key": []}, {"session": []}]}
-
-
 ZONE = (
     query("tz", "The IANA time zone in which days, weeks and months begin. UTC where none is given.", "Europe/Berlin"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 
 from app.admin.schemas.fields import ID, Answer, Body, Moment, Name, Patterns, Tags
 from app.admin.schemas.limits import Limit, PlainLimits
@@ -12,6 +13,35 @@ from app.admin.schemas.limits import Limit, PlainLimits
 KeyState = Literal["active", "expired", "revoked"]
 CacheModeName = Literal["off", "shadow", "deterministic", "all"]
 OVERLAP_S_MAX = 90 * 24 * 60 * 60
+
+
+SECRET_EXAMPLE: JsonDict = {
+    "id": "9t2xkdC6r8",
+    "state": "active",
+    "created_at": "2026-03-01T09:00:00.000Z",
+    "expires_at": None,
+    "revoked_at": None,
+    "last_used_at": "2026-11-24T15:40:12.123Z",
+}
+KEY_EXAMPLE: JsonDict = {
+    "id": "9t2xkdC6r8",
+    "name": "support-bot",
+    "team": {"id": "8Zk2m1qLp0xA", "name": "search", "color": 3},
+    "state": "active",
+    "owner": "jonas@acme.example",
+    "tags": {"service": "chat-widget"},
+    "models": ["gpt-5*"],
+    "endpoints": None,
+    "cache_mode": None,
+    "limits": [],
+    "expires_at": None,
+    "revoked_at": None,
+    "created_at": "2026-03-01T09:00:00.000Z",
+    "last_used_at": "2026-11-24T15:40:12.123Z",
+    "spent_month_usd": "118.2041",
+    "requests_month": 20417,
+    "secrets": [SECRET_EXAMPLE],
+}
 
 
 class TeamMade(PlainLimits):
@@ -24,10 +54,25 @@ class TeamMade(PlainLimits):
 
 
 class TeamChanged(PlainLimits):
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "search", "requests_per_minute": 600}})
+
     name: Name | None = None
 
 
 class Team(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "8Zk2m1qLp0xA",
+                "name": "search",
+                "limits": [],
+                "keys_active": 4,
+                "created_at": "2026-03-01T09:00:00.000Z",
+                "color": 3,
+            }
+        }
+    )
+
     id: str
     name: str
     limits: list[Limit]
@@ -42,6 +87,12 @@ class Teams(Answer):
 
 
 class KeyChanged(PlainLimits):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"owner": "ann@acme.example", "models": None, "expires_at": "2027-01-31T00:00:00Z"}
+        }
+    )
+
     name: Name | None = None
     owner: Name | None = None
     tags: Tags | None = None
@@ -88,6 +139,8 @@ class Secret(Answer):
 
 
 class Key(Answer):
+    model_config = ConfigDict(json_schema_extra={"example": KEY_EXAMPLE})
+
     id: str
     name: str
     team: TeamColored
@@ -108,6 +161,10 @@ class Key(Answer):
 
 
 class NewKey(Key):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {**KEY_EXAMPLE, "key": "sk-hg-9t2xkdC6r8-…", "secret_id": "9t2xkdC6r8"}}
+    )
+
     key: str = Field(description="The text for the SDK, shown this once.")
     secret_id: str = Field(description="The public id of the new secret.")
 
@@ -118,6 +175,20 @@ class Keys(Answer):
 
 
 class KeyCounts(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "active": 41,
+                "rotating": 1,
+                "expiring": 2,
+                "unused": 5,
+                "revoked": 12,
+                "expired": 3,
+                "all": 56,
+            }
+        }
+    )
+
     active: int
     rotating: int
     expiring: int
@@ -128,15 +199,21 @@ class KeyCounts(Answer):
 
 
 class Rotation(Body):
+    model_config = ConfigDict(json_schema_extra={"example": {"overlap_s": 86400}})
+
     overlap_s: Annotated[int, Field(strict=True, ge=0, le=OVERLAP_S_MAX)] = 7 * 24 * 60 * 60
 
 
 class Revocation(Body):
+    model_config = ConfigDict(json_schema_extra={"example": {"name": "support-bot", "at_once": False}})
+
     name: str = Field(max_length=100, description="The key's name, typed by whoever revokes it.")
     at_once: bool = Field(default=False, strict=True, description="Cut off what is running, too.")
 
 
 class SecretChanged(Body):
+    model_config = ConfigDict(json_schema_extra={"example": {"expires_at": "2026-12-31T00:00:00Z"}})
+
     expires_at: Moment | None
 
 
@@ -154,5 +231,28 @@ class SecretUse(Secret):
 
 
 class SecretUses(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "data": [
+                    {
+                        **SECRET_EXAMPLE,
+                        "requests_last_hour": 312,
+                        "hours": [*([0] * 20), 41, 120, 298, 312],
+                        "tags": [
+                            {
+                                "name": "service",
+                                "value": "chat-widget",
+                                "last_used_at": "2026-11-24T15:40:12.123Z",
+                                "requests_last_hour": 312,
+                            }
+                        ],
+                    }
+                ],
+                "hours_from": "2026-11-23T15:40:12.123Z",
+            }
+        }
+    )
+
     data: list[SecretUse]
     hours_from: str

@@ -55,6 +55,24 @@ class PriceMade(Body):
 class Price(Answer):
     """`id` is set where it can be removed; `source` says who set it. Rates are null where there are none."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "id": "Qm3ZsA81kdPx",
+                "model": "qwen3-coder",
+                "upstream": None,
+                "source": "override",
+                "input_per_mtok_usd": "0.10",
+                "cached_input_per_mtok_usd": None,
+                "output_per_mtok_usd": "0.30",
+                "effective_from": "2026-11-01",
+                "version": None,
+                "requests_30_days": None,
+                "unpriced": 0,
+            }
+        }
+    )
+
     id: str | None
     model: str
     upstream: str | None
@@ -74,6 +92,10 @@ class Prices(Answer):
 
 
 class Repricing(Body):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"from": "2026-11-01T00:00:00Z", "model": "qwen3-*", "dry_run": True}}
+    )
+
     start: Moment = Field(alias="from")
     end: Moment | None = Field(default=None, alias="to")
     model: Pattern | None = None
@@ -81,6 +103,18 @@ class Repricing(Body):
 
 
 class Repriced(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "attempts": 812,
+                "cost_usd": "14.0221",
+                "unpriced": 3,
+                "unpriced_models": {"our-llm": 3},
+                "dry_run": True,
+            }
+        }
+    )
+
     attempts: int
     cost_usd: str
     unpriced: int

@@ -43,6 +43,24 @@ RECORD_EXAMPLE: JsonDict = {
 }
 
 
+ENTRY_EXAMPLE: JsonDict = {
+    "attempt_id": "019ab3f2-7c11-7d3e-9b10-5f0c6a1e2d44.1",
+    "kind": "charge",
+    "reason": "",
+    "number": 0,
+    "upstream": "openai",
+    "model": "gpt-4.1-mini",
+    "written_at": "2026-11-24T15:40:20.063Z",
+    "usage": {"input_tokens": 6100, "cached_tokens": 4096, "output_tokens": 1810},
+    "cost_usd": "0.0041072",
+    "cost_lower_usd": None,
+    "cost_upper_usd": None,
+    "price_source": "genai-prices",
+    "price_version": "2026-11-20",
+    "service_tier": "default",
+}
+
+
 class Named(BaseModel):
     id: str
     name: str = Field(description="As it is called now; its id where it is gone")
@@ -119,6 +137,29 @@ class Window(BaseModel):
 
 
 class RecordWhole(RecordRow):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    **RECORD_EXAMPLE,
+                    "first_byte_at": "2026-11-24T15:40:12.535Z",
+                    "cache_write_tokens": 0,
+                    "service_tier": "default",
+                    "suspect": False,
+                    "tool_usage": None,
+                    "usage_raw": '{"input_tokens":6100,"output_tokens":1810}',
+                    "cost_lower_usd": None,
+                    "cost_upper_usd": None,
+                    "price_source": "genai-prices",
+                    "price_version": "2026-11-20",
+                    "budgets": [{"budget_id": "Qm3ZsA81kdPx", "window_from": "2026-10-31T23:00:00.000Z"}],
+                    "decision": {},
+                    "entries": [ENTRY_EXAMPLE],
+                }
+            ]
+        }
+    )
+
     first_byte_at: str | None
     cache_write_tokens: int
     service_tier: str | None
@@ -139,7 +180,20 @@ class Explanation(BaseModel):
     last day that was not; the rest is as `headgate explain --json` prints it.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "example": {
+                "kind": "record",
+                "request_id": "019ab3f2-7c11-7d3e-9b10-5f0c6a1e2d44",
+                "team_id": "Tk3VmLq09sXa",
+                "team": "support",
+                "key_id": "9t2xkdQ4mZ",
+                "key": "support-bot",
+                "decision": {},
+            }
+        },
+    )
 
     kind: Literal["record", "refusal"]
     request_id: str

@@ -5,12 +5,26 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import ConfigDict, Field, SecretStr
+from pydantic.config import JsonDict
 
 from app.admin.schemas.fields import ID, Answer, Body, Moment, Name
+
+TOKEN_EXAMPLE: JsonDict = {
+    "id": "4kq8wzB7x2",
+    "name": "search team",
+    "role": "lead",
+    "team": {"id": "8Zk2m1qLp0xA", "name": "search"},
+    "created_at": "2026-11-01T08:00:00.000Z",
+    "expires_at": None,
+    "revoked_at": None,
+    "last_used_at": "2026-11-24T15:40:12.123Z",
+}
 
 
 class SignIn(Body):
     """An admin token, or a gateway key, which reaches only what `/me` shows."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"credential": "hg-admin-0000000000-…"}})
 
     credential: SecretStr = Field(max_length=512, examples=["hg-admin-0000000000-…"])
 
@@ -49,10 +63,16 @@ class Session(Answer):
 
 
 class Provider(Answer):
+    model_config = ConfigDict(json_schema_extra={"example": {"enabled": True}})
+
     enabled: bool
 
 
 class TokenMade(Body):
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"name": "search team", "role": "lead", "team_id": "8Zk2m1qLp0xA"}}
+    )
+
     name: Name
     role: Literal["admin", "viewer", "lead"]
     team_id: str | None = Field(default=None, max_length=64, pattern=ID, description="The team of a lead.")
@@ -60,6 +80,8 @@ class TokenMade(Body):
 
 
 class Token(Answer):
+    model_config = ConfigDict(json_schema_extra={"example": TOKEN_EXAMPLE})
+
     id: str
     name: str
     role: Literal["admin", "viewer", "lead"]
@@ -71,6 +93,8 @@ class Token(Answer):
 
 
 class NewToken(Token):
+    model_config = ConfigDict(json_schema_extra={"example": {**TOKEN_EXAMPLE, "token": "hg-admin-0000000000-…"}})
+
     token: str = Field(description="The token's text, shown this once.")
 
 

@@ -87,6 +87,35 @@ class ServiceUpstream(Answer):
 class Service(Answer):
     """Percentiles are told within 5 %; null where nothing was measured."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "failed_percent": 0.51,
+                "first_byte_p95_ms": 1420.4,
+                "overhead_p95_ms": 2.1,
+                "series": [
+                    {
+                        "at": "2026-11-24T15:00:00.000Z",
+                        "requests": 4100,
+                        "failed_percent": 0.29,
+                        "first_byte_p95_ms": 1180.2,
+                        "overhead_p95_ms": 2.0,
+                    }
+                ],
+                "upstreams": [
+                    {
+                        "name": "openai",
+                        "state": "healthy",
+                        "since": None,
+                        "failed_percent": 0.31,
+                        "first_byte_p95_ms": 1180.2,
+                        "series": [],
+                    }
+                ],
+            }
+        }
+    )
+
     failed_percent: float | None
     first_byte_p95_ms: float | None
     overhead_p95_ms: float | None = Field(description="Of that, the time that was the gateway's own")

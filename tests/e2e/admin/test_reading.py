@@ -6,7 +6,20 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "path", ["/teams", "/keys", "/keys/counts", "/audit", "/audit/export", "/tokens", "/prices", "/alerts", "/session"]
+    "path",
+    [
+        "/teams",
+        "/keys",
+        "/keys/counts",
+        "/audit",
+        "/audit/export",
+        "/tokens",
+        "/prices",
+        "/alerts",
+        "/session",
+        "/sso",
+        "/sso/login",
+    ],
 )
 def test_a_parameter_that_is_not_known_is_refused(admin, path):
     answer = admin.get(path, params={"stat": "revoked"})
@@ -78,6 +91,10 @@ def test_a_body_says_one_thing_in_utf_8(admin, body, code):
     for path in ("/teams", "/session", "/keys", "/limits"):
         for kind in ("application/json", "application/json; charset=utf-16", "Application/vnd.x+JSON"):
             assert admin.code("POST", path, content=body, headers={"content-type": kind}) == (400, code)
+    answer = admin.post("/teams", content=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+    # Refused before a route sees it, and with the headers of every answer.
+    assert (answer.headers["cache-control"], answer.headers["x-content-type-options"]) == ("no-store", "nosniff")
     assert not {"a1", "b1"} & {team["name"] for team in admin.ask("GET", "/teams?limit=200")["data"]}
 
 
