@@ -34,8 +34,10 @@ GUARDS = {
 }
 ADDRESS = "/console/assets/"
 _IMPORT = re.compile(r"^(?:import|export)\b[^'\n]*'(\.[^']+)'", re.MULTILINE)
-PRELOADS = "<!-- the modules of this page -->"
-SHEETS = "<!-- the sheets of the views -->"
+PRELOADS = "the modules of this page"
+SHEETS = ("tokens", "layout", "components", "charts")
+"""In this order, and before those of the views."""
+EVERY_SHEET = "css/all.css"
 
 
 class Asset(msgspec.Struct, frozen=True):
@@ -62,6 +64,7 @@ class Assets:
             name, body = path.relative_to(folder).as_posix(), path.read_bytes()
             whole.update(name.encode() + b"\0" + body)
             self.files[name] = Asset(body, TYPES[path.suffix], _etag(body))
+        self.files[EVERY_SHEET] = self._sheet()
         self.digest = whole.hexdigest()[:16]
         self._shell = (folder / "index.html").read_text(encoding="utf-8")
 
@@ -69,14 +72,21 @@ class Assets:
         return f"Assets({len(self.files)} files, {self.digest})"
 
     def page(self, view: str) -> Asset:
-        """The shell, with the modules that ``view`` needs named in its head: a browser asks for all of them at once."""
+        """The shell, with the modules that ``view`` needs named in its head: a browser asks for all of them at once.
+
+        Not in links of their own, which a browser would follow before it runs the first script: ``early.js`` asks the
+        API first, and for these then.
+        """
         modules = self._imported_by("js/main.js", f"js/views/{view}.js")
-        links = "\n".join(f'<link rel="modulepreload" href="{ADDRESS}{name}">' for name in modules)
-        sheets = [name for name in self.files if name.startswith("css/views/")]
-        styles = "\n".join(f'<link rel="stylesheet" href="{ADDRESS}{name}">' for name in sheets)
-        shell = self._shell.replace(PRELOADS, links).replace(SHEETS, styles)
+        shell = self._shell.replace(PRELOADS, " ".join(modules))
         body = shell.replace(ADDRESS, f"{ADDRESS}{self.digest}/").encode()
         return Asset(body, "text/html; charset=utf-8", _etag(body))
+
+    def _sheet(self) -> Asset:
+        """All sheets in one: what a page is drawn with is one question."""
+        names = [f"css/{name}.css" for name in SHEETS] + [name for name in self.files if name.startswith("css/views/")]
+        body = b"\n".join(self.files[name].body for name in names)
+        return Asset(body, TYPES[".css"], _etag(body))
 
     def _imported_by(self, *names: str) -> list[str]:
         """The modules that are needed before the first line of these can run: theirs, and those of theirs."""

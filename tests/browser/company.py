@@ -31,8 +31,8 @@ WAIT_S = 15
 class Company:
     """Teams ``red`` and one whose name is markup; in each a key that was used; people of every role."""
 
-    def __init__(self, folder: Path) -> None:
-        self.gateway = RunningGateway(folder, CONFIG)
+    def __init__(self, folder: Path, config: str = CONFIG) -> None:
+        self.gateway = RunningGateway(folder, config)
         self.teams: dict[str, dict[str, Any]] = {}
         self.keys: dict[str, dict[str, Any]] = {}
         self.credentials: dict[str, str] = {}

@@ -78,8 +78,11 @@ def test_the_address_without_a_view_leads_to_the_first_one(client, path, query):
 
 
 def test_every_file_that_the_shell_names_is_there_for_good(client):
-    named = re.findall(r'(?:href|src)="([^"]+)"', client.get("/", headers=HTML).text)
-    assert len(named) > 20
+    page = client.get("/", headers=HTML).text
+    named = re.findall(r'(?:href|src)="([^"]+)"', page)
+    modules = re.findall(r'data-modules="([^"]+)"', page)[0].split()
+    assert len(modules) > 20
+    named += [f"/console/assets/{digest_of(client)}/{name}" for name in modules]
     for address in named:
         answer = client.get(address)
         assert answer.status_code == 200, address
@@ -93,6 +96,13 @@ def test_a_view_names_its_own_modules_and_not_those_of_others(client):
     assert "js/views/explore/rows.js" in page
     assert "js/views/overview.js" not in page
     assert page.index("js/early.js") < page.index("stylesheet"), "a script behind a sheet waits for it"
+
+
+def test_one_sheet_holds_all_of_them_in_order(client):
+    sheet = client.get("/console/assets/css/all.css").text
+    places = [sheet.index(path.read_text()) for path in FOLDER.rglob("*.css")]
+    assert len(places) == len(set(places)) > 10
+    assert sheet.startswith((FOLDER / "css" / "tokens.css").read_text())
 
 
 def test_an_address_without_the_digest_is_looked_at_again(client):

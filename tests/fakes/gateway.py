@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ models:
   - {match: "*", upstream: simulator}
 server: {drain_delay_s: 0}
 """
+
+STARTED = re.compile(rb'\bstarted\b.*\burl"?[:=]"[^"]*:(\d+)"')
+"""A line of JSON or of text."""
 
 
 class RunningGateway:
@@ -57,8 +61,8 @@ class RunningGateway:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             for line in self.log_path.read_bytes()[begun:].splitlines():
-                if b'"started"' in line:
-                    self.port = int(json.loads(line)["url"].rpartition(":")[2])
+                if (found := STARTED.search(line)) is not None:
+                    self.port = int(found[1])
                     return self
             if self.process.poll() is not None:
                 break
