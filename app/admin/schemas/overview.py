@@ -134,6 +134,7 @@ class Overview(Answer):
                         "cost_usd": "1841.37",
                         "share_percent": 16.4,
                         "change_percent": 31.0,
+                        "is_other": False,
                     }
                 ],
                 "top_keys": [],
