@@ -190,6 +190,7 @@ def test_a_token_is_shown_once_signs_in_and_is_revoked(enter, company):
     token = page.get_by_label("The token", exact=True).inner_text()
     assert token.startswith("hg-admin-")
     page.get_by_role("button", name="I have stored it").click()
+    page.get_by_role("dialog").wait_for(state="detached")
     assert token not in page.content()
     page.get_by_role("button", name="Revoke auditor").click()
     page.get_by_role("dialog").get_by_role("textbox").fill("auditor")

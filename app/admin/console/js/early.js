@@ -28,8 +28,9 @@
     ask(`/admin/api/v1/overview?${query.toString().replaceAll('%2C', ',').replaceAll('%3A', ':').replaceAll('%2F', '/')}`);
   };
 
-  if (location.pathname === '/' && kept('people') === 'yes') askOverview();
   ask('/admin/api/v1/session');
+  // The first look into storage waits for another process: the session is asked for before.
+  if (location.pathname === '/' && kept('people') === 'yes') askOverview();
   const theme = kept('theme');
   if (theme === 'light' || theme === 'dark') document.documentElement.dataset.theme = theme;
   for (const name of here.dataset.modules.split(' ')) {
