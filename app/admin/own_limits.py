@@ -84,9 +84,10 @@ async def _counted(tools: Tools, principal: Principal, rules: list[OwnRule], now
     if counts is None:
         return [*found, *(OwnStanding(own, None, None) for own in known)]
     for own, (held, reset_ms) in zip(known, counts, strict=True):
-        # When running calls end nobody knows.
+        # When running calls end nobody knows. Windows end with a second, and the limiter looked a moment later.
         is_sliding = own.rule.kind != "concurrency"
-        found.append(OwnStanding(own, max(held, 0), now_ms + reset_ms if is_sliding and reset_ms else None))
+        resets_at_ms = -(-(now_ms + reset_ms) // 1000) * 1000
+        found.append(OwnStanding(own, max(held, 0), resets_at_ms if is_sliding and reset_ms else None))
     return found
 
 
