@@ -12,7 +12,8 @@ from starlette.requests import HTTPConnection
 
 from app.core.errors import Forbidden
 
-OWN_SITES = frozenset({"same-origin", "none"})
+SAME = "same-origin"
+OWN_SITES = frozenset({SAME, "none"})
 """What browsers say of a gateway's own page, and of what a person typed in."""
 PORTS = {"http": 80, "https": 443}
 
@@ -38,8 +39,13 @@ class Origins:
 
     def require_own(self, request: HTTPConnection) -> None:
         """Raises Forbidden where a page of another origin sends this."""
-        is_own_site = all(site in OWN_SITES for site in request.headers.getlist("sec-fetch-site"))
-        if not is_own_site or not all(self._is_own(origin, request) for origin in request.headers.getlist("origin")):
+        sites = request.headers.getlist("sec-fetch-site")
+        if sites == [SAME]:
+            # Whatever a proxy, of which nobody has told us, makes of the host.
+            return
+        if not all(site in OWN_SITES for site in sites) or not all(
+            self._is_own(origin, request) for origin in request.headers.getlist("origin")
+        ):
             raise Forbidden("This page is not the gateway's.")
 
     def _is_own(self, origin: str, request: HTTPConnection) -> bool:

@@ -291,7 +291,13 @@ def test_a_page_of_another_origin_changes_nothing(gateway, admin):
         {"origin": f"http://{host}", "sec-fetch-site": "cross-site"},
         {"origin": "https://evil.example", "x-forwarded-host": "evil.example"},
     ]
-    own = [{"origin": f"http://{host}"}, {"origin": f"http://{host}", "sec-fetch-site": "same-origin"}, {}]
+    own = [
+        {"origin": f"http://{host}"},
+        {"origin": f"http://{host}", "sec-fetch-site": "same-origin"},
+        # A proxy has put its own name for us where the browser's was.
+        {"origin": "https://gateway.example", "sec-fetch-site": "same-origin"},
+        {},
+    ]
     credential = {"credential": gateway.first_run["admin_token"]}
     with Browser.signed_in(gateway, gateway.first_run["admin_token"]) as browser, Person(gateway) as person:
         for headers in other:
