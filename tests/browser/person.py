@@ -46,10 +46,13 @@ def reload_until(page: Any, is_so: Callable[[], bool]) -> None:
 
 def rows_of(table: Any) -> list[dict[str, str]]:
     """A table's rows, each cell by its column's name."""
-    names = [name.strip(" ↓↑") for name in table.locator("thead th").all_inner_texts()]
-    lines = table.locator("tbody tr:not(.group)")
-    cells = lines.evaluate_all("all => all.map((line) => [...line.cells].map((cell) => cell.innerText))")
-    return [dict(zip(names, line, strict=True)) for line in cells]
+    # At once: between two looks it may be drawn again, with other columns.
+    names, lines = table.evaluate(
+        """(table) => ['thead tr', 'tbody tr:not(.group)'].map((lines) => [...table.querySelectorAll(lines)]
+          .map((line) => [...line.cells].map((cell) => cell.innerText)))"""
+    )
+    names = [name.strip(" ↓↑") for name in names[0]]
+    return [dict(zip(names, line, strict=True)) for line in lines]
 
 
 def exact_of(table: Any, column: str) -> Decimal:
