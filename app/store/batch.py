@@ -22,11 +22,12 @@ from app.store.errors import DatabaseUnavailable, RowsRefused, StoreError
 from app.store.flatten import Row, entry_row, object_row, record_row
 from app.store.posting import Given, Written, post
 from app.store.steps import Ask, Steps, run_in_thread, run_on_driver
+from app.store.unheard import windows_unheard_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from app.core.records import Entry, OwnedObject, Record
+    from app.core.records import BudgetWindow, Entry, OwnedObject, Record
     from app.store.database import Database
 
 REFUSING_STATES = frozenset({"22", "23", "54"})
@@ -85,6 +86,19 @@ class _Batch:
         self.record_rows = [record_row(record) for record in self.records]
         self.entry_rows = [entry_row(record, entry) for record, entry in self.entries]
         self.object_rows = sorted(object_row(owned) for owned in objects)
+
+    def name(self, windows: Mapping[str, tuple[BudgetWindow, ...]]) -> None:
+        """Lets records, by their request, name these windows too."""
+        told = {
+            record.request_id: msgspec.structs.replace(record, budgets=record.budgets + windows[record.request_id])
+            for record in self.records
+            if record.request_id in windows
+        }
+        if not told:
+            return
+        self.records = [told.get(record.request_id, record) for record in self.records]
+        self.entries = [(told.get(record.request_id, record), entry) for record, entry in self.entries]
+        self.record_rows = [record_row(record) for record in self.records]
 
 
 def _is_estimated(record: Record) -> bool:
@@ -171,6 +185,7 @@ def _keep(rows: Sequence[Row]) -> Steps[None]:
 
 
 def _steps_sqlite(connection: sqlite3.Connection, batch: _Batch) -> Steps[Written]:
+    batch.name((yield from windows_unheard_of(batch.records)))
     inserted = _insert(connection, statements.SQLITE_RECORDS, batch.record_rows)
     inserted += _insert(connection, statements.SQLITE_ENTRIES, batch.entry_rows)
     if inserted == len(batch.records) + len(batch.entries):
@@ -194,7 +209,12 @@ def _insert(connection: sqlite3.Connection, texts: dict[int, str], rows: Sequenc
 
 
 async def _write_postgres(connection: Any, batch: _Batch) -> Written:
-    return await run_on_driver(connection, _steps(batch))
+    return await run_on_driver(connection, _steps_postgres(batch))
+
+
+def _steps_postgres(batch: _Batch) -> Steps[Written]:
+    batch.name((yield from windows_unheard_of(batch.records)))
+    return (yield from _steps(batch))
 
 
 def _steps(batch: _Batch) -> Steps[Written]:

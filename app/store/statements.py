@@ -251,6 +251,16 @@ BUDGET_SEEDED = _of_one(
 
 RULES = _of_ids(select(*tables.limits.columns), tables.limits.c.id)
 
+YOUNG_BUDGETS = _of_one(
+    lambda _dialect: (
+        select(*tables.limits.columns)
+        .where(tables.limits.c.kind == literal_column("'money'"), tables.limits.c.created_at_ms > _int("since"))
+        .order_by(tables.limits.c.id)
+    ),
+    ("since",),
+)
+"""Those that were made after a moment."""
+
 
 def _spent_of(owner: str) -> Callable[[Dialect], Select[Any]]:
     return lambda _dialect: select(cast(func.coalesce(func.sum(_rollups.cost_nanousd), ZERO), tables.INT)).where(

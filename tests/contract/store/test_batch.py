@@ -324,7 +324,7 @@ async def total_or_none(database):
 async def test_a_database_without_the_schema_is_unavailable_and_blames_no_row(kind, tmp_path):
     url = await empty_url(kind, tmp_path)
     database = await Database.open(url)
-    with pytest.raises(DatabaseUnavailable, match="records"):
+    with pytest.raises(DatabaseUnavailable, match="limits"):
         await write_batch(database, [record_of()])
     await database.close()
     await forget(kind, url)

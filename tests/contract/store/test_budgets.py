@@ -114,11 +114,11 @@ async def test_a_budget_that_is_set_in_its_window_begins_with_what_was_spent(dat
     await set_rule(database, rule_of("b"))
     day = BudgetWindow("b", MIDNIGHT_MS)
     written = await write_batch(database, [costing(4_000, day), costing(50_000, day), costing(600_000, at_ms=at_ms)])
-    # What does not name it was admitted before it was set.
+    # What does not name it had not heard of it: the row does.
     assert written.budgets == {day: (654_020, 1)}
-    assert await counters(database) == {day: (654_020, 600_020, 1)}
+    assert await counters(database) == {day: (654_020, 20, 1)}
     await write_batch(database, [costing(7, day)])
-    assert await counters(database) == {day: (654_027, 600_020, 2)}
+    assert await counters(database) == {day: (654_027, 20, 2)}
     await assert_proved(database)
     assert await history(database, day) == 654_027
 
