@@ -1,4 +1,4 @@
-"""Which team a stored response belongs to, and which upstream holds it.
+"""Which team a stored object belongs to, and which upstream holds it.
 
 All teams share the provider's account: an id that this gateway did not see being made for a team is
 unknown to that team, whether it exists or not.
@@ -6,20 +6,27 @@ unknown to that team, whether it exists or not.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections import OrderedDict
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Mapping, Sequence
 
-from app.core.errors import LedgerUnavailable, PreviousResponseNotFound
+from app.auth.references import Reference
+from app.core.errors import InvalidRequest, LedgerUnavailable, StoredObjectNotFound
 from app.core.records import OwnedObject
 from app.store.database import Database
 from app.store.errors import StoreError
-from app.store.objects import owner_of
+from app.store.objects import forget, owned_by, page_of
 from app.store.shared_owners import SharedOwners
 
 RECENT_MAX = 100_000
+FRESH_MAX = 2000
+"""What was made last, for lists: more than comes to be before the ledger has it."""
 LOOKUP_S_MAX = 0.7
 """What a request waits for, also where the ledger is mute."""
 OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
+SHARED_LOOKUPS_MAX = 64
+"""Of one request; what more it names is looked up in the ledger alone."""
 
 
 class Ownership:
@@ -29,48 +36,141 @@ class Ownership:
         self._database = database
         self._shared = shared
         self._recent: OrderedDict[str, list[OwnedObject]] = OrderedDict()
+        self._fresh: deque[OwnedObject] = deque(maxlen=FRESH_MAX)
 
     def __repr__(self) -> str:
         return f"Ownership(recent={len(self._recent)}, shared={self._shared is not None})"
 
-    def remember(self, owned: OwnedObject) -> None:
-        """From now on ``owned`` is its team's; called before the client learns the id."""
+    def remember(self, owned: OwnedObject) -> bool:
+        """From now on ``owned`` is its team's; called before the client learns the id. False where that was known,
+        or where another team has it: whoever was first keeps it.
+        """
         known = self._recent.setdefault(owned.object_id, [])
-        if not any(one.upstream == owned.upstream for one in known):
-            known.append(owned)
         self._recent.move_to_end(owned.object_id)
+        if any(one.upstream == owned.upstream for one in known):
+            return False
+        known.append(owned)
+        self._fresh.append(owned)
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
         if self._shared is not None:
             self._shared.put(owned)
+        return True
 
-    async def upstream_of(self, team_id: str, object_id: str) -> str:
-        """The upstream that holds the team's object.
+    async def holder_of(
+        self, team_id: str, references: Sequence[Reference], public: Mapping[str, str] | None = None
+    ) -> str | None:
+        """The upstream that holds all that is referred to; None where nothing is.
 
-        Raises PreviousResponseNotFound, the same for unknown and foreign, and LedgerUnavailable where
-        nobody can say.
+        ``public``: the upstream of each object that every team may use. Raises StoredObjectNotFound for the first
+        that is not the team's, the same for unknown and foreign; InvalidRequest where no one upstream holds all;
+        LedgerUnavailable where nobody can say.
         """
-        if OBJECT_ID.match(object_id) is not None:
-            for owned in await self._owners(team_id, object_id):
-                if owned.team_id == team_id:
-                    return owned.upstream
-        raise PreviousResponseNotFound(
-            f"Previous response with id {object_id[:64]!r} not found.", param="previous_response_id"
-        )
+        if not references:
+            return None
+        found = dict(public or {})
+        wanted = list(dict.fromkeys(each.object_id for each in references if each.object_id not in found))
+        holders = await self._find(team_id, [each for each in wanted if OBJECT_ID.match(each) is not None])
+        found.update((owned.object_id, owned.upstream) for owned in holders)
+        upstreams: dict[str, str] = {}
+        for reference in references:
+            upstream = found.get(reference.object_id)
+            if upstream is None:
+                raise StoredObjectNotFound.of(reference.param, reference.object_id)
+            upstreams.setdefault(upstream, reference.param)
+        if len(upstreams) > 1:
+            first, second, *_ = upstreams.items()
+            raise InvalidRequest(
+                f"What {first[1]} names is stored at the upstream {first[0]!r}, and what {second[1]} names at"
+                f" {second[0]!r}: one request can use one of them.",
+                param=second[1],
+            )
+        return next(iter(upstreams))
 
-    async def _owners(self, team_id: str, object_id: str) -> list[OwnedObject]:
-        found = self._recent.get(object_id)
-        if found:
-            return found
-        if self._shared is not None:
-            upstream = await self._shared.upstream_of(team_id, object_id)
-            if upstream is not None:
-                return [OwnedObject(object_id, upstream, team_id, "response", "", 0)]
+    async def own(self, team_id: str, reference: Reference) -> OwnedObject:
+        """One object of the team's. Raises StoredObjectNotFound, LedgerUnavailable."""
+        found = None
+        if OBJECT_ID.match(reference.object_id) is not None:
+            found = self._in_memory(team_id, reference.object_id)
+            if found is None:
+                rows = await self._look(self._in_ledger(team_id, [reference.object_id]))
+                found = rows[0] if rows else None
+        if found is None:
+            raise StoredObjectNotFound.of(reference.param, reference.object_id)
+        return found
+
+    async def page(
+        self, team_id: str, kind: str, *, after: OwnedObject | None, ascending: bool, limit: int
+    ) -> list[OwnedObject]:
+        """The team's objects of a kind, the newest first unless ``ascending``. Raises LedgerUnavailable."""
+        rows = await self._look(self._page(team_id, kind, after, ascending=ascending, limit=limit))
+        known = {owned.object_id for owned in rows}
+        # What was made just now is still on its way to the ledger.
+        fresh = [
+            owned
+            for owned in self._fresh
+            if owned.team_id == team_id and owned.kind == kind and owned.object_id not in known
+        ]
+        if fresh:
+            place = None if after is None else _place(after)
+            behind = [o for o in fresh if place is None or (_place(o) > place if ascending else _place(o) < place)]
+            rows = sorted([*rows, *behind], key=_place, reverse=not ascending)[:limit]
+        return rows
+
+    async def forget(self, team_id: str, object_ids: Sequence[str]) -> None:
+        """They are gone upstream. Where the ledger does not answer they stay, to be found gone again."""
+        for object_id in object_ids:
+            kept = [one for one in self._recent.pop(object_id, ()) if one.team_id != team_id]
+            if kept:
+                self._recent[object_id] = kept
+        gone = frozenset(object_ids)
+        self._fresh = deque((o for o in self._fresh if o.object_id not in gone), maxlen=FRESH_MAX)
+        with contextlib.suppress(StoreError, TimeoutError):
+            await self._database.within(LOOKUP_S_MAX, self._delete(team_id, object_ids))
+
+    def _in_memory(self, team_id: str, object_id: str) -> OwnedObject | None:
+        return next((one for one in self._recent.get(object_id, ()) if one.team_id == team_id), None)
+
+    async def _find(self, team_id: str, object_ids: Sequence[str]) -> list[OwnedObject]:
+        """Those of ``object_ids`` that are the team's. What it takes is the same for a foreign one as for one that
+        does not exist.
+        """
+        found, left = [], []
+        for object_id in object_ids:
+            owned = self._in_memory(team_id, object_id)
+            if owned is None:
+                left.append(object_id)
+            else:
+                found.append(owned)
+        if left and self._shared is not None:
+            for object_id, upstream in await self._shared.upstreams_of(team_id, left[:SHARED_LOOKUPS_MAX]):
+                found.append(OwnedObject(object_id, upstream, team_id, "", "", 0))
+                left.remove(object_id)
+        if left:
+            found += await self._look(self._in_ledger(team_id, left))
+        return found
+
+    async def _look(self, work: Awaitable[list[OwnedObject]]) -> list[OwnedObject]:
         try:
-            return await self._database.within(LOOKUP_S_MAX, self._in_ledger(object_id))
+            return await self._database.within(LOOKUP_S_MAX, work)
         except (StoreError, TimeoutError) as error:
-            raise LedgerUnavailable("The owner of the previous response cannot be looked up now.") from error
+            raise LedgerUnavailable("Whose the named object is cannot be looked up now.") from error
 
-    async def _in_ledger(self, object_id: str) -> list[OwnedObject]:
+    async def _in_ledger(self, team_id: str, object_ids: Sequence[str]) -> list[OwnedObject]:
         async with self._database.read() as connection:
-            return await owner_of(connection, object_id)
+            return await owned_by(connection, team_id, object_ids)
+
+    async def _page(
+        self, team_id: str, kind: str, after: OwnedObject | None, *, ascending: bool, limit: int
+    ) -> list[OwnedObject]:
+        async with self._database.read() as connection:
+            return await page_of(connection, team_id, kind, after=after, ascending=ascending, limit=limit)
+
+    async def _delete(self, team_id: str, object_ids: Sequence[str]) -> None:
+        async with self._database.transaction() as connection:
+            await forget(connection, team_id, object_ids)
+
+
+def _place(owned: OwnedObject) -> tuple[int, str]:
+    """Where it stands in a list."""
+    return owned.created_at_ms, owned.object_id

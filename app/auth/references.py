@@ -1,56 +1,127 @@
-"""Where a request names an object that the provider stores.
+"""Where a request names an object that the provider stores, and where an answer does.
 
-All teams share one account upstream, so a foreign id in a body would reach another team's data. Only
-``previous_response_id`` is checked against its owner so far; any other reference is refused as not
-found, wherever it stands.
+All teams share one account upstream, so a foreign id would reach another team's data. What is a reference is told by
+the member's name, and a name that looks like one is taken for one: a member that nobody here has heard of is looked
+up, and found to be nobody's, rather than passed. The other way round, what an answer to a team's own request names
+in such a member is the team's.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any
+from urllib.parse import unquote_plus
 
 import msgspec
 
 from app.core.codec import JSONObject
-from app.core.errors import InvalidJSON, NotFound
-from app.core.exchange import Family
+from app.core.errors import InvalidJSON, InvalidRequest
+from app.core.exchange import Dialect
 
 # Cheap to look for in the raw bytes: a body without any of them (and without escaped letters, which could
-# spell them) names nothing. ``_id`` is in every name of ID_FIELDS.
-HINTS = (b"_id", b'"id"', b"item_reference", b"\\u00")
+# spell them) names nothing. ``_id`` is in the name of most.
+HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"prompt"', b"_file", b"\\u00")
 TOOL_HINT = b'"container"'
-ID_FIELDS = frozenset(
+PLAIN_FIELDS = frozenset("training_file validation_file input_reference".split())
+"""Names of references that do not end as the others do."""
+NOT_OBJECTS = frozenset(
     (
-        "file_id file_ids vector_store_id vector_store_ids container_id skill_id response_id batch_id "
-        "approval_request_id"
+        "call_id tool_call_id custom_id connector_id end_user_id user_id trace_id group_id stream_id client_id"
+        " organization_id project_id external_id event_id response_item_id item_id previous_item_id message_id"
+        " server_id environment_id cache_id program_id caller_id agent_id"
     ).split()
 )
+"""Names that end as references do, and stand for a call, a person, or what the client itself counts by."""
 # What an item has beside what it says. With an id and nothing more it stands for the stored one.
 BARE_FIELDS = frozenset("id type status role".split())
+STANDS_FOR_STORED = {"image_generation_call": "result", "reasoning": "encrypted_content"}
+"""Items that are looked up by their id unless they have this member."""
 # A client's own schemas, names and labels: the words in there are not the API's.
-OPAQUE_FIELDS = frozenset("parameters schema input_schema metadata arguments json_schema headers".split())
+OPAQUE_FIELDS = frozenset(
+    "parameters schema input_schema metadata arguments json_schema headers response_format variables item"
+    " sample".split()
+)
+NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
+"""Members whose value is an id, or an object that has one."""
 DEPTH_MAX = 128
+REFERENCES_MAX = 2000
+_QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
 
 
-def refuse_stored_objects(family: Family, body: JSONObject) -> None:
-    """Raise NotFound, with the field as ``param``, where ``body`` names a stored object."""
-    if family == "responses":
-        for field in ("conversation", "prompt"):
-            if body.has(field):
-                raise _unknown(field)
+class Reference(msgspec.Struct, frozen=True):
+    """An id, and the member that it stands in."""
+
+    object_id: str
+    param: str
+
+
+def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
+    """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep."""
     source = body.body
     if not _may_name_something(source) and not (body.has("tools") and TOOL_HINT in source):
-        return
-    try:
-        document = msgspec.json.decode(source)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidJSON from error
-    if family == "responses":
-        _check_items(document.get("input"))
-        _check_tools(document.get("tools"))
-    for name, value in document.items():
-        if name not in OPAQUE_FIELDS:
-            _walk(name, value, DEPTH_MAX)
+        return []
+    found = _Found(dialect)
+    for name, value in body.value.items():
+        if name == "input" and dialect == "responses":
+            found.items(value)
+        elif name not in OPAQUE_FIELDS and not (name == "prompt" and isinstance(value, str)):
+            found.member(name, value, DEPTH_MAX)
+    return found.references
+
+
+def references_of_fields(fields: Iterable[tuple[str, str]]) -> list[Reference]:
+    """What the fields of a form, or of a query, name."""
+    return [
+        Reference(value, name)
+        for field, value in fields
+        if value and is_reference(name := field.partition("[")[0].rstrip("]"))
+    ]
+
+
+def references_of_query(query: bytes) -> list[Reference]:
+    """What a query names, cursors apart."""
+    if _QUERY_REFERENCE.search(query) is None and b"%" not in query:
+        return []
+    return references_of_fields(fields_of_query(query))
+
+
+def fields_of_query(query: bytes) -> list[tuple[str, str]]:
+    """The fields of a query, in order."""
+    pairs = (part.partition("=") for part in query.decode("latin-1").split("&") if part)
+    return [(unquote_plus(name), unquote_plus(value)) for name, _, value in pairs]
+
+
+def is_reference(name: str) -> bool:
+    """Whether a member of this name holds an id of something stored."""
+    return (name.endswith(("_id", "_ids")) and name not in NOT_OBJECTS) or name in PLAIN_FIELDS
+
+
+def objects_of_answer(answer: Any) -> Iterator[str]:
+    """The ids in an answer's members that name objects, apart from its own ``id``."""
+    waiting: list[tuple[Any, int]] = [(answer, DEPTH_MAX)]
+    while waiting:
+        value, depth = waiting.pop()
+        if not depth:
+            continue
+        if isinstance(value, dict):
+            for name, member in value.items():
+                if name in OPAQUE_FIELDS:
+                    continue
+                if name in {"file", "fine_tuned_model", "result_files"} or is_reference(name):
+                    yield from _texts(member)
+                    if isinstance(member, dict):
+                        yield from _texts(member.get("id"))
+                waiting.append((member, depth - 1))
+        elif isinstance(value, list):
+            waiting += [(member, depth - 1) for member in value if isinstance(member, dict | list)]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str) and value:
+        yield value
+    elif isinstance(value, list):
+        yield from (each for each in value if isinstance(each, str) and each)
 
 
 def _may_name_something(source: bytes) -> bool:
@@ -60,45 +131,66 @@ def _may_name_something(source: bytes) -> bool:
     return False
 
 
-def _check_items(items: Any) -> None:
-    if not isinstance(items, list):
-        return
-    for item in items:
-        if not isinstance(item, dict):
-            continue
-        if item.get("type") == "item_reference":
-            raise _unknown("input")
-        if item.get("id") is None:
-            continue
-        says = {name for name, value in item.items() if value is not None} - BARE_FIELDS
-        # The image itself is the result; everything else is a request for the stored one.
-        if not says or (item.get("type") == "image_generation_call" and "result" not in says):
-            raise _unknown("input")
+class _Found:
+    """Collects references from a document."""
 
+    def __init__(self, dialect: Dialect) -> None:
+        self.references: list[Reference] = []
+        self._is_responses = dialect == "responses"
+        # Where every id is the client's own count of its calls, or is in a place that is known.
+        self._ids_are_places = dialect in {"responses", "chat", "embeddings"}
 
-def _check_tools(tools: Any) -> None:
-    if not isinstance(tools, list):
-        return
-    for tool in tools:
-        if isinstance(tool, dict) and isinstance(tool.get("container"), str):
-            raise _unknown("tools")
+    def items(self, items: Any) -> None:
+        """The items of a Responses input."""
+        for item in items if isinstance(items, list) else ():
+            if not isinstance(item, dict):
+                continue
+            object_id = item.get("id")
+            kind = item.get("type")
+            says = {name for name, value in item.items() if value is not None} - BARE_FIELDS
+            in_itself = STANDS_FOR_STORED.get(kind) if isinstance(kind, str) else None
+            if object_id is not None and (
+                kind == "item_reference" or not says or (in_itself is not None and in_itself not in says)
+            ):
+                self._add("input", object_id)
+            for name, member in item.items():
+                if name not in OPAQUE_FIELDS:
+                    self.member(name, member, DEPTH_MAX - 1)
 
+    def member(self, name: str, value: Any, depth: int) -> None:
+        """One member of an object, and all that is below it."""
+        if not depth:
+            raise InvalidJSON("The body is nested too deeply.")
+        if is_reference(name) or (name == "id" and not self._ids_are_places):
+            for each in value if isinstance(value, list) else (value,):
+                if isinstance(each, str):
+                    self._add(name, each)
+        elif self._is_responses and isinstance(value, str) and name in {"conversation", "container"}:
+            self._add(name, value)
+        if isinstance(value, dict):
+            self._object(name, value, depth)
+        elif isinstance(value, list):
+            for member in value:
+                if isinstance(member, dict | list):
+                    self.member(_of_list(name), member, depth - 1)
 
-def _walk(name: str, value: Any, depth: int) -> None:
-    if not depth:
-        raise InvalidJSON("The body is nested too deeply.")
-    if isinstance(value, dict):
-        if isinstance(value.get("audio"), dict) and value.get("role") == "assistant" and value["audio"].get("id"):
-            raise _unknown("audio")
+    def _object(self, name: str, value: dict[str, Any], depth: int) -> None:
+        if name in NAMES_BY_ID and self._ids_are_places and value.get("id"):
+            self._add(name, value["id"])
         for inner, member in value.items():
-            if inner in ID_FIELDS and member not in (None, [], ""):
-                raise _unknown(inner)
             if inner not in OPAQUE_FIELDS:
-                _walk(inner, member, depth - 1)
-    elif isinstance(value, list):
-        for member in value:
-            _walk(name, member, depth - 1)
+                self.member(inner, member, depth - 1)
+
+    def _add(self, param: str, object_id: Any) -> None:
+        if object_id in ("", None):
+            return
+        if not isinstance(object_id, str):
+            raise InvalidRequest(f"The id in {param} must be a string.", param=param)
+        if len(self.references) >= REFERENCES_MAX:
+            raise InvalidRequest(f"A request may name at most {REFERENCES_MAX} objects.", param=param)
+        self.references.append(Reference(object_id, param))
 
 
-def _unknown(field: str) -> NotFound:
-    return NotFound(f"The object named in {field} was not found.", param=field)
+def _of_list(name: str) -> str:
+    """What stands in a list of ``name`` is walked under a name that is no reference itself."""
+    return "" if name in NAMES_BY_ID else name

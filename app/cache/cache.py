@@ -18,7 +18,7 @@ from app.cache.sharing import Held, SharedAnswer
 from app.cache.synthesis import stream_of
 from app.core.clock import Clock
 from app.core.errors import GatewayError, Headers
-from app.core.exchange import Family
+from app.core.exchange import Dialect
 from app.core.identity import Principal
 from app.core.ids import random_base62
 from app.core.records import Outcome, Record
@@ -132,7 +132,7 @@ class ResponseCache:
     def ttl_left_s(self, entry: Entry) -> int:
         return max(0, entry.expires_at_ms - self._clock.now_ms()) // 1000
 
-    def keep(self, lead: Lead, family: Family, entry: Entry) -> bool:
+    def keep(self, lead: Lead, dialect: Dialect, entry: Entry) -> bool:
         """Keep the whole answer of a call, if it may be; False where it may not. What an Idempotency-Key stands for
         may be any answer, so long as it is whole.
         """
@@ -141,19 +141,19 @@ class ResponseCache:
             return False
         is_shared = address.form != IDEMPOTENCY_FORM
         form = STREAM_FORM if is_event_stream(entry.headers) else JSON_FORM
-        if is_shared and not is_complete(family, form, entry.status, entry.headers, entry.body):
+        if is_shared and not is_complete(dialect, form, entry.status, entry.headers, entry.body):
             return False
-        derived = self._other_form(lead.inquiry, family, form, entry) if is_shared else None
+        derived = self._other_form(lead.inquiry, dialect, form, entry) if is_shared else None
         held = self._leases.remove(address, lead.token)
         self.store.keep(address, entry, token=lead.token if held else "", derived=derived)
         return True
 
     def _other_form(
-        self, inquiry: Inquiry, family: Family, form: str, entry: Entry
+        self, inquiry: Inquiry, dialect: Dialect, form: str, entry: Entry
     ) -> tuple[Address, Entry | None] | None:
         """The same answer told the other way, where that can be done; after a refresh what is there is old."""
         digest = inquiry.address.digest if inquiry.address is not None else b""
-        body = final_response(entry.body) if form == STREAM_FORM and family == "responses" else None
+        body = final_response(entry.body) if form == STREAM_FORM and dialect == "responses" else None
         if body is not None:
             headers = _retyped(entry.headers, JSON_HEADERS)
             return Address(digest, JSON_FORM), msgspec.structs.replace(entry, body=body, headers=headers)

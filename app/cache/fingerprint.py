@@ -21,7 +21,7 @@ import msgspec
 from app.cache.entry import STREAM_FORM
 from app.core.codec import JSONObject
 from app.core.errors import Headers
-from app.core.exchange import Endpoint, Family
+from app.core.exchange import Dialect, Endpoint
 from app.core.peek import Peek
 
 Nature = Literal["deterministic", "repeatable", "never"]
@@ -36,11 +36,11 @@ _OPTIONS_DIGEST_BYTES = 8
 # Members that only say how the answer is told.
 _OF_FORM = ("stream", "stream_options")
 # Labels that a chat answer (or an embedding) does not echo; a Responses answer does.
-_LABELS: dict[Family, tuple[str, ...]] = {
+_LABELS: dict[Dialect, tuple[str, ...]] = {
     "responses": (),
     "chat": ("metadata", "user", "safety_identifier", "prompt_cache_key"),
     "embeddings": ("user",),
-    "models": (),
+    "other": (),
 }
 # With any of these the answer depends on state, or does more than answer.
 _STATEFUL = ("previous_response_id", "conversation", "prompt", "context_management", "moderation", "multi_agent")
@@ -56,31 +56,31 @@ _exact_decoder = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(text.e
 _parts_encoder = msgspec.msgpack.Encoder()
 
 
-def nature_of(family: Family, ask: Peek, body: JSONObject, *, only_deterministic: bool = False) -> tuple[Nature, str]:
+def nature_of(dialect: Dialect, ask: Peek, body: JSONObject, *, only_deterministic: bool = False) -> tuple[Nature, str]:
     """Whether answers to this request may be kept, and what stands against it (empty: nothing).
 
     ``only_deterministic``: nothing else will be kept, so that what is cheap to tell is told first.
     """
-    if only_deterministic and family != "embeddings":
-        if keeps_state(family, ask, body):
+    if only_deterministic and dialect != "embeddings":
+        if keeps_state(dialect, ask, body):
             return "repeatable", "store"
         if not is_zero(body):
             return "repeatable", "temperature"
-    reason = _never(family, ask, body)
+    reason = _never(dialect, ask, body)
     if reason:
         return "never", reason
-    if family == "embeddings":
+    if dialect == "embeddings":
         return "deterministic", ""
-    if keeps_state(family, ask, body):
+    if keeps_state(dialect, ask, body):
         return "repeatable", "store"
     return ("deterministic", "") if is_zero(body) else ("repeatable", "temperature")
 
 
-def keeps_state(family: Family, ask: Peek, body: JSONObject) -> bool:
+def keeps_state(dialect: Dialect, ask: Peek, body: JSONObject) -> bool:
     """Whether the provider stores the answer: a Responses answer unless told not to, a chat answer if told to."""
-    if family == "responses":
+    if dialect == "responses":
         return ask.stores
-    return family == "chat" and body.value.get("store") is True
+    return dialect == "chat" and body.value.get("store") is True
 
 
 def is_zero(body: JSONObject) -> bool:
@@ -89,10 +89,10 @@ def is_zero(body: JSONObject) -> bool:
     return type(temperature) in (int, float) and temperature == 0
 
 
-def _never(family: Family, ask: Peek, body: JSONObject) -> str:
-    if family == "embeddings":
+def _never(dialect: Dialect, ask: Peek, body: JSONObject) -> str:
+    if dialect == "embeddings":
         return ""
-    return _depends(ask, body) or _points(family, body)
+    return _depends(ask, body) or _points(dialect, body)
 
 
 def _depends(ask: Peek, body: JSONObject) -> str:
@@ -113,12 +113,12 @@ def _depends(ask: Peek, body: JSONObject) -> str:
     return "audio" if extent.audio_output else extent.open_ended or ""
 
 
-def _points(family: Family, body: JSONObject) -> str:
+def _points(dialect: Dialect, body: JSONObject) -> str:
     """What in the input is not in it."""
     # In the form in which msgspec writes it no letter is spelled as an escape.
     if _HINT.search(body.body if body.canonical else _sorted_encoder.encode(body.value)) is None:
         return ""
-    read = ("input", "instructions") if family == "responses" else ("messages",)
+    read = ("input", "instructions") if dialect == "responses" else ("messages",)
     reasons = (_refers_outside(body.value.get(name)) for name in read)
     return next((reason for reason in reasons if reason), "")
 
@@ -179,7 +179,7 @@ def digest_of(
     Keyed, so that nobody who reads the store can find out whether a guessed prompt was asked.
     """
     seen = told_headers(headers, forwarded)
-    parts = (scope, endpoint.method, endpoint.path, query, seen, list(routes), canonical(endpoint.family, body))
+    parts = (scope, endpoint.method, endpoint.path, query, seen, list(routes), canonical(endpoint.dialect, body))
     return hashlib.blake2b(_parts_encoder.encode(parts), digest_size=DIGEST_BYTES, key=secret, person=_PERSON).digest()
 
 
@@ -188,10 +188,10 @@ def told_headers(headers: Headers, forwarded: Iterable[bytes]) -> Headers:
     return sorted((one for one in headers if one[0] == b"openai-beta" or one[0] in forwarded), key=lambda one: one[0])
 
 
-def canonical(family: Family, body: JSONObject) -> bytes:
+def canonical(dialect: Dialect, body: JSONObject) -> bytes:
     """The body in one form: without what cannot change the answer, members sorted at every depth."""
     value = dict(body.value if body.canonical else _exact_decoder.decode(body.body))
-    for name in (*_OF_FORM, *_LABELS[family]):
+    for name in (*_OF_FORM, *_LABELS[dialect]):
         value.pop(name, None)
     if "temperature" in value and is_zero(body):
         # The one number that decides here; SDKs write it as 0 and as 0.0.

@@ -163,26 +163,26 @@ _named_decoder = msgspec.json.Decoder(_Named)
 _final_decoder = msgspec.json.Decoder(_Final)
 
 
-def is_complete(family: str, form: str, status: int, headers: Headers, body: bytes) -> bool:
+def is_complete(dialect: str, form: str, status: int, headers: Headers, body: bytes) -> bool:
     """Whether an answer may be kept: a successful one that has come to its end, and says nothing that passes.
 
-    ``family`` is ``responses``, ``chat`` or ``embeddings``, ``form`` how the answer was told.
+    ``dialect`` is ``responses``, ``chat`` or ``embeddings``, ``form`` how the answer was told.
     """
     if status != 200 or not _is_utf8(body):
         return False
     media_type = _media_type(headers)
     if form == JSON_FORM:
-        decoder = _decoders.get(family)
+        decoder = _decoders.get(dialect)
         is_json = media_type == b"application/json" or media_type.endswith(b"+json")
         return is_json and decoder is not None and _read(decoder, body) is not None
     if not form.startswith(STREAM_FORM) or media_type != b"text/event-stream" or not body.endswith(_WHOLE_ENDS):
         return False
-    if family not in {"responses", "chat"}:
+    if dialect not in {"responses", "chat"}:
         return False
     events = _events(body)
     if any(event.event == b"error" for event in events):
         return False
-    return _is_complete_response_stream(events) if family == "responses" else _is_complete_chat_stream(events)
+    return _is_complete_response_stream(events) if dialect == "responses" else _is_complete_chat_stream(events)
 
 
 def is_complete_response(body: bytes) -> bool:

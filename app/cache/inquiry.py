@@ -72,15 +72,15 @@ def inquire(asked: Asked, policy: Policy, secret: bytes, *, idempotency_ttl_s: f
     refusal = "off" if mode == "off" else "request" if wish.off else ""
     if refusal:
         return Inquiry(refusal, only_if_cached=wish.only_if_cached)
-    is_plain = mode == "deterministic" and wish is NO_WISH and asked.endpoint.family != "embeddings"
+    is_plain = mode == "deterministic" and wish is NO_WISH and asked.endpoint.dialect != "embeddings"
     if is_plain and "temperature" not in asked.body.value:
         # Most requests: told apart by one look.
         return Inquiry("temperature")
-    family = asked.endpoint.family
-    nature, reason = nature_of(family, asked.ask, asked.body, only_deterministic=mode == "deterministic")
+    dialect = asked.endpoint.dialect
+    nature, reason = nature_of(dialect, asked.ask, asked.body, only_deterministic=mode == "deterministic")
     if nature == "never" or (nature == "repeatable" and mode == "deterministic"):
         return Inquiry(reason, nature, only_if_cached=wish.only_if_cached)
-    if policy.scope == "global" and keeps_state(asked.endpoint.family, asked.ask, asked.body):
+    if policy.scope == "global" and keeps_state(asked.endpoint.dialect, asked.ask, asked.body):
         # Whoever is given the answer must be able to retrieve it, and only its team can.
         return Inquiry("store", "never", only_if_cached=wish.only_if_cached)
     return _kept(asked, policy, mode, wish, nature, secret)
@@ -106,7 +106,7 @@ def _kept(asked: Asked, policy: Policy, mode: CacheMode, wish: Wish, nature: Nat
         nature=nature,
         address=Address(digest, stream_form(asked.body) if is_stream else JSON_FORM),
         # A stream can be made of a JSON answer; the JSON of a stream is kept beside it.
-        also=JSON_FORM if is_stream and asked.endpoint.family == "responses" else "",
+        also=JSON_FORM if is_stream and asked.endpoint.dialect == "responses" else "",
         looks=looks,
         keeps=True,
         joins=looks and not shadow,

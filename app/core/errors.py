@@ -12,7 +12,7 @@ GatewayError
 ├── Forbidden                 403  forbidden             what this person may not do in the control plane
 ├── NotFound                  404  not_found             unknown and not yours are one answer
 │   ├── ModelNotFound         404  model_not_found
-│   └── PreviousResponseNotFound  404  not_found
+│   └── StoredObjectNotFound  404  not_found             an id that a request names
 ├── MethodNotAllowed          405  method_not_allowed
 ├── RequestTimeout            408  request_timeout
 ├── Conflict                  409  already_exists
@@ -168,8 +168,15 @@ class ModelNotFound(NotFound):
     default_message = "No upstream serves this model."
 
 
-class PreviousResponseNotFound(NotFound):
-    default_message = "The previous response was not found."
+class StoredObjectNotFound(NotFound):
+    """An id that is not the team's; the answer is the same whether there is such an object or not."""
+
+    @classmethod
+    def of(cls, param: str, object_id: str) -> StoredObjectNotFound:
+        """``param`` names where the id stands."""
+        if param == "previous_response_id":
+            return cls(f"Previous response with id {quoted(object_id[:64])!r} not found.", param=param)
+        return cls(f"The object named in {param} was not found.", param=param)
 
 
 class MethodNotAllowed(GatewayError):

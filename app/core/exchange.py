@@ -9,19 +9,33 @@ import msgspec
 
 from app.core.errors import Headers
 
-Family = Literal["responses", "chat", "embeddings", "models"]
+Dialect = Literal["responses", "chat", "embeddings", "other"]
+"""Which shape a body and its answer have, as far as the gateway must read them."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """One row of the endpoint table: what the gateway knows of a path.
+    """One row of the endpoint table: what the gateway knows of a method and a path.
 
-    ``path`` is the upstream's, below its base URL. ``metered``: a request leaves a record.
+    ``family`` is what keys are given, and what records and metrics call it. ``path`` is the upstream's, below its
+    base URL; of ``{kind}`` in it the object must be the team's, while ``<name>`` belongs to the object before it.
+    ``metered``: a request costs, and leaves a record. ``body`` says what is read of a request: ``json`` and ``form``
+    whole, ``upload`` as it comes. ``creates`` is the kind of the object that an answer's ``id`` names, ``lists`` that
+    of a list of the team's own objects, and ``learns`` that of what an answer's ``data`` holds. ``known``: ids in
+    body and answer are looked at; False only for a path that is in no table.
     """
 
-    family: Family
+    family: str
     method: str
     path: str
-    metered: bool
+    metered: bool = False
+    dialect: Dialect = "other"
+    body: Literal["", "json", "form", "json form", "upload"] = ""
+    creates: str = ""
+    lists: str = ""
+    learns: str = ""
+    filters: tuple[str, ...] = ()
+    cacheable: bool = False
+    known: bool = True
 
 
 class Connection(Protocol):
@@ -51,6 +65,9 @@ class Connection(Protocol):
 class Exchange:
     """A request on its way through the pipeline. ``started_s`` is of the monotonic clock.
 
+    ``path`` is what the upstream is asked for, below its base URL; ``ids`` are the objects that it names, each with
+    its kind. ``media`` is the kind of its body: ``json``, ``form``, ``upload`` or "" for none.
+
     ``forget_body`` is called once nobody holds the body any more: it no longer counts as in flight.
     """
 
@@ -60,6 +77,10 @@ class Exchange:
         "endpoint",
         "forget_body",
         "headers",
+        "ids",
+        "media",
+        "method",
+        "path",
         "peer",
         "query",
         "read_body",
@@ -82,6 +103,10 @@ class Exchange:
         connection: Connection,
         read_body: Callable[[], Awaitable[bytes]],
         forget_body: Callable[[], None],
+        method: str = "",
+        path: str = "",
+        media: str = "json",
+        ids: tuple[tuple[str, str], ...] = (),
     ) -> None:
         self.request_id = request_id
         self.received_ms = received_ms
@@ -94,6 +119,10 @@ class Exchange:
         self.connection = connection
         self.read_body = read_body
         self.forget_body = forget_body
+        self.method = method or endpoint.method
+        self.media = media
+        self.path = path or endpoint.path
+        self.ids = ids
 
     def __repr__(self) -> str:
         return f"Exchange(request_id={self.request_id!r}, endpoint={self.endpoint.family!r})"

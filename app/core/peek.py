@@ -10,22 +10,28 @@ messages that takes 1 µs, of 200 KB 70; of fourteen tools (15 KB) 9.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from app.core.codec import JSONObject
 from app.core.errors import InvalidRequest
-from app.core.exchange import Family
+from app.core.exchange import Dialect
+from app.core.form import Form
 
 OUTPUT_TOKENS_FIELDS = {
     "responses": ("max_output_tokens",),
     "chat": ("max_completion_tokens", "max_tokens"),
     "embeddings": (),
-    "models": (),
 }
 OUTPUT_TOKENS_LARGEST = 10_000_000
+OUTPUT_TOKENS_ASSUMED = 16_384
+"""Of what has no text to measure: an image, a minute of speech."""
 ANSWERS_MAX = 128
+PROMPTS_MAX = 2048
+MODELS_ASSUMED = {"images": "dall-e-2", "videos": "sora-2"}
+"""What the API takes where a request names no model; other families are then called by their own name."""
 END_USER_CHARS_MAX = 256
 TOOL_CALLS_LARGEST = 100_000
 TOOL_NAME_CHARS_MAX = 64
@@ -82,7 +88,10 @@ PLAIN = Extent()
 
 
 class Peek(msgspec.Struct, frozen=True):
-    """What a body asks for, as far as the gateway must know."""
+    """What a body asks for, as far as the gateway must know.
+
+    ``stores``: what it makes is kept upstream, and can be named again. ``background``: it goes on after the answer.
+    """
 
     model: str
     model_span: tuple[int, int]
@@ -95,35 +104,83 @@ class Peek(msgspec.Struct, frozen=True):
     stores: bool
     reasons: bool
     extent: Extent = PLAIN
+    background: bool = False
 
 
-def peek(family: Family, body: JSONObject) -> Peek:
+def peek(dialect: Dialect, body: JSONObject) -> Peek:
     """Read ``body``. Raises InvalidRequest with the field's name as ``param``."""
     model = body.get_str("model")
     if model is None:
         raise InvalidRequest("The request names no model.", param="model")
-    if family == "responses" and body.get_bool("background"):
+    if dialect == "responses" and body.get_bool("background"):
         raise InvalidRequest("Background responses are not supported by this gateway yet.", param="background")
+    if body.has("request_id"):
+        # Some servers let a client choose an answer's id so: it could choose another team's.
+        raise InvalidRequest("The id of an answer is the upstream's to give.", param="request_id")
     return Peek(
         model=model,
         model_span=body.span_of("model"),
-        stream=family != "embeddings" and bool(body.get_bool("stream")),
-        output_tokens_max=_output_tokens_max(family, body),
-        answers=_answers(family, body),
+        stream=dialect != "embeddings" and bool(body.get_bool("stream")),
+        output_tokens_max=_output_tokens_max(dialect, body),
+        answers=_answers(dialect, body),
         end_user=_end_user(body),
         service_tier=body.get_str("service_tier"),
-        previous_response_id=body.get_str("previous_response_id") if family == "responses" else None,
-        stores=family == "responses" and body.get_bool("store") is not False,
+        previous_response_id=body.get_str("previous_response_id") if dialect == "responses" else None,
+        stores=body.get_bool("store") is not False if dialect == "responses" else body.value.get("store") is True,
+        background=dialect == "responses" and bool(body.get_bool("background")),
         reasons=body.has("reasoning") or body.has("reasoning_effort"),
-        extent=_responses_extent(body) if family == "responses" else _chat_extent(body) if family == "chat" else PLAIN,
+        extent=_responses_extent(body)
+        if dialect == "responses"
+        else _chat_extent(body)
+        if dialect == "chat"
+        else PLAIN,
     )
 
 
-def _output_tokens_max(family: Family, body: JSONObject) -> int | None:
-    if family == "embeddings":
+def peek_other(family: str, body: JSONObject | Form | None) -> Peek:
+    """What a request of a family asks for whose cost its body does not bound. Raises InvalidRequest."""
+    model, stream, end_user, answers = MODELS_ASSUMED.get(family, family), False, None, 1
+    span = (0, 0)
+    if isinstance(body, Form):
+        field = body.find("model")
+        if field is not None:
+            model, span = body.text("model") or "", (field.start, field.end)
+        stream = body.text("stream") in {"true", "1", "True"}
+        end_user = body.text("user")
+    elif body is not None:
+        named = body.get_str("model")
+        if named is not None:
+            model, span = named, body.span_of("model")
+        stream = bool(body.get_bool("stream")) or body.get_str("stream_format") == "sse"
+        end_user = _end_user(body)
+        answers = _count_of(body, "n")
+    return Peek(
+        model=model,
+        model_span=span,
+        stream=stream,
+        output_tokens_max=OUTPUT_TOKENS_ASSUMED,
+        answers=answers,
+        end_user=None if not end_user else end_user[:END_USER_CHARS_MAX],
+        service_tier=None,
+        previous_response_id=None,
+        stores=True,
+        reasons=False,
+        extent=Extent(open_ended=family),
+    )
+
+
+def _count_of(body: JSONObject, name: str) -> int:
+    value = body.get_int(name)
+    if value is not None and not 1 <= value <= ANSWERS_MAX:
+        raise InvalidRequest(f"{name} must be between 1 and {ANSWERS_MAX}.", param=name)
+    return value or 1
+
+
+def _output_tokens_max(dialect: Dialect, body: JSONObject) -> int | None:
+    if dialect == "embeddings":
         return 0
     limits = []
-    for field in OUTPUT_TOKENS_FIELDS[family]:
+    for field in OUTPUT_TOKENS_FIELDS.get(dialect, ()):
         value = body.get_int(field)
         if value is None:
             continue
@@ -133,15 +190,18 @@ def _output_tokens_max(family: Family, body: JSONObject) -> int | None:
     return max(limits, default=None)
 
 
-def _answers(family: Family, body: JSONObject) -> int:
-    if family != "chat":
+def _answers(dialect: Dialect, body: JSONObject) -> int:
+    if dialect != "chat":
         return 1
-    value = body.get_int("n")
-    if value is None:
-        return 1
-    if not 1 <= value <= ANSWERS_MAX:
-        raise InvalidRequest(f"n must be between 1 and {ANSWERS_MAX}.", param="n")
-    return value
+    answers = _count_of(body, "n")
+    if "prompt" not in body.members:
+        return answers
+    # The older completions: so many for each prompt, or more of which the best are told.
+    prompts = body.value.get("prompt")
+    many = len(prompts) if isinstance(prompts, list) and prompts and not isinstance(prompts[0], int) else 1
+    if many > PROMPTS_MAX:
+        raise InvalidRequest(f"prompt may hold at most {PROMPTS_MAX} texts.", param="prompt")
+    return max(answers, _count_of(body, "best_of")) * many
 
 
 def _end_user(body: JSONObject) -> str | None:
@@ -186,6 +246,9 @@ def _chat_extent(body: JSONObject) -> Extent:
         prediction_bytes=len(body.raw("prediction")),
         kept_12h=_is_kept_12h(body),
     )
+
+
+EXTENTS: dict[Dialect, Callable[[JSONObject], Extent]] = {"responses": _responses_extent, "chat": _chat_extent}
 
 
 def _unmeasured(body: JSONObject, name: str) -> list[bytes]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from app.core.errors import BodyTooLarge, Headers, Overloaded, UnsupportedContentEncoding, UnsupportedMediaType
 from app.core.exchange import ClientGone
+
+Media: TypeAlias = Literal["", "json", "form", "upload"]
+
+_LENGTHS = (b"content-length", b"transfer-encoding")
+_WORDS = {"form": "multipart/form-data", "json form": "application/json or multipart/form-data"}
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
@@ -64,19 +69,33 @@ class BodyReader:
         self._held = 0
 
 
-def check_media(headers: Headers) -> None:
-    """Raise UnsupportedMediaType or UnsupportedContentEncoding where the body is not plain JSON."""
-    kind = b""
+def check_media(headers: Headers, accepts: str) -> Media:
+    """What kind of body comes with a request, "" for none, to an endpoint that ``accepts`` some of ``json``, ``form``
+    and ``upload``. Raises UnsupportedMediaType or UnsupportedContentEncoding.
+    """
+    kind = length = b""
     for name, value in headers:
         if name == b"content-type":
             kind = value
+        elif name in _LENGTHS:
+            length = value
         elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
             raise UnsupportedContentEncoding
-    if kind == b"application/json":
-        return
+    if accepts == "upload":
+        return "upload"
+    if kind == b"application/json" and "json" in accepts:
+        return "json"
+    if not kind and length in {b"", b"0"}:
+        return ""
     media, _, parameters = kind.partition(b";")
-    if media.strip().lower() != b"application/json":
-        raise UnsupportedMediaType
+    media = media.strip().lower()
+    if media == b"multipart/form-data" and "form" in accepts:
+        return "form"
+    if media != b"application/json" or "json" not in accepts:
+        raise UnsupportedMediaType(
+            None if accepts == "json" else f"The content type must be {_WORDS[accepts]}.",
+        )
     charset = parameters.strip().lower().partition(b"charset=")[2].strip(b'" ')
     if charset and charset not in {b"utf-8", b"utf8"}:
         raise UnsupportedMediaType("The body must be UTF-8.")
+    return "json"

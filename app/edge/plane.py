@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from app.core.clock import Clock
-from app.core.errors import Draining, GatewayError, Headers, InternalError, render
+from app.core.errors import Draining, GatewayError, Headers, InternalError, UnsupportedMediaType, render
 from app.core.exchange import ClientGone, Connection, Exchange
 from app.core.ids import new_request_id
 from app.edge.body import BodyBudget, BodyReader, check_media
-from app.edge.endpoints import is_data_plane, match
+from app.edge.endpoints import allow, is_data_plane, match
 from app.edge.health import HEALTH_PATHS, Readiness, answer_health
 from app.edge.peers import Peers
 from app.pipeline import Pipeline
@@ -97,6 +97,9 @@ class Gateway:
         body = BodyReader(receive, self._bodies, self._settings.body_bytes_max)
         exchange: Exchange | None = None
         try:
+            if scope["method"] == "OPTIONS":
+                tell_methods(connection, scope["raw_path"], request_id)
+                return
             exchange = self._exchange(scope, connection, request_id, received_ms, body)
             await self._pipeline.serve(exchange)
         except GatewayError as error:
@@ -117,15 +120,22 @@ class Gateway:
         if self.closed:
             raise Draining
         headers: Headers = scope["headers"]
-        is_get = scope["method"] == "GET"
-        endpoint = match(scope["method"], scope["raw_path"], wants_websocket=is_get and _wants_websocket(headers))
-        if endpoint.method == "POST":
-            check_media(headers)
+        method: str = scope["method"]
+        wants_websocket = method == "GET" and _wants_websocket(headers)
+        found = match(method, scope["raw_path"], wants_websocket=wants_websocket)
+        endpoint = found.endpoint
+        media = check_media(headers, endpoint.body) if endpoint.body else ""
+        if not media and endpoint.metered:
+            raise UnsupportedMediaType
         return Exchange(
             request_id=request_id,
             received_ms=received_ms,
             started_s=self._clock.monotonic_s(),
             endpoint=endpoint,
+            method=method,
+            path=found.path,
+            media=media,
+            ids=found.ids,
             query=scope["query_string"],
             headers=headers,
             credential=_credential(headers),
@@ -151,6 +161,12 @@ class Gateway:
             connection.abort()
         else:
             connection.respond(*render(error, request_id))
+
+
+def tell_methods(connection: Connection, raw_path: bytes, request_id: str) -> None:
+    """The answer to OPTIONS: the endpoint table is the gateway's own, so no upstream is asked. Raises NotFound."""
+    headers = [(b"allow", allow(raw_path)), (b"x-headgate-request-id", request_id.encode())]
+    connection.respond(204, headers, b"")
 
 
 def _credential(headers: Headers) -> str | None:

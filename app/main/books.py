@@ -20,9 +20,9 @@ class Books:
         return self._journal.attempt(request_id, attempt)
 
     def seen(self, owned: OwnedObject) -> None:
-        self._ownership.remember(owned)
-        self._journal.seen(owned)
-        self._writer.remember(owned)
+        if self._ownership.remember(owned):
+            self._journal.seen(owned)
+            self._writer.remember(owned)
 
     def close(self, record: Record) -> bytes:
         return self._journal.close(record)

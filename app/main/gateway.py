@@ -18,6 +18,7 @@ from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
+from app.edge.endpoints import ON_BY_DEFAULT
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
 from app.ledger.journal import Journal
@@ -153,6 +154,7 @@ async def open_gateway(
             desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains(), live.board),
             sweep=sweep,
             cache=cache,
+            default_families=ON_BY_DEFAULT,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
         alerts = open_alerts(stack, database, switch, metrics, log)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.core.exchange import Family
+from app.core.exchange import Dialect
 from app.core.identity import BoundPolicy
 from app.core.peek import Peek
 from app.core.records import Bound
@@ -50,7 +50,7 @@ TOKEN_TOOLS = ("mcp", "tool_search", "programmatic_tool_calling")
 """Tools of the provider's that are billed by their tokens alone."""
 
 
-def ask_of(family: Family, ask: Peek, body_bytes: int) -> Ask:
+def ask_of(dialect: Dialect, ask: Peek, body_bytes: int) -> Ask:
     """What is known of the size of a request of so many bytes."""
     return Ask(
         body_bytes=body_bytes,
@@ -60,7 +60,7 @@ def ask_of(family: Family, ask: Peek, body_bytes: int) -> Ask:
         extent=ask.extent,
         service_tier=None if ask.service_tier in STANDARD_TIERS else ask.service_tier,
         # Each of many texts to embed has a window of its own.
-        one_window=family != "embeddings",
+        one_window=dialect != "embeddings",
     )
 
 

@@ -58,6 +58,7 @@ class Cargo(msgspec.Struct):
     limit_headers: Headers
     cache_headers: Headers
     revocable: Revocable | None = None
+    is_form: bool = False
 
     def forget_body(self, exchange: Exchange) -> None:
         """It was sent, or never will be."""
@@ -66,10 +67,11 @@ class Cargo(msgspec.Struct):
 
     def body_for(self, route: Route) -> bytes:
         """The original bytes; an alias is replaced at its place, and nothing else is touched."""
-        if route.model == self.model:
-            return self.body
         start, end = self.model_span
-        return self.body[:start] + msgspec.json.encode(route.model) + self.body[end:]
+        if route.model == self.model or start == end:
+            return self.body
+        name = route.model.encode() if self.is_form else msgspec.json.encode(route.model)
+        return self.body[:start] + name + self.body[end:]
 
 
 class Carrier:
@@ -143,8 +145,7 @@ class Carrier:
             try:
                 answer = await relay.call(
                     pool,
-                    exchange.endpoint,
-                    query=exchange.query,
+                    exchange,
                     headers=headers,
                     body=cargo.body_for(route),
                     wants_stream=cargo.stream,

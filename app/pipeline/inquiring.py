@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from app.cache.inquiry import Asked, Inquiry, inquire
-from app.cache.wishes import Policy
+from app.cache.wishes import Policy, wish_of
 from app.catalog import Catalog, Route
 from app.core.codec import JSONObject
 from app.core.exchange import Exchange
@@ -37,6 +37,8 @@ class Inquirer:
         self, exchange: Exchange, principal: Principal, ask: Peek, body: JSONObject, routes: tuple[Route, ...]
     ) -> Inquiry:
         """What may be done for the request. Raises InvalidRequest."""
+        if not exchange.endpoint.cacheable and not wish_of(exchange.headers).idempotency_key:
+            return self.passed_by(exchange)
         asked = Asked(
             endpoint=exchange.endpoint,
             query=exchange.query,
@@ -49,6 +51,10 @@ class Inquirer:
         return inquire(
             asked, self._policy_of(ask.model), self._secret, idempotency_ttl_s=self._settings.idempotency_ttl_s
         )
+
+    def passed_by(self, exchange: Exchange) -> Inquiry:
+        """The cache has nothing to do with this endpoint. Raises InvalidRequest for wishes that make no sense."""
+        return Inquiry("endpoint", only_if_cached=wish_of(exchange.headers).only_if_cached)
 
     def _policy_of(self, model: str) -> Policy:
         policy = self._policies.get(model)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from urllib.parse import unquote
 
 import msgspec
 
 from app.catalog import Catalog
 from app.core.clock import Clock
-from app.core.errors import ModelNotFound, UpstreamError
+from app.core.errors import ModelNotFound, UpstreamError, quoted
 from app.core.identity import Principal
 from app.core.patterns import matches_any
 from app.upstream.client import ClientError
@@ -45,8 +46,8 @@ class ModelList:
     def __repr__(self) -> str:
         return f"ModelList(known={sorted(self._lists)})"
 
-    async def body_for(self, principal: Principal) -> bytes:
-        """The list as JSON, only with what the principal may use."""
+    async def body_for(self, principal: Principal, asked: str | None = None) -> bytes:
+        """The list as JSON, only with what the principal may use; or the model ``asked`` for. Raises ModelNotFound."""
         upstreams = self._catalog.listed_upstreams
         lists = await asyncio.gather(*(self._list(name) for name in upstreams))
         found: dict[str, _Model] = {}
@@ -61,7 +62,13 @@ class ModelList:
             for model in found.values()
             if principal.models is None or matches_any(principal.models, model.id)
         ]
-        return msgspec.json.encode({"object": "list", "data": data})
+        if asked is None:
+            return msgspec.json.encode({"object": "list", "data": data})
+        wanted = unquote(asked)
+        for row in data:
+            if row["id"] == wanted:
+                return msgspec.json.encode(row)
+        raise ModelNotFound(f"The model {quoted(wanted)!r} does not exist.", param="model")
 
     def _serves(self, upstream: str, model: str) -> bool:
         try:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
-
 import msgspec
 
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
-from app.auth.references import refuse_stored_objects
 from app.cache.cache import ResponseCache
-from app.cache.telling import bypass_headers
-from app.catalog import Catalog, Route
+from app.catalog import Catalog
 from app.catalog.catalog import choose
-from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
 from app.core.errors import (
     AmbiguousJSON,
     EndpointNotAllowed,
     GatewayError,
-    InvalidRequest,
-    ModelNotAllowed,
-    ModelNotFound,
+    NotFound,
     Overloaded,
     Unavailable,
     quoted,
@@ -29,8 +21,7 @@ from app.core.errors import (
 from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
-from app.core.patterns import matches_any
-from app.core.peek import Peek, peek
+from app.core.peek import Peek
 from app.core.records import CacheResult, Record
 from app.core.tags import tags_of
 from app.ledger.journal import Journal
@@ -47,7 +38,10 @@ from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.models import ModelList
+from app.pipeline.own_lists import OwnLists
+from app.pipeline.passing import Passing
 from app.pipeline.plan import Plan
+from app.pipeline.planning import Planner
 from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
 from app.pipeline.saving import Saving
@@ -58,7 +52,8 @@ from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
 
-LISTED_HEADERS = bypass_headers("endpoint")
+EVERYTHING = "*"
+"""Given to a key: all families, and what is in no table."""
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -76,6 +71,8 @@ class Parts(msgspec.Struct, frozen=True):
     desk: Desk
     sweep: Sweep
     cache: ResponseCache
+    default_families: frozenset[str]
+    """What a key may use that was given no families."""
 
 
 class Load:
@@ -98,7 +95,6 @@ class Pipeline:
     def __init__(self, parts: Parts, before: Pipeline | None = None) -> None:
         """``before``: the one whose place it takes; both count together what they hold."""
         self._parts = parts
-        self._models = ModelList(parts.catalog, parts.pools, parts.desk.clock)
         self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         limits = parts.configuration.limits
         self._admission = Admission(
@@ -112,8 +108,25 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
             counts_saved_tokens=parts.configuration.cache.count_tokens,
         )
-        self._inquirer = Inquirer(parts.cache.secret, parts.configuration.cache, parts.catalog, parts.pools)
-        self._recall = Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values())))
+        self._planner = Planner(
+            parts.ownership,
+            parts.catalog,
+            parts.pools,
+            Inquirer(parts.cache.secret, parts.configuration.cache, parts.catalog, parts.pools),
+            Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
+            parts.configuration.default_upstream_of(parts.pools),
+        )
+        self._passing = Passing(
+            self._planner,
+            ModelList(parts.catalog, parts.pools, parts.desk.clock),
+            OwnLists(parts.ownership, parts.pools),
+            parts.desk,
+            parts.authenticator.running,
+            sweep=parts.sweep,
+            collection=self._load.collection,
+            configuration=parts.configuration,
+            on_response=lambda _upstream, _response_id: None,
+        )
         self._saving = Saving(
             parts.cache,
             parts.configuration,
@@ -153,11 +166,11 @@ class Pipeline:
         self._load.in_flight += 1
         self._serving += 1
         try:
-            _check_endpoint(principal, exchange)
+            self._check_endpoint(principal, exchange)
             if not exchange.endpoint.metered:
-                await self._list_models(exchange, principal)
+                await self._passing.serve(exchange, principal)
                 return
-            plan = await self._plan(exchange, principal)
+            plan = await self._planner.plan(exchange, principal)
             await self._saving.answer(exchange, principal, plan)
         except GatewayError as error:
             # Of those that are not about the request there would be too many.
@@ -184,44 +197,15 @@ class Pipeline:
             )
         )
 
-    async def _plan(self, exchange: Exchange, principal: Principal) -> Plan:
-        """What is to be sent, and where: the body read, proven and understood."""
-        body = await exchange.read_body()
-        key, known = self._recall.find(exchange, principal, body)
-        if known is not None:
-            return known
-        document = await _parse(body)
-        ask = peek(exchange.endpoint.family, document)
-        try:
-            refuse_stored_objects(exchange.endpoint.family, document)
-            routes = await self._resolve(exchange, principal, ask)
-            inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
-            inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
-            plan = Plan(ask, body, routes, inquiry)
-        except GatewayError as error:
-            error.explanation["model"] = quoted(ask.model)
-            raise
-        self._recall.keep(key, plan)
-        return plan
-
-    async def _resolve(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
-        """Where the model is served, for this principal; a stored response pins the upstream that has it."""
-        routes = self._parts.catalog.resolve(ask.model)
-        if principal.models is not None and not matches_any(principal.models, ask.model):
-            raise ModelNotAllowed(f"This key may not use the model {quoted(ask.model)!r}.", param="model")
-        if exchange.endpoint.family == "responses":
-            routes = tuple(r for r in routes if self._parts.pools[r.upstream].settings.responses == "native")
-            if not routes:
-                raise ModelNotFound(f"The upstream of {quoted(ask.model)!r} has no /v1/responses.", param="model")
-        if ask.previous_response_id is not None:
-            pinned = await self._parts.ownership.upstream_of(principal.team_id, ask.previous_response_id)
-            routes = tuple(route for route in routes if route.upstream == pinned)
-            if not routes:
-                raise InvalidRequest(
-                    f"The previous response is stored at the upstream {pinned!r}, which does not serve this model.",
-                    param="previous_response_id",
-                )
-        return routes
+    def _check_endpoint(self, principal: Principal, exchange: Exchange) -> None:
+        """Whether the key was given the family. Raises EndpointNotAllowed, NotFound for a path in no table."""
+        family = exchange.endpoint.family
+        allowed = self._parts.default_families if principal.endpoints is None else principal.endpoints
+        if family in allowed or EVERYTHING in allowed:
+            return
+        if not exchange.endpoint.known:
+            raise NotFound("There is no such endpoint.")
+        raise EndpointNotAllowed(f"This key may not use the endpoint {family}.")
 
     async def _fly(self, exchange: Exchange, principal: Principal, plan: Plan, shared: Shared | None) -> Record | None:
         """From the reservation on, every way out leads through ``land``. ``shared``: others wait for the answer,
@@ -230,7 +214,7 @@ class Pipeline:
         parts = self._parts
         ask, routes = plan.ask, plan.routes
         route = choose(routes) or routes[0]
-        size = ask_of(exchange.endpoint.family, ask, len(plan.body))
+        size = ask_of(exchange.endpoint.dialect, ask, plan.size_bytes)
         try:
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
@@ -253,6 +237,7 @@ class Pipeline:
                 bounds,
                 limit_headers,
                 plan.cache_headers,
+                is_form=plan.is_form,
             )
             parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:
@@ -302,43 +287,3 @@ class Pipeline:
             return None
         rate = price.rates_for(size.body_bytes).output
         return None if not rate else self._drain_nanousd_max * UNITS_PER_PRICE // rate
-
-    async def _list_models(self, exchange: Exchange, principal: Principal) -> None:
-        body = await self._models.body_for(principal)
-        request_id = exchange.request_id.encode()
-        exchange.connection.respond(
-            200,
-            [
-                (b"content-type", b"application/json"),
-                (b"x-headgate-request-id", request_id),
-                (b"x-request-id", request_id),
-                *LISTED_HEADERS,
-            ],
-            body,
-        )
-        desk = self._parts.desk
-        desk.metrics.passed.labels(exchange.endpoint.family, "completed").inc()
-        desk.log.info(
-            "unmetered",
-            request_id=exchange.request_id,
-            team=principal.team_name,
-            key_id=principal.key_id,
-            endpoint=exchange.endpoint.family,
-            status=200,
-        )
-
-
-def _check_endpoint(principal: Principal, exchange: Exchange) -> None:
-    allowed = principal.endpoints
-    if allowed is not None and exchange.endpoint.family not in allowed and "*" not in allowed:
-        raise EndpointNotAllowed(f"This key may not use the endpoint {exchange.endpoint.family}.")
-
-
-async def _parse(body: bytes) -> JSONObject:
-    """Strict JSON; a large body that the cheap proof does not cover is parsed off the event loop."""
-    document = parse_object_fast(body)
-    if document is not None:
-        return document
-    if len(body) > SLOW_IN_THREAD_BYTES:
-        return await asyncio.to_thread(parse_object_slow, body)
-    return parse_object_slow(body)

@@ -12,12 +12,16 @@ from app.core.peek import Peek
 
 
 class Plan(msgspec.Struct):
-    """What a request asks for, the routes that may serve it, and what the cache has to do with it."""
+    """What a request asks for, the routes that may serve it, and what the cache has to do with it. ``size_bytes``: how
+    large the body is where it is measured in text.
+    """
 
     ask: Peek
     body: bytes
     routes: tuple[Route, ...]
     inquiry: Inquiry
+    size_bytes: int
+    is_form: bool = False
 
     def take_body(self) -> bytes:
         """The body, kept here no longer: a stream must not hold it for as long as it runs."""

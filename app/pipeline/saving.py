@@ -197,7 +197,7 @@ class Saving:
             kept = kept_of(record, change=lead.change, ttl_s=inquiry.ttl_s, request_digest=inquiry.request_digest)
             headers = [header for header in answer.headers if header[0] != b"x-headgate-upstream"]
             whole = msgspec.structs.replace(kept, status=answer.status, headers=headers, body=answer.body)
-            if self._cache.keep(lead, exchange.endpoint.family, whole):
+            if self._cache.keep(lead, exchange.endpoint.dialect, whole):
                 return
         self._cache.let_go(lead)
 
@@ -278,7 +278,7 @@ class Saving:
                 upstream=route.upstream if kept is None else kept.upstream,
                 model=route.model if kept is None else kept.model,
                 tokens=0 if kept is None else kept.usage.tokens,
-                size=ask_of(exchange.endpoint.family, plan.ask, len(plan.body)) if kept is None else None,
+                size=ask_of(exchange.endpoint.dialect, plan.ask, plan.size_bytes) if kept is None else None,
                 tags=tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags),
                 cache=did,
                 cache_reason=reason,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import date
 from decimal import Decimal
 from ipaddress import ip_network
@@ -29,6 +29,9 @@ NEVER_FORWARDED = frozenset(
     "proxy-authorization proxy-connection keep-alive api-key x-api-key accept-encoding content-encoding "
     "x-client-request-id".split()
 )
+
+
+ObjectId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}$")]
 
 
 class Timeouts(Section):
@@ -64,6 +67,7 @@ class UpstreamSettings(Section):
     forward_headers: tuple[str, ...] = ()
     organization: str | None = None
     project: str | None = None
+    shared_objects: Annotated[tuple[ObjectId, ...], Field(max_length=10_000)] = ()
 
     @field_validator("base_url")
     @classmethod
@@ -350,6 +354,7 @@ class Configuration(Section):
     """The whole file."""
 
     upstreams: dict[str, UpstreamSettings] = Field(default_factory=dict)
+    default_upstream: str | None = None
     models: tuple[ModelRule, ...] = ()
     limits: LimitDefaults = LimitDefaults()
     stream: StreamSettings = StreamSettings()
@@ -361,11 +366,21 @@ class Configuration(Section):
     server: ServerSettings = ServerSettings()
     sso: SSOSettings | None = None
 
+    def default_upstream_of(self, usable: Collection[str]) -> str | None:
+        """Where a request goes that names neither a model nor anything stored: the one that is named, else the first
+        of those that are ``usable``.
+        """
+        if self.default_upstream is not None:
+            return self.default_upstream
+        return next((name for name in self.upstreams if name in usable), None)
+
     def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What does not fit together: (place in the file, what is wrong)."""
         for name in self.upstreams:
             if not NAME.match(name):
                 yield ("upstreams", name), "expected a name of letters, digits, '_', '.' and '-'"
+        if self.default_upstream is not None and self.default_upstream not in self.upstreams:
+            yield ("default_upstream",), f"there is no upstream named {self.default_upstream!r}"
         seen: set[str] = set()
         for index, rule in enumerate(self.models):
             for target in rule.all_targets:

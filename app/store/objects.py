@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import select
+from sqlalchemy import delete, literal, select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,3 +28,27 @@ async def owner_of(connection: AsyncConnection, object_id: str) -> list[OwnedObj
     """Every upstream's object with this id, by upstream: ids are unique within one only."""
     asked = select(objects).where(objects.c.object_id == object_id).order_by(objects.c.upstream)
     return [OwnedObject(**row) for row in (await connection.execute(asked)).mappings()]
+
+
+async def owned_by(connection: AsyncConnection, team_id: str, object_ids: Sequence[str]) -> list[OwnedObject]:
+    """Those of ``object_ids`` that are the team's, at whichever upstreams."""
+    asked = select(objects).where(objects.c.team_id == team_id, objects.c.object_id.in_(object_ids))
+    return [OwnedObject(**row) for row in (await connection.execute(asked)).mappings()]
+
+
+async def page_of(
+    connection: AsyncConnection, team_id: str, kind: str, *, after: OwnedObject | None, ascending: bool, limit: int
+) -> list[OwnedObject]:
+    """The team's objects of a kind as they were made, the newest first unless ``ascending``, behind ``after``."""
+    made, own_id = objects.c.created_at_ms, objects.c.object_id
+    asked = select(objects).where(objects.c.team_id == team_id, objects.c.kind == kind)
+    if after is not None:
+        place, there = tuple_(made, own_id), tuple_(literal(after.created_at_ms), literal(after.object_id))
+        asked = asked.where(place > there if ascending else place < there)
+    order = (made, own_id) if ascending else (made.desc(), own_id.desc())
+    return [OwnedObject(**row) for row in (await connection.execute(asked.order_by(*order).limit(limit))).mappings()]
+
+
+async def forget(connection: AsyncConnection, team_id: str, object_ids: Sequence[str]) -> None:
+    """They are not the team's any more: there is nothing left of them upstream."""
+    await connection.execute(delete(objects).where(objects.c.team_id == team_id, objects.c.object_id.in_(object_ids)))

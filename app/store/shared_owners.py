@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from app.core.records import OwnedObject
@@ -12,7 +13,7 @@ KEPT_S = 24 * 60 * 60
 
 _SCRIPTS = Path(__file__).with_name("scripts")
 KEEP = Script("keep_owner", (_SCRIPTS / "keep_owner.lua").read_text(encoding="utf-8"))
-FIND = Script("find_owner", (_SCRIPTS / "find_owner.lua").read_text(encoding="utf-8"))
+FIND = Script("find_owners", (_SCRIPTS / "find_owners.lua").read_text(encoding="utf-8"))
 
 
 class SharedOwners:
@@ -28,13 +29,16 @@ class SharedOwners:
         """Sent in the order of calls, before the client can have read the id."""
         self._client.post(KEEP, [_key(owned.team_id, owned.object_id)], [owned.upstream, KEPT_S])
 
-    async def upstream_of(self, team_id: str, object_id: str) -> str | None:
-        """The upstream's name, or None."""
+    async def upstreams_of(self, team_id: str, object_ids: Sequence[str]) -> list[tuple[str, str]]:
+        """Those of ``object_ids`` that are known to be the team's, each with the upstream that holds it."""
         try:
-            found = await self._client.call(FIND, [_key(team_id, object_id)], [])
+            found = await self._client.call(FIND, [_key(team_id, object_id) for object_id in object_ids], [])
         except RedisError:
-            return None
-        return found.decode() if isinstance(found, bytes) else None
+            return []
+        if not isinstance(found, list):
+            return []
+        pairs = zip(object_ids, found, strict=False)
+        return [(object_id, upstream.decode()) for object_id, upstream in pairs if isinstance(upstream, bytes)]
 
 
 def _key(team_id: str, object_id: str) -> str:

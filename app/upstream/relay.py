@@ -18,7 +18,7 @@ from app.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from app.core.exchange import Connection, Endpoint, Family
+from app.core.exchange import Connection, Dialect, Exchange
 from app.core.sse import EventReader, EventSplitter
 from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
@@ -93,13 +93,13 @@ class Collection:
 class Passage:
     """An event stream on its way to the client: what it is read with, and what its end would have to fit."""
 
-    __slots__ = ("_family", "reader", "splitter", "trail")
+    __slots__ = ("_dialect", "reader", "splitter", "trail")
 
-    def __init__(self, family: Family | None) -> None:
+    def __init__(self, dialect: Dialect | None) -> None:
         self.splitter = EventSplitter()
         self.reader = EventReader(event_bytes_max=COLLECTED_BYTES_MAX)
-        self.trail = Trail() if family == "responses" else None
-        self._family = family
+        self.trail = Trail() if dialect == "responses" else None
+        self._dialect = dialect
 
     def ending(self, cause: Cause, at_ms: int) -> bytes | None:
         """The event that ends it now; None where none can: part of an event is out, or some were not read."""
@@ -107,7 +107,7 @@ class Passage:
             return None
         if self.trail is not None:
             return response_ending(cause, self.trail, self.splitter.line_end, at_ms=at_ms)
-        return chat_ending(cause, self.splitter.line_end) if self._family == "chat" else None
+        return chat_ending(cause, self.splitter.line_end) if self._dialect == "chat" else None
 
 
 class Relay:
@@ -136,7 +136,7 @@ class Relay:
         self._task = asyncio.current_task(self._loop)
         self._timeouts = NO_TIMEOUTS
         self._streaming = False
-        self._family: Family | None = None
+        self._dialect: Dialect | None = None
         self._passage: Passage | None = None
         self._silent = False
         self._drain_deadline_s = inf
@@ -163,9 +163,8 @@ class Relay:
     async def call(
         self,
         pool: UpstreamPool,
-        endpoint: Endpoint,
+        exchange: Exchange,
         *,
-        query: bytes,
         headers: Headers,
         body: bytes | None,
         wants_stream: bool,
@@ -173,13 +172,13 @@ class Relay:
         """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``."""
         self._timeouts = pool.settings.timeouts
         self._streaming = wants_stream
-        self._family = endpoint.family
+        self._dialect = exchange.endpoint.dialect
         self._sent = Sent()
         if self._cut is not None:
             raise self.error_of(self._cut)
         self._watch(self._timeouts.first_byte_s)
         try:
-            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body, self._sent)
+            self._answer = await pool.send(exchange.method, exchange.path, exchange.query, headers, body, self._sent)
         except asyncio.CancelledError:
             raise self.error_of(self._take_cancellation()) from None
         return self._answer
@@ -280,7 +279,7 @@ class Relay:
         if self.client_gone and self._drain_deadline_s == inf:
             # It left while this was not known to be a stream.
             self._drain_deadline_s = self._loop.time() + self._policy.drain_s_max
-        passage = self._passage = Passage(self._family)
+        passage = self._passage = Passage(self._dialect)
         splitter, reader, trail = passage.splitter, passage.reader, passage.trail
         self.connection.start(status, headers)
         while True:

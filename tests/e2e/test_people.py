@@ -163,7 +163,7 @@ def test_teams_and_keys_are_listed_and_changed(gateway):
     assert "already" in again.stderr
     assert gateway.command("keys", "create", "--team", "nobody", "--name", "x", check=False).returncode == 1
     assert gateway.command("keys", "create", "--team", "find", check=False).returncode == 2
-    for wrong in (("--concurrency", "0"), ("--expires", "yesterday"), ("--endpoints", "files"), ("--name", "")):
+    for wrong in (("--concurrency", "0"), ("--expires", "yesterday"), ("--endpoints", "file"), ("--name", "")):
         assert gateway.command("keys", "create", "--team", "find", "--name", "y", *wrong, check=False).returncode == 2
 
 
@@ -211,22 +211,26 @@ def test_a_clients_own_words_are_not_taken_for_references(gateway):
 def test_paths_that_are_not_in_the_table_are_not_found(gateway):
     for path in (
         "/v1/organization/usage",
-        "/v1/files",
+        "/v1/organization/usage",
+        "/v1/projects",
+        "/v1/api_keys",
+        "/v1/realtime/client_secrets",
         "/v1/responses/",
-        "/v1/responses/resp_1",
         "/v1",
         "/v1/../metrics",
         "/v1/%2e%2e/metrics",
         "/v1//responses",
         "/v1/responses;x",
         "/V1/responses",
-        "/v1/models/sim-large",
+        "/v1/responses/%2e%2e",
+        "/v1/responses/..%2fadmin",
+        "/v1/responses/resp_1/cancel/x",
     ):
         raw = httpx.URL(gateway.url).copy_with(raw_path=path.encode())
         answer = httpx.post(raw, json=BODY, headers=gateway.headers)
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
     wrong = httpx.get(f"{gateway.base_url}/responses", headers=gateway.headers)
-    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "OPTIONS, POST")
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "x", "sec-websocket-version": "13"}
     assert httpx.get(f"{gateway.base_url}/responses", headers={**gateway.headers, **upgrade}).status_code == 426
 

@@ -8,7 +8,7 @@ from app.store.tables.alerts import (
     leases,
     upstream_sights,
 )
-from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, entries, objects, poison, records, refusals, rollups
+from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, awaited, entries, objects, poison, records, refusals, rollups
 from app.store.tables.columns import INT, metadata
 from app.store.tables.control import audit, colors, prices, secret_uses, sessions
 from app.store.tables.holding import budgets, cache_clears, epoch, marks, meta, processes, tag_epochs
@@ -27,6 +27,7 @@ __all__ = [
     "alert_rules",
     "alert_states",
     "audit",
+    "awaited",
     "budgets",
     "cache_clears",
     "change_counter",

@@ -132,6 +132,27 @@ objects = Table(
     text_column("request_id"),
     int_column("created_at_ms"),
     PrimaryKeyConstraint("object_id", "upstream"),
+    # A look-up by team and id touches no row of another team's.
+    Index(None, "team_id", "object_id"),
+    Index(None, "team_id", "kind", "created_at_ms"),
+    sqlite_strict=True,
+)
+
+# Whose exact usage is still to be asked for: the bill has what it can have cost at most.
+awaited = Table(
+    "awaited",
+    metadata,
+    text_column("request_id"),
+    text_column("team_id"),
+    text_column("upstream"),
+    text_column("object_id"),
+    text_column("kind"),
+    int_column("ask_at_ms"),
+    int_column("asked"),
+    int_column("until_ms"),
+    PrimaryKeyConstraint("request_id"),
+    Index(None, "ask_at_ms"),
+    Index(None, "object_id"),
     sqlite_strict=True,
 )
 

@@ -36,6 +36,7 @@ teams = Table(
     text_column("name"),
     int_column("created_at_ms"),
     int_column("changed"),
+    text_column("endpoints", null=True),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("name"),
     Index(None, "changed"),

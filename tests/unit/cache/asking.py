@@ -19,9 +19,9 @@ from app.core.peek import peek
 START_MS = 1_800_000_000_000
 SECRET = bytes(range(32))
 ENDPOINTS = {
-    "responses": Endpoint("responses", "POST", "/responses", metered=True),
-    "chat": Endpoint("chat", "POST", "/chat/completions", metered=True),
-    "embeddings": Endpoint("embeddings", "POST", "/embeddings", metered=True),
+    "responses": Endpoint("responses", "POST", "/responses", metered=True, dialect="responses", cacheable=True),
+    "chat": Endpoint("chat", "POST", "/chat/completions", metered=True, dialect="chat", cacheable=True),
+    "embeddings": Endpoint("embeddings", "POST", "/embeddings", metered=True, dialect="embeddings", cacheable=True),
 }
 ROUTES = [("openai", "https://api.openai.com/v1", "gpt-4o")]
 

@@ -27,7 +27,7 @@ def exchange(path="/responses", query=b"", headers=()):
 
 
 def plan(body=BODY, inquiry=KEPT):
-    return Plan("ask", body, ("route",), inquiry)
+    return Plan("ask", body, ("route",), inquiry, len(body))
 
 
 def kept(one, asked, who, body=BODY, **more):

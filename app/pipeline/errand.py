@@ -1,0 +1,121 @@
+"""A call that leaves no record: a retrieval, a poll, a list, a delete, an upload. Its answer passes as it came, and
+what it makes known as the team's is written down before the client sees it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from app.auth.ownership import OBJECT_ID
+from app.auth.references import objects_of_answer
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.core.records import OwnedObject
+from app.metering.tokens import Reading
+from app.pipeline.desk import Desk
+
+FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
+"""An answer's id where it is the first member, as it is with every server seen so far."""
+
+OWNED_AT_ONCE_MAX = 10_000
+"""Of one answer: a page has a hundred, a batch's file none."""
+
+OnReading = Callable[[Reading], None]
+
+
+class Errand:
+    """The witness of the relay for such a call. ``on_reading`` is told of a response as it is read on the way."""
+
+    def __init__(
+        self, desk: Desk, exchange: Exchange, principal: Principal, upstream: str, on_reading: OnReading | None
+    ) -> None:
+        self.status: int | None = None
+        self.client_gone = False
+        self._desk = desk
+        self._exchange = exchange
+        self._principal = principal
+        self._upstream = upstream
+        self._on_reading = on_reading
+        self._reading = Reading() if on_reading is not None else None
+
+    def __repr__(self) -> str:
+        return f"Errand({self._exchange!r}, status={self.status})"
+
+    # -- witness of the relay -------------------------------------------------------------------
+
+    def saw_event(self, data: bytes) -> None:
+        if self._reading is not None and self._on_reading is not None:
+            self._reading.see_event(data)
+            if self._reading.terminal is not None:
+                self._on_reading(self._reading)
+
+    def saw_beginning(self, first: bytes) -> None:
+        found = FIRST_ID.match(first)
+        if found is not None and self._exchange.endpoint.creates:
+            self.own(self._exchange.endpoint.creates, [found[1].decode()])
+
+    def saw_json(self, body: bytes) -> bool:
+        try:
+            answer = msgspec.json.decode(body)
+        except (ValueError, RecursionError):
+            return False
+        for kind, object_ids in _owned(self._exchange, answer):
+            self.own(kind, object_ids)
+        if self._reading is not None and self._on_reading is not None and self._reading.see_json(body):
+            self._on_reading(self._reading)
+        return True
+
+    def came_to_its_end(self, *, delimited: bool) -> bool:
+        return delimited
+
+    def missed_some(self) -> None:
+        """What was not read has no part in anything."""
+
+    def saw_last(self) -> None:
+        """Nothing has to be settled."""
+
+    def may_drain_on(self) -> bool:
+        return False
+
+    def client_left(self, phase: str, *, is_stream: bool) -> bool:
+        self.client_gone = True
+        self._desk.metrics.disconnects.labels(phase).inc()
+        return is_stream
+
+    # -- whose it is ----------------------------------------------------------------------------
+
+    def own(self, kind: str, object_ids: list[str]) -> None:
+        """From now on these are the team's."""
+        now_ms = self._desk.clock.now_ms()
+        for object_id in object_ids[:OWNED_AT_ONCE_MAX]:
+            if OBJECT_ID.match(object_id) is not None:
+                self._desk.books.seen(
+                    OwnedObject(
+                        object_id=object_id,
+                        upstream=self._upstream,
+                        team_id=self._principal.team_id,
+                        kind=kind,
+                        request_id=self._exchange.request_id,
+                        created_at_ms=now_ms,
+                    )
+                )
+
+
+def _owned(exchange: Exchange, answer: Any) -> Iterator[tuple[str, list[str]]]:
+    """What an answer makes known as the team's, by kind."""
+    endpoint = exchange.endpoint
+    if not endpoint.known or exchange.method == "DELETE" or not isinstance(answer, dict):
+        return
+    own_id = answer.get("id")
+    if endpoint.creates and isinstance(own_id, str):
+        yield endpoint.creates, [own_id]
+    if endpoint.learns:
+        rows = answer.get("data")
+        ids = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [own_id]
+        yield endpoint.learns, [each for each in ids if isinstance(each, str)]
+    if named := list(objects_of_answer(answer)):
+        yield "named", named

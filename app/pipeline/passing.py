@@ -1,0 +1,242 @@
+"""What leaves no record: the rest of the API, passed to the upstream that it concerns, if it is the team's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from app.auth.references import Reference, find_references, references_of_fields
+from app.auth.running import Running
+from app.cache.telling import bypass_headers
+from app.core.errors import (
+    GatewayError,
+    Headers,
+    InvalidAPIKey,
+    UpstreamAuthFailed,
+    UpstreamError,
+    UpstreamInvalidResponse,
+)
+from app.core.exchange import Exchange
+from app.core.identity import Principal
+from app.pipeline.desk import Desk
+from app.pipeline.errand import Errand, OnReading
+from app.pipeline.models import ModelList
+from app.pipeline.own_lists import OwnLists
+from app.pipeline.planning import Planner, parse, parse_multipart, references_of_path, with_model
+from app.settings import Configuration
+from app.upstream.client import Answer
+from app.upstream.headers import find, toward_client, toward_upstream
+from app.upstream.pool import UpstreamPool
+from app.upstream.relay import HELD_BODY_BYTES_MAX, Collection, Cut, Relay
+from app.upstream.watch import Sweep
+
+ERROR_BODY_BYTES_MAX = 1024 * 1024
+EVENT_STREAM = "text/event-stream"
+PASSED_HEADERS = bypass_headers("endpoint")
+NO_BODY = (204, 205, 304)
+
+OnResponse = Callable[[str, str], OnReading | None]
+"""Who is to be told what a response has come to, by upstream and id."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """What is read of a request that is only passed on."""
+
+    body: bytes | None
+    references: list[Reference]
+    model: str | None = None
+    model_span: tuple[int, int] = (0, 0)
+
+
+class Passing:
+    """Serves such requests of one configuration."""
+
+    def __init__(
+        self,
+        planner: Planner,
+        models: ModelList,
+        lists: OwnLists,
+        desk: Desk,
+        running: Running,
+        *,
+        sweep: Sweep,
+        collection: Collection,
+        configuration: Configuration,
+        on_response: OnResponse,
+    ) -> None:
+        self._planner = planner
+        self._models = models
+        self._lists = lists
+        self._desk = desk
+        self._running = running
+        self._sweep = sweep
+        self._collection = collection
+        self._configuration = configuration
+        self._on_response = on_response
+
+    def __repr__(self) -> str:
+        return f"Passing({self._planner!r})"
+
+    async def serve(self, exchange: Exchange, principal: Principal) -> None:
+        """Answer the request. What is refused is raised as GatewayError."""
+        endpoint = exchange.endpoint
+        if endpoint.family == "models" and endpoint.method == "GET":
+            name = None if endpoint.path == "/models" else exchange.path.removeprefix("/models/")
+            self._respond(exchange, await self._models.body_for(principal, name))
+            self._tell(exchange, principal, 200)
+            return
+        if endpoint.lists:
+            self._respond(exchange, await self._lists.body_for(exchange, principal))
+            self._tell(exchange, principal, 200)
+            return
+        load = await self._read(exchange)
+        references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
+        pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
+        body = load.body
+        if body is not None and route is not None and load.model is not None:
+            body = with_model(body, load.model_span, route, load.model)
+        await self._carry(exchange, principal, pool, body)
+
+    async def _read(self, exchange: Exchange) -> Load:
+        """The body, and what it names. Raises InvalidRequest."""
+        if not exchange.media:
+            return Load(None, [])
+        body = await exchange.read_body()
+        if exchange.media == "upload":
+            return Load(body, [])
+        if exchange.media == "form":
+            return Load(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
+        document = await parse(body)
+        dialect = "responses" if exchange.endpoint.family == "responses" else exchange.endpoint.dialect
+        model = document.get_str("model")
+        span = (0, 0) if model is None else document.span_of("model")
+        return Load(body, find_references(dialect, document), model, span)
+
+    # -- the call -------------------------------------------------------------------------------
+
+    async def _carry(self, exchange: Exchange, principal: Principal, pool: UpstreamPool, body: bytes | None) -> None:
+        errand = Errand(self._desk, exchange, principal, pool.name, self._watcher(exchange, pool))
+        relay = Relay(
+            exchange.connection,
+            errand,
+            sweep=self._sweep,
+            collection=self._collection,
+            policy=self._configuration.stream,
+            slow_client_s=self._configuration.server.slow_client_s,
+        )
+        try:
+            if not self._running.enter(principal.secret_id, relay):
+                raise InvalidAPIKey(should_retry=False)
+            try:
+                headers = toward_upstream(exchange.headers, pool.forwarded)
+                headers.append((b"x-client-request-id", exchange.request_id.encode()))
+                answer = await relay.call(pool, exchange, headers=headers, body=body, wants_stream=False)
+                exchange.forget_body()
+                await self._hand_over(exchange, errand, relay, answer, pool)
+            finally:
+                self._running.leave(principal.secret_id, relay)
+        except UpstreamError as error:
+            errand.status = error.status
+            error.headers.append((b"x-headgate-upstream", pool.name.encode()))
+            raise
+        finally:
+            relay.close()
+            self._tell(exchange, principal, errand.status)
+
+    def _watcher(self, exchange: Exchange, pool: UpstreamPool) -> OnReading | None:
+        """Who waits for what has become of the response that is asked for."""
+        found = next((object_id for kind, object_id in exchange.ids if kind == "response"), None)
+        return None if found is None else self._on_response(pool.name, found)
+
+    async def _hand_over(
+        self, exchange: Exchange, errand: Errand, relay: Relay, answer: Answer, pool: UpstreamPool
+    ) -> None:
+        status = errand.status = answer.status
+        if status in {401, 403}:
+            self._desk.log.error("upstream_auth_failed", upstream=pool.name, status=status)
+            raise UpstreamAuthFailed
+        if answer.content_encoding not in {"", "identity"} or not (200 <= status < 300 or status >= 400):
+            raise UpstreamInvalidResponse
+        headers = _headers(exchange, answer, pool)
+        connection = exchange.connection
+        if exchange.method == "HEAD" or status in NO_BODY:
+            connection.respond(status, headers, b"")
+        elif status >= 400:
+            body, cut, more = await relay.read(answer, ERROR_BODY_BYTES_MAX)
+            if cut is not None or more:
+                raise _error_of(relay, cut)
+            connection.respond(status, headers, pool.redact(body))
+        elif answer.content_type == EVENT_STREAM:
+            self._end(exchange, await relay.stream(answer, status, headers))
+        elif answer.content_type in {"", "application/json"}:
+            body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
+            if cut is not None:
+                raise _error_of(relay, cut)
+            if more:
+                self._end(exchange, await relay.pass_on(answer, status, headers, body))
+                return
+            if not errand.saw_json(body) and body and answer.content_type:
+                raise UpstreamInvalidResponse
+            connection.respond(status, headers, body)
+        else:
+            await self._pass_file(exchange, relay, answer, headers)
+
+    async def _pass_file(self, exchange: Exchange, relay: Relay, answer: Answer, headers: Headers) -> None:
+        """What is nobody's to read: bytes, as they come."""
+        first, cut, _ = await relay.read(answer, 0)
+        if cut is not None:
+            raise _error_of(relay, cut)
+        length = find(answer.headers, b"content-length")
+        if length is not None:
+            headers.append((b"content-length", length))
+        headers.append((b"x-content-type-options", b"nosniff"))
+        self._end(exchange, await relay.pass_on(answer, answer.status, headers, first))
+
+    def _end(self, exchange: Exchange, cut: Cut | None) -> None:
+        """What was cut off must not look whole: it can be asked for again."""
+        if cut is None:
+            exchange.connection.finish()
+        else:
+            self._desk.log.info("cut", request_id=exchange.request_id, cause=cut)
+            exchange.connection.abort()
+
+    # -- what is told ---------------------------------------------------------------------------
+
+    def _respond(self, exchange: Exchange, body: bytes) -> None:
+        """An answer of the gateway's own."""
+        request_id = exchange.request_id.encode()
+        headers = [(b"content-type", b"application/json"), (b"x-headgate-request-id", request_id)]
+        exchange.connection.respond(200, [*headers, (b"x-request-id", request_id), *PASSED_HEADERS], body)
+
+    def _tell(self, exchange: Exchange, principal: Principal, status: int | None) -> None:
+        outcome = "completed" if status is not None and status < 400 else "failed"
+        self._desk.metrics.passed.labels(exchange.endpoint.family, outcome).inc()
+        self._desk.log.info(
+            "unmetered",
+            request_id=exchange.request_id,
+            team=principal.team_name,
+            key_id=principal.key_id,
+            endpoint=exchange.endpoint.family,
+            method=exchange.method,
+            status=status,
+        )
+
+
+def _headers(exchange: Exchange, answer: Answer, pool: UpstreamPool) -> Headers:
+    headers = toward_client(answer.headers, rename_limits=False)
+    request_id = exchange.request_id.encode()
+    headers.append((b"x-headgate-request-id", request_id))
+    if find(headers, b"x-request-id") is None:
+        headers.append((b"x-request-id", request_id))
+    headers.append((b"x-headgate-upstream", pool.name.encode()))
+    if exchange.method == "HEAD":
+        length = find(answer.headers, b"content-length")
+        if length is not None:
+            headers.append((b"content-length", length))
+    headers.extend(PASSED_HEADERS)
+    return headers
+
+
+def _error_of(relay: Relay, cut: Cut | None) -> GatewayError:
+    return UpstreamInvalidResponse() if cut is None else relay.error_of(cut)

@@ -1,0 +1,199 @@
+"""What a request asks for: its body read, proven and understood, and where it may go."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+
+import msgspec
+
+from app.auth.ownership import Ownership
+from app.auth.references import (
+    Reference,
+    find_references,
+    references_of_fields,
+    references_of_query,
+)
+from app.catalog import Catalog, Route
+from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
+from app.core.errors import GatewayError, InvalidRequest, ModelNotAllowed, ModelNotFound, StoredObjectNotFound, quoted
+from app.core.exchange import Exchange
+from app.core.form import Form, parse_form
+from app.core.identity import Principal
+from app.core.patterns import matches_any
+from app.core.peek import Peek, peek, peek_other
+from app.pipeline.inquiring import Inquirer
+from app.pipeline.plan import Plan
+from app.pipeline.recall import Recall
+from app.upstream.headers import find
+from app.upstream.pool import UpstreamPool
+
+FILE_BYTES_PER_BYTE = 512
+"""Of a file in a form, so many bytes are taken for one of text: sound and pictures are no text."""
+
+
+class Planner:
+    """Reads requests for one configuration."""
+
+    def __init__(
+        self,
+        ownership: Ownership,
+        catalog: Catalog,
+        pools: Mapping[str, UpstreamPool],
+        inquirer: Inquirer,
+        recall: Recall,
+        default_upstream: str | None,
+    ) -> None:
+        """``default_upstream``: where a request goes that names neither a model nor anything stored."""
+        self._ownership = ownership
+        self._catalog = catalog
+        self._pools = pools
+        self._inquirer = inquirer
+        self._recall = recall
+        self._default_upstream = default_upstream
+        self._public = {object_id: name for name, pool in pools.items() for object_id in pool.settings.shared_objects}
+
+    def __repr__(self) -> str:
+        return f"Planner({self._recall!r}, default_upstream={self._default_upstream!r})"
+
+    # -- what costs -----------------------------------------------------------------------------
+
+    async def plan(self, exchange: Exchange, principal: Principal) -> Plan:
+        """What is to be sent, and where. Raises GatewayError."""
+        body = await exchange.read_body()
+        if exchange.media == "form":
+            return await self._plan_form(exchange, principal, body)
+        key, known = self._recall.find(exchange, principal, body)
+        if known is not None:
+            return known
+        document = await parse(body)
+        dialect = exchange.endpoint.dialect
+        ask = peek_other(exchange.endpoint.family, document) if dialect == "other" else peek(dialect, document)
+        try:
+            references = [*references_of_path(exchange), *find_references(dialect, document)]
+            routes = await self._routes(exchange, principal, ask, references)
+            inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
+            inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
+            plan = Plan(ask, body, routes, inquiry, len(body))
+        except GatewayError as error:
+            error.explanation["model"] = quoted(ask.model)
+            raise
+        if not references:
+            # Whose a named object is may change; what is asked for by the same bytes may not.
+            self._recall.keep(key, plan)
+        return plan
+
+    async def _plan_form(self, exchange: Exchange, principal: Principal, body: bytes) -> Plan:
+        form = await parse_multipart(exchange, body)
+        ask = peek_other(exchange.endpoint.family, form)
+        try:
+            references = [*references_of_path(exchange), *references_of_fields(form.texts())]
+            routes = await self._routes(exchange, principal, ask, references)
+        except GatewayError as error:
+            error.explanation["model"] = quoted(ask.model)
+            raise
+        files_bytes = sum(field.end - field.start for field in form.fields if field.is_file)
+        size = len(body) - files_bytes + files_bytes // FILE_BYTES_PER_BYTE
+        return Plan(ask, body, routes, self._inquirer.passed_by(exchange), size, is_form=True)
+
+    async def _routes(
+        self, exchange: Exchange, principal: Principal, ask: Peek, references: list[Reference]
+    ) -> tuple[Route, ...]:
+        """Where the model is served, for this principal; what is stored pins the upstream that has it."""
+        routes = self.routes_of(principal, ask.model)
+        if exchange.endpoint.family == "responses":
+            routes = tuple(r for r in routes if self._pools[r.upstream].settings.responses == "native")
+            if not routes:
+                raise ModelNotFound(f"The upstream of {quoted(ask.model)!r} has no /v1/responses.", param="model")
+        pinned = await self.holder_of(principal, references)
+        if pinned is not None:
+            routes = tuple(route for route in routes if route.upstream == pinned)
+            if not routes:
+                raise InvalidRequest(
+                    f"What {references[0].param} names is stored at the upstream {pinned!r}, which does not serve"
+                    " this model.",
+                    param=references[0].param,
+                )
+        return routes
+
+    def routes_of(self, principal: Principal, model: str) -> tuple[Route, ...]:
+        """Where a model is served. Raises ModelNotFound, ModelNotAllowed."""
+        routes = self._catalog.resolve(model)
+        if principal.models is not None and not matches_any(principal.models, model):
+            raise ModelNotAllowed(f"This key may not use the model {quoted(model)!r}.", param="model")
+        return routes
+
+    # -- what is stored -------------------------------------------------------------------------
+
+    async def holder_of(self, principal: Principal, references: list[Reference]) -> str | None:
+        """The upstream that holds what is referred to; None where nothing is. Raises StoredObjectNotFound,
+        InvalidRequest, LedgerUnavailable.
+        """
+        if not references:
+            return None
+        pinned = await self._ownership.holder_of(principal.team_id, references, self._public)
+        if pinned is not None and pinned not in self._pools:
+            param = references[0].param
+            raise StoredObjectNotFound(
+                f"What {param} names is stored at the upstream {pinned!r}, which this gateway does not use any more.",
+                param=param,
+            )
+        return pinned
+
+    async def pool_for(
+        self, exchange: Exchange, principal: Principal, references: list[Reference], model: str | None
+    ) -> tuple[UpstreamPool, Route | None]:
+        """Which upstream a request goes to that leaves no record, and as what its model is known there: the one that
+        holds what it names, else one that serves the model, else the one that ``x-headgate-upstream`` or the
+        configuration names. Raises GatewayError.
+        """
+        pinned = await self.holder_of(principal, references)
+        if model is not None:
+            routes = self.routes_of(principal, model)
+            of_pinned = [route for route in routes if pinned in {None, route.upstream}]
+            if of_pinned:
+                return self._pools[of_pinned[0].upstream], of_pinned[0]
+        if pinned is not None:
+            return self._pools[pinned], None
+        asked = find(exchange.headers, b"x-headgate-upstream")
+        name = self._default_upstream if asked is None else asked.decode("latin-1")
+        if name is None or name not in self._pools:
+            raise InvalidRequest(
+                "No upstream is configured for this request."
+                if asked is None
+                else f"There is no upstream {quoted(name or '')!r}.",
+            )
+        return self._pools[name], None
+
+
+def references_of_path(exchange: Exchange) -> list[Reference]:
+    """The objects that path and query name."""
+    named = [Reference(object_id, f"{kind}_id") for kind, object_id in exchange.ids]
+    return named + references_of_query(exchange.query) if exchange.query else named
+
+
+async def parse(body: bytes) -> JSONObject:
+    """Strict JSON; a large body that the cheap proof does not cover is parsed off the event loop."""
+    document = parse_object_fast(body)
+    if document is not None:
+        return document
+    if len(body) > SLOW_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse_object_slow, body)
+    return parse_object_slow(body)
+
+
+async def parse_multipart(exchange: Exchange, body: bytes) -> Form:
+    """A form, strictly read. Raises InvalidRequest."""
+    content_type = find(exchange.headers, b"content-type") or b""
+    if len(body) > SLOW_IN_THREAD_BYTES:
+        return await asyncio.to_thread(parse_form, body, content_type)
+    return parse_form(body, content_type)
+
+
+def with_model(body: bytes, span: tuple[int, int], route: Route, model: str) -> bytes:
+    """A JSON body with an alias replaced at its place."""
+    start, end = span
+    if route.model == model or start == end:
+        return body
+    return body[:start] + msgspec.json.encode(route.model) + body[end:]
