@@ -22,6 +22,23 @@ class Endpoint(msgspec.Struct, frozen=True):
     method: str
     path: str
     metered: bool
+    streams_body: bool = False
+    """The body is passed on as it comes (``Exchange.open_body``), under a bound of its own."""
+
+
+class BodyStream(Protocol):
+    """A request's body that is handed on as it comes. Read by one task."""
+
+    length: int | None
+    """What was declared; None where the body's end tells it."""
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end.
+
+        Raises ClientGone where the client left before that, BodyTooLarge, and Overloaded before the first piece.
+        What was handed on until then is not to be taken for a whole body.
+        """
+        ...
 
 
 class Connection(Protocol):
@@ -51,6 +68,7 @@ class Connection(Protocol):
 class Exchange:
     """A request on its way through the pipeline. ``started_s`` is of the monotonic clock.
 
+    ``read_body`` reads the body whole, ``open_body`` as it comes: one of them, once.
     ``forget_body`` is called once nobody holds the body any more: it no longer counts as in flight.
     """
 
@@ -60,6 +78,7 @@ class Exchange:
         "endpoint",
         "forget_body",
         "headers",
+        "open_body",
         "peer",
         "query",
         "read_body",
@@ -81,6 +100,7 @@ class Exchange:
         peer: str,
         connection: Connection,
         read_body: Callable[[], Awaitable[bytes]],
+        open_body: Callable[[], BodyStream],
         forget_body: Callable[[], None],
     ) -> None:
         self.request_id = request_id
@@ -93,6 +113,7 @@ class Exchange:
         self.peer = peer
         self.connection = connection
         self.read_body = read_body
+        self.open_body = open_body
         self.forget_body = forget_body
 
     def __repr__(self) -> str:

@@ -1,14 +1,25 @@
-"""Reads a request's body whole, under a bound for each and one for all together."""
+"""Reads a request's body, whole or as it comes, under a bound for each and one for all together."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from app.core.errors import BodyTooLarge, Headers, Overloaded, UnsupportedContentEncoding, UnsupportedMediaType
 from app.core.exchange import ClientGone
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+PIECE_BYTES_MAX = 64 * 1024
+"""What a body that streams hands on at once."""
+
+
+class Bringing(Protocol):
+    """The connection that brings the body."""
+
+    body_length: int | None
+
+    def expect_upload(self) -> None: ...
 
 
 class BodyBudget:
@@ -16,31 +27,45 @@ class BodyBudget:
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes_max = bytes_max
-        self._held = 0
+        self.held = 0
 
     def __repr__(self) -> str:
-        return f"BodyBudget(held={self._held}, bytes_max={self.bytes_max})"
+        return f"BodyBudget(held={self.held}, bytes_max={self.bytes_max})"
 
     def take(self, size: int) -> None:
         """Raises Overloaded where it is used up."""
-        if self._held + size > self.bytes_max:
+        if self.held + size > self.bytes_max:
             raise Overloaded("The gateway is at its limit of request bodies in flight.")
-        self._held += size
+        self.held += size
+
+    def count(self, size: int) -> None:
+        """Take without being refused: for the little that is held of a body half of which is upstream already."""
+        self.held += size
 
     def give_back(self, size: int) -> None:
-        self._held -= size
+        self.held -= size
 
 
 class BodyReader:
     """The body of one request; ``close`` gives back what it holds."""
 
-    __slots__ = ("_budget", "_bytes_max", "_held", "_receive")
+    __slots__ = ("_budget", "_bytes_max", "_connection", "_held", "_receive", "_upload_bytes_max")
 
-    def __init__(self, receive: Receive, budget: BodyBudget, bytes_max: int) -> None:
+    def __init__(
+        self, receive: Receive, budget: BodyBudget, connection: Bringing, *, bytes_max: int, upload_bytes_max: int
+    ) -> None:
         self._receive = receive
         self._budget = budget
+        self._connection = connection
         self._bytes_max = bytes_max
+        self._upload_bytes_max = upload_bytes_max
         self._held = 0
+
+    def check_length(self, *, streams: bool) -> None:
+        """Raises BodyTooLarge where the client has declared more than may come. Nothing is read for that."""
+        declared = self._connection.body_length
+        if declared is not None and declared > (self._upload_bytes_max if streams else self._bytes_max):
+            raise BodyTooLarge
 
     async def read(self) -> bytes:
         """The whole body. Raises BodyTooLarge, Overloaded, or ClientGone where it stays incomplete."""
@@ -59,9 +84,84 @@ class BodyReader:
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def stream(self) -> StreamedBody:
+        """The body as it comes, in place of ``read``."""
+        return StreamedBody(self, self._receive, self._connection, self._upload_bytes_max)
+
+    def hold(self, size: int, *, may_refuse: bool) -> None:
+        """Hold so much in all. Raises Overloaded where there is no room and it may be refused."""
+        if size > self._held and may_refuse:
+            self._budget.take(size - self._held)
+        else:
+            self._budget.count(size - self._held)
+        self._held = size
+
     def close(self) -> None:
         self._budget.give_back(self._held)
         self._held = 0
+
+
+class StreamedBody:
+    """A body that is handed on piece by piece: a ``BodyStream``.
+
+    It counts in the budget with what has been taken from the connection and not been handed on. The connection
+    is read no further while that is more than a little, so that the client waits for whoever reads here.
+    """
+
+    __slots__ = (
+        "_at",
+        "_begun",
+        "_bytes_max",
+        "_connection",
+        "_ended",
+        "_reader",
+        "_receive",
+        "_rest",
+        "_size",
+        "length",
+    )
+
+    def __init__(self, reader: BodyReader, receive: Receive, connection: Bringing, bytes_max: int) -> None:
+        self.length = connection.body_length
+        self._reader = reader
+        self._receive = receive
+        self._connection = connection
+        self._bytes_max = bytes_max
+        self._begun = self._ended = False
+        self._size = 0
+        self._rest = b""
+        self._at = 0
+
+    def __repr__(self) -> str:
+        return f"StreamedBody(length={self.length}, size={self._size}, ended={self._ended})"
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end. Raises ClientGone, BodyTooLarge, and Overloaded before the first one."""
+        if self._at >= len(self._rest):
+            await self._refill()
+        piece = self._rest[self._at : self._at + PIECE_BYTES_MAX]
+        self._at += len(piece)
+        return piece
+
+    async def _refill(self) -> None:
+        self._rest = b""
+        self._at = 0
+        self._reader.hold(0, may_refuse=False)
+        if not self._begun:
+            # Not before: until somebody reads, the client may be waiting for 100 Continue.
+            self._connection.expect_upload()
+        while not (self._rest or self._ended):
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            part: bytes = message.get("body", b"")
+            self._size += len(part)
+            if self._size > self._bytes_max:
+                raise BodyTooLarge
+            self._reader.hold(len(part), may_refuse=not self._begun)
+            self._begun = True
+            self._rest = part
+            self._ended = not message.get("more_body", False)
 
 
 def check_media(headers: Headers) -> None:
@@ -80,3 +180,15 @@ def check_media(headers: Headers) -> None:
     charset = parameters.strip().lower().partition(b"charset=")[2].strip(b'" ')
     if charset and charset not in {b"utf-8", b"utf8"}:
         raise UnsupportedMediaType("The body must be UTF-8.")
+
+
+def check_upload_media(headers: Headers) -> None:
+    """Raise UnsupportedMediaType or UnsupportedContentEncoding where the body is not a plain form with files."""
+    kind = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value
+        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
+            raise UnsupportedContentEncoding("An upload must come without content-encoding.")
+    if kind.partition(b";")[0].strip().lower() != b"multipart/form-data":
+        raise UnsupportedMediaType("The content type must be multipart/form-data.")
