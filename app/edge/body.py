@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from app.core.errors import BodyTooLarge, Headers, Overloaded, UnsupportedContentEncoding, UnsupportedMediaType
 from app.core.exchange import ClientGone
+from app.edge.decoding import BodyDecoder, encodings_of
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 PIECE_BYTES_MAX = 64 * 1024
 """What a body that streams hands on at once."""
+
+DECODED_AT_ONCE_BYTES = 1024 * 1024
+"""What is decoded of a body before it is counted."""
+DECODED_HERE_BYTES_MAX = 64 * 1024
+ENCODED_HERE_BYTES_MAX = 16 * 1024
+"""Decoding so little takes less than a thread does, and blocks the event loop for less than a millisecond."""
 
 
 class Bringing(Protocol):
@@ -49,7 +57,7 @@ class BodyBudget:
 class BodyReader:
     """The body of one request; ``close`` gives back what it holds."""
 
-    __slots__ = ("_budget", "_bytes_max", "_connection", "_held", "_receive", "_upload_bytes_max")
+    __slots__ = ("_budget", "_bytes_max", "_connection", "_held", "_receive", "_upload_bytes_max", "encodings")
 
     def __init__(
         self, receive: Receive, budget: BodyBudget, connection: Bringing, *, bytes_max: int, upload_bytes_max: int
@@ -60,6 +68,8 @@ class BodyReader:
         self._bytes_max = bytes_max
         self._upload_bytes_max = upload_bytes_max
         self._held = 0
+        self.encodings: tuple[str, ...] = ()
+        """How the body is encoded, in the order in which that was done."""
 
     def check_length(self, *, streams: bool) -> None:
         """Raises BodyTooLarge where the client has declared more than may come. Nothing is read for that."""
@@ -68,7 +78,14 @@ class BodyReader:
             raise BodyTooLarge
 
     async def read(self) -> bytes:
-        """The whole body. Raises BodyTooLarge, Overloaded, or ClientGone where it stays incomplete."""
+        """The whole body, decoded.
+
+        Raises BodyTooLarge, Overloaded, ClientGone where it stays incomplete, InvalidRequest where it is broken.
+        """
+        body = await self._read_whole()
+        return await self._decode(body) if self.encodings else body
+
+    async def _read_whole(self) -> bytes:
         parts: list[bytes] = []
         while True:
             message = await self._receive()
@@ -83,6 +100,19 @@ class BodyReader:
                 parts.append(part)
             if not message.get("more_body", False):
                 return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _decode(self, encoded: bytes) -> bytes:
+        """Off the event loop but for small bodies; what is decoded counts as held from then on."""
+        decoder = BodyDecoder(self.encodings, encoded, bytes_max=self._bytes_max)
+        parts: list[bytes] = []
+        if len(encoded) <= ENCODED_HERE_BYTES_MAX:
+            parts.append(decoder.take(DECODED_HERE_BYTES_MAX))
+            self.hold(self._held + len(parts[0]), may_refuse=True)
+        while not decoder.ended:
+            parts.append(await asyncio.to_thread(decoder.take, DECODED_AT_ONCE_BYTES))
+            self.hold(self._held + len(parts[-1]), may_refuse=True)
+        self.hold(self._held - len(encoded), may_refuse=False)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def stream(self) -> StreamedBody:
         """The body as it comes, in place of ``read``."""
@@ -164,14 +194,19 @@ class StreamedBody:
             self._ended = not message.get("more_body", False)
 
 
-def check_media(headers: Headers) -> None:
-    """Raise UnsupportedMediaType or UnsupportedContentEncoding where the body is not plain JSON."""
-    kind = b""
+def check_media(headers: Headers) -> tuple[str, ...]:
+    """How a JSON body is encoded. Raises UnsupportedMediaType where it is none, or UnsupportedContentEncoding."""
+    kind = encoding = b""
     for name, value in headers:
         if name == b"content-type":
             kind = value
-        elif name == b"content-encoding" and value.strip().lower() not in {b"", b"identity"}:
-            raise UnsupportedContentEncoding
+        elif name == b"content-encoding":
+            encoding = value
+    _check_json(kind)
+    return encodings_of(encoding) if encoding else ()
+
+
+def _check_json(kind: bytes) -> None:
     if kind == b"application/json":
         return
     media, _, parameters = kind.partition(b";")

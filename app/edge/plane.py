@@ -129,7 +129,7 @@ class Gateway:
         if endpoint.streams_body:
             check_upload_media(headers)
         elif endpoint.method == "POST":
-            check_media(headers)
+            body.encodings = check_media(headers)
         body.check_length(streams=endpoint.streams_body)
         return Exchange(
             request_id=request_id,
