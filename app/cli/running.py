@@ -261,5 +261,5 @@ def _server_limits(settings: ServerSettings) -> ServerLimits:
         body_timeout_s=settings.body_timeout_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
         slow_client_s=settings.slow_client_s,
-        body_bytes_max=settings.body_bytes_max,
+        body_bytes_max=max(settings.body_bytes_max, settings.upload_bytes_max),
     )

@@ -243,7 +243,7 @@ class UnsupportedContentEncoding(GatewayError):
     status = 415
     type = "invalid_request_error"
     code = "unsupported_content_encoding"
-    default_message = "Encoded request bodies are not supported: send it without content-encoding."
+    default_message = "This content-encoding is not supported."
 
 
 class UpgradeRequired(GatewayError):

@@ -38,6 +38,21 @@ class Endpoint(msgspec.Struct, frozen=True):
     known: bool = True
 
 
+class BodyStream(Protocol):
+    """A request's body that is handed on as it comes. Read by one task."""
+
+    length: int | None
+    """What was declared; None where the body's end tells it."""
+
+    async def read(self) -> bytes:
+        """The next piece, b"" at the end.
+
+        Raises ClientGone where the client left before that, BodyTooLarge, and Overloaded before the first piece.
+        What was handed on until then is not to be taken for a whole body.
+        """
+        ...
+
+
 class Connection(Protocol):
     """The client's side of an exchange, as the server gives it.
 
@@ -66,8 +81,8 @@ class Exchange:
     """A request on its way through the pipeline. ``started_s`` is of the monotonic clock.
 
     ``path`` is what the upstream is asked for, below its base URL; ``ids`` are the objects that it names, each with
-    its kind. ``media`` is the kind of its body: ``json``, ``form``, ``upload`` or "" for none.
-
+    its kind. ``media`` is the kind of its body: ``json``, ``form``, ``upload`` or "" for none. ``read_body`` reads the
+    body whole, ``open_body`` as it comes: one of them, once.
     ``forget_body`` is called once nobody holds the body any more: it no longer counts as in flight.
     """
 
@@ -80,6 +95,7 @@ class Exchange:
         "ids",
         "media",
         "method",
+        "open_body",
         "path",
         "peer",
         "query",
@@ -102,6 +118,7 @@ class Exchange:
         peer: str,
         connection: Connection,
         read_body: Callable[[], Awaitable[bytes]],
+        open_body: Callable[[], BodyStream],
         forget_body: Callable[[], None],
         method: str = "",
         path: str = "",
@@ -118,6 +135,7 @@ class Exchange:
         self.peer = peer
         self.connection = connection
         self.read_body = read_body
+        self.open_body = open_body
         self.forget_body = forget_body
         self.method = method or endpoint.method
         self.media = media

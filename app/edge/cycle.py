@@ -51,6 +51,10 @@ class Connection(Protocol):
         """Reads on, if reading was paused for a body that nobody took."""
         ...
 
+    def expect_upload(self) -> None:
+        """From now on the body must keep a pace, in place of the time that a whole one has."""
+        ...
+
     def answered(self, cycle: Cycle) -> None:
         """The whole answer has been written."""
         ...
@@ -85,6 +89,7 @@ class Cycle:
         "_left",
         "_parts",
         "_transport",
+        "body_length",
         "bytes_written",
         "disconnected",
         "keep_alive",
@@ -101,6 +106,8 @@ class Cycle:
         self.response_started = False
         self.response_complete = False
         self.bytes_written = 0
+        self.body_length = None if head.chunked else head.content_length
+        """What the client declared; None where the body is chunked."""
         self.keep_alive = head.keep_alive
         self._connection = connection
         self._transport = connection.transport
@@ -133,6 +140,10 @@ class Cycle:
             callback()
         else:
             self._callback = callback
+
+    def expect_upload(self) -> None:
+        """The body is going to be taken as it comes: it may last, but must keep a pace."""
+        self._connection.expect_upload()
 
     def abort(self) -> None:
         """Cuts the connection, so that no client takes what it has for a whole answer.

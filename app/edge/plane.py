@@ -9,7 +9,8 @@ from app.core.clock import Clock
 from app.core.errors import Draining, GatewayError, Headers, InternalError, UnsupportedMediaType, render
 from app.core.exchange import ClientGone, Connection, Exchange
 from app.core.ids import new_request_id
-from app.edge.body import BodyBudget, BodyReader, check_media
+from app.edge.body import BodyBudget, BodyReader, Media, check_media, check_upload_media
+from app.edge.cycle import Cycle
 from app.edge.endpoints import allow, is_data_plane, match
 from app.edge.health import HEALTH_PATHS, Readiness, answer_health
 from app.edge.peers import Peers
@@ -90,11 +91,17 @@ class Gateway:
             await self._control_plane(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Callable[[], Awaitable[Message]]) -> None:
-        connection: Connection = scope["headgate.connection"]
+        connection: Cycle = scope["headgate.connection"]
         received_ms = self._clock.now_ms()
         request_id = new_request_id(received_ms)
-        scope["headgate.connection"].request_id = request_id
-        body = BodyReader(receive, self._bodies, self._settings.body_bytes_max)
+        connection.request_id = request_id
+        body = BodyReader(
+            receive,
+            self._bodies,
+            connection,
+            bytes_max=self._settings.body_bytes_max,
+            upload_bytes_max=self._settings.upload_bytes_max,
+        )
         exchange: Exchange | None = None
         try:
             if scope["method"] == "OPTIONS":
@@ -115,7 +122,7 @@ class Gateway:
             body.close()
 
     def _exchange(
-        self, scope: Scope, connection: Connection, request_id: str, received_ms: int, body: BodyReader
+        self, scope: Scope, connection: Cycle, request_id: str, received_ms: int, body: BodyReader
     ) -> Exchange:
         if self.closed:
             raise Draining
@@ -124,9 +131,15 @@ class Gateway:
         wants_websocket = method == "GET" and _wants_websocket(headers)
         found = match(method, scope["raw_path"], wants_websocket=wants_websocket)
         endpoint = found.endpoint
-        media = check_media(headers, endpoint.body) if endpoint.body else ""
-        if not media and endpoint.metered:
-            raise UnsupportedMediaType
+        media: Media = ""
+        if endpoint.body == "upload":
+            media = "upload"
+            check_upload_media(headers, is_form=endpoint.known)
+        elif endpoint.body:
+            media, body.encodings = check_media(headers, endpoint.body)
+            if not media and endpoint.metered:
+                raise UnsupportedMediaType
+        body.check_length(streams=media == "upload")
         return Exchange(
             request_id=request_id,
             received_ms=received_ms,
@@ -142,6 +155,7 @@ class Gateway:
             peer=self._peers.address(scope["client"], headers),
             connection=connection,
             read_body=body.read,
+            open_body=body.stream,
             forget_body=body.close,
         )
 

@@ -37,7 +37,8 @@ class ServerLimits:
     header_bytes_max: int = 32 * 1024
     headers_max: int = 100
     target_bytes_max: int = 16 * 1024
-    body_bytes_max: int = 64 * 1024 * 1024
+    body_bytes_max: int = 1024 * 1024 * 1024
+    """Of a body of any kind; the application has a narrower bound for those that it reads whole."""
     pipelined_bytes_max: int = 64 * 1024
     connections_max: int = 10_000
 

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from app.core.errors import GatewayError, Overloaded, RequestTimeout, render
 from app.core.ids import new_request_id
 from app.edge.cycle import App, Cycle, Scope
+from app.edge.pace import UploadPace
 from app.edge.protocol import (
     HEAD_END,
     REQUEST_LINE_REST_BYTES,
@@ -100,6 +101,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._scanned = 0
         self._body_left = 0
         self._chunks: ChunkedBody | None = None
+        self._pace: UploadPace | None = None
         self._discarded = 0
         self._pending_bytes = 0
         self._progress_at = 0.0
@@ -203,6 +205,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def _begin(self, head: Head) -> None:
         has_body = head.chunked or head.content_length > 0
+        self._pace = None
         if has_body:
             self._phase = _BODY
             self._body_left = head.content_length
@@ -245,6 +248,8 @@ class HardenedProtocol(HttpToolsProtocol):
             parts = [data[: self._body_left] if rest else data]
             self._body_left -= len(parts[0])
             done = self._body_left == 0
+        if self._pace is not None:
+            self._pace.arrived(len(data))
         cycle = self.current
         if cycle is None:
             return b""
@@ -291,6 +296,12 @@ class HardenedProtocol(HttpToolsProtocol):
         if self._phase == _BODY:
             self.flow.resume_reading()
 
+    def expect_upload(self) -> None:
+        if self._phase == _BODY and self._pace is None:
+            # From now on each sweep asks for the pace.
+            self.deadline = self.loop.time()
+            self._pace = UploadPace(self.deadline)
+
     def answered(self, cycle: Cycle) -> None:
         self.server_state.total_requests += 1
         if self.transport.is_closing():
@@ -331,7 +342,10 @@ class HardenedProtocol(HttpToolsProtocol):
             else:
                 self._close()
         elif self._phase == _BODY:
-            if self.flow.read_paused:
+            if self._pace is not None:
+                if self._pace.is_too_slow(now, held_up=self.flow.read_paused):
+                    self._refuse(RequestTimeout())
+            elif self.flow.read_paused:
                 # It is the application that does not read.
                 self.deadline = now + self.limits.body_timeout_s
             else:

@@ -17,7 +17,7 @@ from app.core.errors import (
     UpstreamError,
     UpstreamInvalidResponse,
 )
-from app.core.exchange import Exchange
+from app.core.exchange import BodyStream, Exchange
 from app.core.identity import Principal
 from app.pipeline.desk import Desk
 from app.pipeline.errand import Errand, OnReading
@@ -43,7 +43,7 @@ OnResponse = Callable[[str, str], OnReading | None]
 class Load(msgspec.Struct, frozen=True):
     """What is read of a request that is only passed on."""
 
-    body: bytes | None
+    body: bytes | BodyStream | None
     references: list[Reference]
     model: str | None = None
     model_span: tuple[int, int] = (0, 0)
@@ -94,7 +94,7 @@ class Passing:
         references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
         pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
         body = load.body
-        if body is not None and route is not None and load.model is not None:
+        if isinstance(body, bytes) and route is not None and load.model is not None:
             body = with_model(body, load.model_span, route, load.model)
         await self._carry(exchange, principal, pool, body)
 
@@ -102,9 +102,9 @@ class Passing:
         """The body, and what it names. Raises InvalidRequest."""
         if not exchange.media:
             return Load(None, [])
-        body = await exchange.read_body()
         if exchange.media == "upload":
-            return Load(body, [])
+            return Load(exchange.open_body(), [])
+        body = await exchange.read_body()
         if exchange.media == "form":
             return Load(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
         document = await parse(body)
@@ -115,7 +115,7 @@ class Passing:
 
     # -- the call -------------------------------------------------------------------------------
 
-    async def _carry(self, exchange: Exchange, principal: Principal, pool: UpstreamPool, body: bytes | None) -> None:
+    async def _carry(self, exchange: Exchange, principal: Principal, pool: UpstreamPool, body: bytes | BodyStream | None) -> None:
         errand = Errand(self._desk, exchange, principal, pool.name, self._watcher(exchange, pool))
         relay = Relay(
             exchange.connection,
@@ -131,7 +131,9 @@ class Passing:
             try:
                 headers = toward_upstream(exchange.headers, pool.forwarded)
                 headers.append((b"x-client-request-id", exchange.request_id.encode()))
-                answer = await relay.call(pool, exchange, headers=headers, body=body, wants_stream=False)
+                # What only reads is given up with its client; what makes something is seen to its end.
+                reads = exchange.method in {"GET", "HEAD"}
+                answer = await relay.call(pool, exchange, headers=headers, body=body, wants_stream=reads)
                 exchange.forget_body()
                 await self._hand_over(exchange, errand, relay, answer, pool)
             finally:
@@ -184,14 +186,11 @@ class Passing:
 
     async def _pass_file(self, exchange: Exchange, relay: Relay, answer: Answer, headers: Headers) -> None:
         """What is nobody's to read: bytes, as they come."""
-        first, cut, _ = await relay.read(answer, 0)
-        if cut is not None:
-            raise _error_of(relay, cut)
         length = find(answer.headers, b"content-length")
         if length is not None:
             headers.append((b"content-length", length))
         headers.append((b"x-content-type-options", b"nosniff"))
-        self._end(exchange, await relay.pass_on(answer, answer.status, headers, first))
+        self._end(exchange, await relay.pass_on(answer, answer.status, headers, b""))
 
     def _end(self, exchange: Exchange, cut: Cut | None) -> None:
         """What was cut off must not look whole: it can be asked for again."""

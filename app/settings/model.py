@@ -329,6 +329,7 @@ class PriceOverride(TokenPrices):
 
 class ServerSettings(Section):
     body_bytes_max: Bytes = 64 * 2**20
+    upload_bytes_max: Bytes = 2**30
     body_bytes_in_flight_max: Bytes = 512 * 2**20
     head_timeout_s: Seconds = 5
     body_timeout_s: Seconds = 60

@@ -19,6 +19,7 @@ import ssl
 from collections.abc import Sequence
 
 from app.core.errors import Headers
+from app.core.exchange import BodyStream
 from app.upstream.connection import (
     BadAnswer,
     ClientError,
@@ -141,13 +142,15 @@ class Client:
         return len(self._idle)
 
     async def request(
-        self, method: bytes, target: bytes, headers: Headers, body: bytes | None, sent: Sent | None = None
+        self, method: bytes, target: bytes, headers: Headers, body: bytes | BodyStream | None, sent: Sent | None = None
     ) -> Answer:
         """Sends a request and waits for the head of its answer, whose body is then to be read or closed.
 
         ``sent`` tells, also after a cancellation, whether anything was written.
 
         ``target`` follows the base path; both go out as they are. Names of ``headers`` in lower case.
+        A ``body`` that streams is read as the upstream takes it, and not past a refusal; where it raises, that
+        passes through and the connection is closed, so that the upstream does not take the part for the whole.
         Raises NotConnected (nothing was written), ConnectionBroken, BadAnswer; ValueError for what could not
         be said in a request. Cancelled, it closes the connection.
         """
@@ -188,14 +191,15 @@ class Client:
 
     # Inside.
 
-    def _head(self, method: bytes, target: bytes, headers: Headers, body: bytes | None) -> bytes:
+    def _head(self, method: bytes, target: bytes, headers: Headers, body: bytes | BodyStream | None) -> bytes:
         parts = [method, b" ", self._base_path, target, self._line_rest]
         for name, value in headers:
             if name in _OURS:
                 raise ValueError("A header that delimits the request is the client's own to write.")
             parts += (name, b": ", value, b"\r\n")
         if body is not None:
-            parts.append(b"content-length: %d\r\n" % len(body))
+            length = len(body) if isinstance(body, bytes) else body.length
+            parts.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
         parts.append(b"\r\n")
         head = b"".join(parts)
         lines = len(headers) + (3 if body is None else 4)

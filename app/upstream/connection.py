@@ -18,6 +18,8 @@ from typing import Protocol, cast
 import httptools
 
 from app.core.errors import Headers
+from app.core.exchange import BodyStream
+from app.upstream.sending import PART_BYTES, send_body
 
 HEAD_BYTES_MAX = 64 * 1024
 HEADER_LINE_BYTES_MAX = 32 * 1024
@@ -27,8 +29,6 @@ UNREAD_BYTES_HIGH = 32 * 1024
 """With more than this of an answer waiting to be taken, the upstream is not read."""
 READ_BYTES = 32 * 1024
 """The most that is read at once."""
-PART_BYTES = 64 * 1024
-"""A body up to this size is copied to stand beside its head in one write; a larger one goes out in such parts."""
 
 # What is awaited of the upstream.
 _HEAD, _BY_LENGTH, _BY_CHUNKS, _BY_CLOSE = range(4)
@@ -219,7 +219,7 @@ class Connection(asyncio.BufferedProtocol):
         self._left = 0
         self._informational = 0
         self._closes = self._is_head = self._sending = False
-        self._reading_paused = self._writing_paused = False
+        self._reading_paused = self.writing_paused = False
         self._held: bytearray | None = None
         self._head: _Head | None = None
         self._parser: httptools.HttpResponseParser | None = None
@@ -238,8 +238,8 @@ class Connection(asyncio.BufferedProtocol):
             self._poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return self._poll is not None and not self._poll.poll(0)
 
-    async def exchange(self, answer: Incoming, head: bytes, body: bytes | None, *, is_head: bool) -> None:
-        """Sends a request and waits for the head of its answer. Raises ClientError.
+    async def exchange(self, answer: Incoming, head: bytes, body: bytes | BodyStream | None, *, is_head: bool) -> None:
+        """Sends a request and waits for the head of its answer. Raises ClientError, and what ``body`` raises.
 
         Where that does not come, be it by cancellation, the connection is closed.
         """
@@ -253,10 +253,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             if body is None:
                 transport.write(head)
-            elif len(body) <= PART_BYTES:
+            elif isinstance(body, bytes) and len(body) <= PART_BYTES:
                 transport.write(head + body)
             else:
-                await self._send(transport, answer, head, body)
+                self._sending = True
+                self._sending = not await send_body(self, transport, answer, head, body)
             while answer.status == 0:
                 answer.raise_failure()
                 await answer.wait(self.loop)
@@ -264,19 +265,6 @@ class Connection(asyncio.BufferedProtocol):
             if answer.connection is not None:
                 self.abandon("The request was given up.")
             raise
-
-    async def _send(self, transport: asyncio.Transport, answer: Incoming, head: bytes, body: bytes) -> None:
-        """A large body, part by part; the rest stays unsent once the upstream has refused it or gone."""
-        self._sending = True
-        transport.write(head + body[:PART_BYTES])
-        rest = memoryview(body)
-        for at in range(PART_BYTES, len(body), PART_BYTES):
-            while self._writing_paused and answer.connection is not None and answer.status < 300:
-                await answer.wait(self.loop)
-            if answer.connection is None or answer.status >= 300:
-                return
-            transport.write(rest[at : at + PART_BYTES])
-        self._sending = False
 
     def read_on(self) -> None:
         """What was waiting has been taken."""
@@ -346,10 +334,10 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = self._poll = None
 
     def pause_writing(self) -> None:
-        self._writing_paused = True
+        self.writing_paused = True
 
     def resume_writing(self) -> None:
-        self._writing_paused = False
+        self.writing_paused = False
         if self.answer is not None:
             self.answer.wake()
 

@@ -16,6 +16,7 @@ from app.core.errors import (
     UpstreamOutcomeUnknown,
     UpstreamUnreachable,
 )
+from app.core.exchange import BodyStream
 from app.settings import UpstreamSettings
 from app.upstream.client import (
     Answer,
@@ -76,14 +77,21 @@ class UpstreamPool:
         await self._client.close()
 
     async def send(
-        self, method: str, path: str, query: bytes, headers: Headers, body: bytes | None, sent: Sent | None = None
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Headers,
+        body: bytes | BodyStream | None,
+        sent: Sent | None = None,
     ) -> Answer:
         """Send a request and wait for the answer's head; the caller reads or closes the answer.
 
         ``sent`` tells, also after a cancellation, whether anything was written.
 
         Raises UpstreamBusy and UpstreamUnreachable (nothing was sent), UpstreamOutcomeUnknown (it may have
-        been), UpstreamInvalidResponse (what came is not HTTP).
+        been), UpstreamInvalidResponse (what came is not HTTP); and what a ``body`` that streams raises, after which
+        the upstream has not got it whole.
         """
         headers += self._own
         if self._turns is not None:

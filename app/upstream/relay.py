@@ -18,12 +18,13 @@ from app.core.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from app.core.exchange import Connection, Dialect, Exchange
+from app.core.exchange import BodyStream, ClientGone, Connection, Dialect, Exchange
 from app.core.sse import EventReader, EventSplitter
 from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
+from app.upstream.sending import Upload
 from app.upstream.watch import Sweep, Watched
 
 HELD_BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -143,6 +144,7 @@ class Relay:
         self._cut: Cut | None = None
         self._answer: Answer | None = None
         self._sent = Sent()
+        self._upload: Upload | None = None
         sweep.add(self._watched)
         connection.on_disconnect(self._on_disconnect)
 
@@ -166,10 +168,13 @@ class Relay:
         exchange: Exchange,
         *,
         headers: Headers,
-        body: bytes | None,
+        body: bytes | BodyStream | None,
         wants_stream: bool,
     ) -> Answer:
-        """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``."""
+        """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``.
+
+        With a ``body`` that streams also what it raises; ClientGone means that the upstream did not get it whole.
+        """
         self._timeouts = pool.settings.timeouts
         self._streaming = wants_stream
         self._dialect = exchange.endpoint.dialect
@@ -177,11 +182,22 @@ class Relay:
         if self._cut is not None:
             raise self.error_of(self._cut)
         self._watch(self._timeouts.first_byte_s)
+        if body is not None and not isinstance(body, bytes):
+            body = self._upload = Upload(body, self._timeouts, self._watch)
         try:
             self._answer = await pool.send(exchange.method, exchange.path, exchange.query, headers, body, self._sent)
         except asyncio.CancelledError:
-            raise self.error_of(self._take_cancellation()) from None
+            cut = self._take_cancellation()
+            if self.client_gone and self._is_uploading:
+                raise ClientGone from None
+            raise self.error_of(cut) from None
+        finally:
+            self._upload = None
         return self._answer
+
+    @property
+    def _is_uploading(self) -> bool:
+        return self._upload is not None and not self._upload.ended
 
     def error_of(self, cut: Cut) -> GatewayError:
         """What a client is told of ``cut`` that has had no byte of an answer yet."""
@@ -243,9 +259,11 @@ class Relay:
     async def pass_on(self, answer: Answer, status: int, headers: Headers, first: bytes) -> Cut | None:
         """A large body, chunk by chunk; the whole is shown to the witness if it is small enough to keep.
 
-        The last chunk waits until all of it was shown, so that the request is settled before it ends.
+        The last chunk waits until all of it was shown, so that the request is settled before it ends. Of what is
+        not JSON nothing is kept, since there is no usage in it to be read.
         """
-        kept: list[bytes] | None = [first] if self._collect(len(first)) else None
+        is_json = _is_json(answer.content_type)
+        kept: list[bytes] | None = [first] if is_json and self._collect(len(first)) else None
         self._witness.saw_beginning(first)
         self.connection.start(status, headers)
         last = first
@@ -265,10 +283,10 @@ class Relay:
             last = chunk
             if self.connection.write_paused:
                 await self._drained()
-        if kept is None:
-            self._witness.missed_some()
-        else:
+        if kept is not None:
             self._witness.saw_json(b"".join(kept))
+        elif is_json:
+            self._witness.missed_some()
         self._witness.saw_last()
         self.connection.write(last)
         return None
@@ -390,6 +408,10 @@ class Relay:
         self.client_gone = True
         phase = "stream" if self.connection.response_started else "waiting"
         cancel_at_once = self._witness.client_left(phase, is_stream=self._streaming)
+        if self._is_uploading:
+            # The rest of the body will not come, whatever the policy for answers is.
+            self._give_up("drain_over")
+            return
         if not self._streaming:
             return
         drain_s = 0.0 if cancel_at_once else self._policy.drain_s_max
@@ -397,3 +419,8 @@ class Relay:
         self._watched.deadline_s = min(self._watched.deadline_s, self._drain_deadline_s)
         if not drain_s:
             self._expire()
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether an answer may be JSON; one that does not say what it is may."""
+    return content_type in {"", "application/json"} or content_type.endswith("+json")

@@ -41,7 +41,7 @@ async def test_a_bug_is_counted_and_left_to_the_connection_to_answer():
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
         "client": ("127.0.0.1", 1),
-        "headgate.connection": SimpleNamespace(request_id=""),
+        "headgate.connection": SimpleNamespace(request_id="", body_length=0),
     }
     with pytest.raises(ZeroDivisionError):
         await app(scope, None, None)

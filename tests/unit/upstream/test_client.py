@@ -14,10 +14,10 @@ from app.upstream.connection import (
     HEADER_LINE_BYTES_MAX,
     HEADERS_MAX,
     INFORMATIONAL_MAX,
-    PART_BYTES,
     UNREAD_BYTES_HIGH,
     Connection,
 )
+from app.upstream.sending import PART_BYTES
 
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
