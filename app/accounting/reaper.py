@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from app.accounting.epochs import Epochs
 from app.accounting.steps import LedgerAway, ListTags, ProcessView, ReadProcess, Steps, Submit
-from app.core.records import Opening, Record
-from app.ledger.lines import AttemptLine, CloseLine, OpenLine, decode_lines, decode_payload
+from app.core.records import Opening, OwnedObject, Record
+from app.ledger.lines import AttemptLine, CloseLine, OpenLine, SeenLine, decode_lines, decode_payload
 from app.ledger.recovery import interrupted_record
 from app.limits.hot import Confirm, Due, FindDue, InSQL, Known, Look, Lost, StoreAway, TakeOver
 
@@ -113,6 +113,7 @@ class _Left(NamedTuple):
 
     said: Record | Opening
     further: Sequence[AttemptLine] = ()
+    made: Sequence[OwnedObject] = ()
 
     def record(self, taken: Known, now_ms: int) -> Record:
         """How it ended; else what it can have cost at most."""
@@ -121,7 +122,7 @@ class _Left(NamedTuple):
         return interrupted_record(
             self.said,
             self.further,
-            (),
+            self.made,
             max(now_ms, self.said.admitted_at_ms),
             lower_nanousd=taken.lower_nanousd,
             seen_output_tokens=taken.output_tokens,
@@ -142,4 +143,5 @@ def _left_of(known: Known) -> _Left | None:
         return None
     if not isinstance(first, OpenLine):
         return None
-    return _Left(first.opening, [line for line in further if isinstance(line, AttemptLine)])
+    attempts = [line for line in further if isinstance(line, AttemptLine)]
+    return _Left(first.opening, attempts, [line.owned for line in further if isinstance(line, SeenLine)])

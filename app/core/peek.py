@@ -112,8 +112,6 @@ def peek(dialect: Dialect, body: JSONObject) -> Peek:
     model = body.get_str("model")
     if model is None:
         raise InvalidRequest("The request names no model.", param="model")
-    if dialect == "responses" and body.get_bool("background"):
-        raise InvalidRequest("Background responses are not supported by this gateway yet.", param="background")
     if body.has("request_id"):
         # Some servers let a client choose an answer's id so: it could choose another team's.
         raise InvalidRequest("The id of an answer is the upstream's to give.", param="request_id")

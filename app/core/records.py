@@ -86,6 +86,7 @@ class Opening(msgspec.Struct, frozen=True, omit_defaults=True):
     tags: dict[str, str] = msgspec.field(default_factory=dict)
     cache: CacheResult = "bypass"
     budgets: tuple[BudgetWindow, ...] = ()
+    background: bool = False
     decision: dict[str, object] = msgspec.field(default_factory=dict)
 
 
@@ -151,6 +152,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     budgets: tuple[BudgetWindow, ...] = ()
     decision: dict[str, object] = msgspec.field(default_factory=dict)
     own_us: int | None = None
+    awaited: bool = False
+    """What it used can still be asked for, by the response's id."""
 
 
 class OwnedObject(msgspec.Struct, frozen=True):

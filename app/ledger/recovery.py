@@ -273,6 +273,7 @@ def interrupted_record(
         error_code=error_code,
         cache=opening.cache,
         budgets=opening.budgets,
+        awaited=opening.background and bool(created),
         decision={**opening.decision, "sent": "yes" if seen_output_tokens else "unknown"},
     )
 

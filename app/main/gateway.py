@@ -27,6 +27,7 @@ from app.ledger.slots import Slot, take_slot
 from app.ledger.space import Space
 from app.ledger.writer import LedgerWriter
 from app.main.alerts import open_alerts
+from app.main.awaiting import Awaiting
 from app.main.books import Books
 from app.main.cache import open_cache
 from app.main.control import control_plane
@@ -42,6 +43,7 @@ from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
 from app.metering.estimates import Estimates
 from app.pipeline import Desk, Drains, Parts
+from app.pipeline.background import Background
 from app.settings import Configuration, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
@@ -141,6 +143,8 @@ async def open_gateway(
         _start_folding(stack, database, journal, clock, log, slot)
         sweep = _start_sweep(stack)
 
+        background = Background(clock, log, lambda: switch.pools)
+        books = Books(journal, writer, ownership)
         parts = Parts(
             configuration=configuration,
             authenticator=authenticator,
@@ -151,12 +155,13 @@ async def open_gateway(
             prices=prices,
             estimates=Estimates(),
             journal=journal,
-            desk=Desk(clock, Books(journal, writer, ownership), accounts, metrics, log, Drains(), live.board),
+            desk=Desk(clock, books, accounts, metrics, log, Drains(), live.board, background),
             sweep=sweep,
             cache=cache,
             default_families=ON_BY_DEFAULT,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
+        _start_background(stack, background, Awaiting(database, clock, journal, writer, log, lambda: switch.parts))
         alerts = open_alerts(stack, database, switch, metrics, log)
         app = GatewayApp(
             switch.pipeline,
@@ -171,9 +176,7 @@ async def open_gateway(
             log=log,
         )
         switch.connect(app)
-        watchdog = Watchdog(log)
-        watchdog.start()
-        stack.callback(watchdog.close)
+        watchdog = _start_watchdog(stack, log)
         _watch(metrics, switch, journal, writer, space, watchdog)
         metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
@@ -202,6 +205,21 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _start_watchdog(stack: AsyncExitStack, log: LogWriter) -> Watchdog:
+    watchdog = Watchdog(log)
+    watchdog.start()
+    stack.callback(watchdog.close)
+    return watchdog
+
+
+def _start_background(stack: AsyncExitStack, background: Background, awaiting: Awaiting) -> None:
+    """What is still to be known when the gateway ends is handed on, before journal and ledger are closed."""
+    background.start()
+    stack.push_async_callback(background.close)
+    awaiting.start()
+    stack.push_async_callback(awaiting.close)
 
 
 def _open_switch(

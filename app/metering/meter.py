@@ -108,8 +108,11 @@ class Meter:
         void: bool = False,
         error_code: str | None = None,
         own_us: int | None = None,
+        awaited: bool = False,
     ) -> Record:
-        """The record. ``void``: the last attempt is known to be unbilled. ``own_us``: what the gateway itself took."""
+        """The record. ``void``: the last attempt is known to be unbilled. ``own_us``: what the gateway itself took.
+        ``awaited``: what it used is to be asked for.
+        """
         self.closed = True
         opening, reading, attempt = self.opening, self.reading, self.attempt
         last = self._void() if void else self._primary()
@@ -146,6 +149,7 @@ class Meter:
             budgets=opening.budgets,
             decision=opening.decision,
             own_us=own_us,
+            awaited=awaited,
         )
 
     def _void(self) -> Entry:

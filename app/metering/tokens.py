@@ -7,6 +7,7 @@ rebuilt. Fields that an upstream got wrong never fail a request: they leave the 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import msgspec
@@ -57,6 +58,13 @@ class _Event(msgspec.Struct):
     code: Any = None
 
 
+class _Item(msgspec.Struct):
+    """What names an item of an output, or where it was made."""
+
+    id: Any = None
+    container_id: Any = None
+
+
 class _Delta(msgspec.Struct):
     content: Any = None
     refusal: Any = None
@@ -75,6 +83,8 @@ class _Choice(msgspec.Struct):
 
 _body_decoder = msgspec.json.Decoder(_Body)
 _event_decoder = msgspec.json.Decoder(_Event)
+_item_decoder = msgspec.json.Decoder(_Item)
+_items_decoder = msgspec.json.Decoder(list[_Item])
 _choices_decoder = msgspec.json.Decoder(list[_Choice])
 
 
@@ -85,6 +95,7 @@ class Reading:
         "_begun",
         "_counted",
         "_ended",
+        "_objects",
         "_told",
         "answers",
         "calls",
@@ -114,6 +125,7 @@ class Reading:
         self.outputless = outputless
         self.answers = answers
         self.response_id: str | None = None
+        self._objects: list[tuple[str, str]] = []
         self.model: str | None = None
         self.service_tier: str | None = None
         self.usage: Usage | None = None
@@ -144,6 +156,13 @@ class Reading:
 
     def __repr__(self) -> str:
         return f"Reading(response_id={self.response_id!r}, terminal={self.terminal!r}, usage={self.usage!r})"
+
+    def take_objects(self) -> list[tuple[str, str]]:
+        """What has been named since this was last asked: (kind, id), of the answer itself with the kind ""."""
+        found = self._objects
+        if found:
+            self._objects = []
+        return found
 
     # -- a whole JSON answer ------------------------------------------------------------------
 
@@ -192,6 +211,8 @@ class Reading:
     def _see_item(self, kind: str, item: msgspec.Raw) -> None:
         data = bytes(item)
         if kind == "response.output_item.added":
+            self._name_item(item)
+        if kind == "response.output_item.added":
             if b'"reasoning"' in data:
                 self.reasoning_seen = True
             elif b'_call"' in data:
@@ -201,6 +222,21 @@ class Reading:
             self._counted = self._counted or CallCount()
             self._counted.see_item(item)
             self.calls = self._counted.usage()
+
+    def _name_item(self, item: msgspec.Raw) -> None:
+        with contextlib.suppress(*UNREADABLE):
+            self._name(_item_decoder.decode(item))
+
+    def _name_items(self, output: msgspec.Raw) -> None:
+        with contextlib.suppress(*UNREADABLE):
+            for item in _items_decoder.decode(output):
+                self._name(item)
+
+    def _name(self, item: _Item) -> None:
+        for kind, told in (("item", item.id), ("container", item.container_id)):
+            object_id = _short(told)
+            if object_id is not None:
+                self._objects.append((kind, object_id))
 
     @property
     def has_ended_some(self) -> bool:
@@ -245,6 +281,8 @@ class Reading:
         if self.response_id is None:
             self.response_id = _short(event.id)
             self.model = _short(event.model)
+            if self.response_id is not None:
+                self._objects.append(("", self.response_id))
         if event.service_tier is not None:
             self.service_tier = _short(event.service_tier)
         if event.choices:
@@ -274,7 +312,12 @@ class Reading:
     # -- shared -------------------------------------------------------------------------------
 
     def _take(self, found: _Body) -> None:
-        self.response_id = _short(found.id) or self.response_id
+        told = _short(found.id)
+        if told is not None and told != self.response_id:
+            self.response_id = told
+            self._objects.append(("", told))
+        if found.output:
+            self._name_items(found.output)
         self.model = _short(found.model) or self.model
         self.service_tier = _short(found.service_tier) or self.service_tier
         if isinstance(found.error, dict):

@@ -352,6 +352,7 @@ def _opened(question: Question | SavedQuestion, attempt: Attempt, decision: dict
         end_user=ask.end_user,
         tags=question.tags,
         cache=question.cache,
+        background=ask.background,
         decision=decision,
     )
 

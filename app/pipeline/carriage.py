@@ -123,7 +123,8 @@ class Carrier:
             cut = CutByShutdown() if relay.was_sent else Draining()
             cut.headers += cargo.cache_headers
             flight.meter.status = None if flight.client_gone else cut.status
-            flight.settle("interrupted", void=not relay.was_sent, error_code="gateway_shutdown")
+            if not flight.runs_on:
+                flight.settle("interrupted", void=not relay.was_sent, error_code="gateway_shutdown")
             exchange.connection.respond(*render(cut, exchange.request_id))
             raise
         finally:
@@ -304,6 +305,10 @@ def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | 
     """After a cut without a terminal event the client must not see a clean end."""
     if cut is None or flight.record is not None:
         exchange.connection.finish()
+        return
+    if flight.runs_on:
+        # The response goes on, and can be asked for: to say that it failed would be wrong, and an end too.
+        exchange.connection.abort()
         return
     # By whom: the upstream failed, or the gateway interrupted it.
     record = flight.settle("interrupted" if cut in {"gateway_shutdown", "key_revoked"} else "failed", error_code=cut)

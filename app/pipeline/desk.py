@@ -9,6 +9,7 @@ import msgspec
 from app.accounting.accounts import Accounts
 from app.core.clock import Clock
 from app.core.records import Attempt, OwnedObject, Record
+from app.pipeline.background import Background
 from app.telemetry.live import LiveBoard
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
@@ -67,3 +68,4 @@ class Desk(msgspec.Struct, frozen=True):
     log: LogWriter
     drains: Drains
     live: LiveBoard
+    background: Background

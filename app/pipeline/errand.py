@@ -40,7 +40,8 @@ class Errand:
         self._principal = principal
         self._upstream = upstream
         self._on_reading = on_reading
-        self._reading = Reading() if on_reading is not None else None
+        is_response = any(kind == "response" for kind, _ in exchange.ids)
+        self._reading = Reading() if is_response and exchange.method != "DELETE" else None
 
     def __repr__(self) -> str:
         return f"Errand({self._exchange!r}, status={self.status})"
@@ -48,10 +49,9 @@ class Errand:
     # -- witness of the relay -------------------------------------------------------------------
 
     def saw_event(self, data: bytes) -> None:
-        if self._reading is not None and self._on_reading is not None:
+        if self._reading is not None:
             self._reading.see_event(data)
-            if self._reading.terminal is not None:
-                self._on_reading(self._reading)
+            self._saw_response(self._reading)
 
     def saw_beginning(self, first: bytes) -> None:
         found = FIRST_ID.match(first)
@@ -65,9 +65,16 @@ class Errand:
             return False
         for kind, object_ids in _owned(self._exchange, answer):
             self.own(kind, object_ids)
-        if self._reading is not None and self._on_reading is not None and self._reading.see_json(body):
-            self._on_reading(self._reading)
+        if self._reading is not None and self._reading.see_json(body):
+            self._saw_response(self._reading)
         return True
+
+    def _saw_response(self, reading: Reading) -> None:
+        for kind, object_id in reading.take_objects():
+            self.own(kind or "response", [object_id])
+        if self._on_reading is not None and reading.terminal is not None:
+            self._on_reading(reading)
+            self._on_reading = None
 
     def came_to_its_end(self, *, delimited: bool) -> bool:
         return delimited

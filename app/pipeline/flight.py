@@ -14,11 +14,14 @@ from typing import TypeAlias
 import msgspec
 
 from app.accounting.holdings import Progress
+from app.auth.ownership import OBJECT_ID
 from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.records import Attempt, Outcome, OwnedObject, Record
+from app.ledger.lines import SeenLine, encode_payload
 from app.limits.limiter import Outcome as Settlement
 from app.metering.meter import Meter
+from app.metering.tokens import Reading
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import own_s_of, report
@@ -130,8 +133,7 @@ class Flight:
         if self.first_byte_s is None:
             self.first_byte()
         reading.see_event(data)
-        if self._owns and reading.response_id is not None:
-            self._own(reading.response_id)
+        self._own_all()
         if self.record is None:
             if reading.terminal is not None:
                 self.settle(reading.terminal)
@@ -143,19 +145,22 @@ class Flight:
     def saw_beginning(self, first: bytes) -> None:
         found = FIRST_ID.match(first)
         if self._owns and found is not None:
-            self._own(found[1].decode())
+            self._own(self._kind, found[1].decode())
 
     def saw_json(self, body: bytes) -> bool:
         reading = self.meter.reading
         if not reading.see_json(body):
             return False
+        if self.runs_on:
+            # It is only queued: what is here of it says nothing of what it will be.
+            self._own_all()
+            return True
         # All of the answer was seen: without usage, its size bounds what was produced.
         self.meter.body_seen = True
         reading.finished = True
         if reading.usage is None:
             reading.output_bytes = len(body)
-        if self._owns and reading.response_id is not None:
-            self._own(reading.response_id)
+        self._own_all()
         return True
 
     def saw_error(self, body: bytes) -> None:
@@ -176,7 +181,7 @@ class Flight:
         self.meter.body_seen = False
 
     def saw_last(self) -> None:
-        if self.record is None:
+        if self.record is None and not self.runs_on:
             reading = self.meter.reading
             whole = reading.finished or reading.terminal is not None or not self.meter.opening.stream
             self.settle(reading.terminal or ("completed" if whole else "failed"))
@@ -190,6 +195,9 @@ class Flight:
             return False
         desk = self._desk
         desk.metrics.disconnects.labels(phase).inc()
+        if self.runs_on:
+            # It goes on without anybody who listens.
+            return is_stream
         if not is_stream:
             return False
         if self.cancel_on_disconnect or not desk.drains.begin(self._principal.key_id):
@@ -207,18 +215,20 @@ class Flight:
 
     # -- the end ------------------------------------------------------------------------------
 
-    def settle(self, outcome: Outcome, *, void: bool = False, error_code: str | None = None) -> Record:
+    def settle(
+        self, outcome: Outcome, *, void: bool = False, error_code: str | None = None, awaited: bool = False
+    ) -> Record:
         """Decide how the request ended; only the first call counts."""
         if self.record is not None:
             return self.record
         desk = self._desk
         of_answer = outcome
-        if (self.client_gone or self.asker_gone) and outcome != "interrupted":
+        if (self.client_gone or self.asker_gone) and outcome != "interrupted" and not self.meter.opening.background:
             outcome = "disconnected"
         payload = b""
         try:
             record = self.meter.close(
-                desk.clock.now_ms(), outcome, void=void, error_code=error_code, own_us=self._own_us()
+                desk.clock.now_ms(), outcome, void=void, error_code=error_code, own_us=self._own_us(), awaited=awaited
             )
             self.record = record
             payload = desk.books.close(record)
@@ -273,7 +283,7 @@ class Flight:
         """The exchange is over: hand the record on. What was never settled was interrupted, and is void where
         nothing was sent.
         """
-        if self._landed:
+        if self._landed or (self.runs_on and self._desk.background.take(self)):
             return
         self._landed = True
         if self._drains:
@@ -282,15 +292,60 @@ class Flight:
         self._desk.books.submit(record)
         report(self._desk, self._principal, record, self._exchange.started_s, self)
 
-    def _own(self, response_id: str) -> None:
-        self._owns = False
-        self._desk.books.seen(
-            OwnedObject(
-                object_id=response_id,
-                upstream=self.meter.attempt.upstream,
-                team_id=self._principal.team_id,
-                kind="response",
-                request_id=self._exchange.request_id,
-                created_at_ms=self._desk.clock.now_ms(),
-            )
+    # -- what goes on after its answer -----------------------------------------------------------
+
+    @property
+    def runs_on(self) -> bool:
+        """Whether the response goes on upstream, whoever listens, and has not come to its end."""
+        if not self.meter.opening.background or self.record is not None:
+            return False
+        reading = self.meter.reading
+        return reading.response_id is not None and reading.terminal is None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The upstream, and the response's id there."""
+        return self.meter.attempt.upstream, self.meter.reading.response_id or ""
+
+    def come_to_its_end(self, reading: Reading) -> None:
+        """What it has come to is known."""
+        self.meter.reading = reading
+        self.meter.body_seen = reading.finished = True
+        self._own_all()
+        self.settle(reading.terminal or "failed")
+        self.land(was_sent=True)
+
+    def give_up(self, error_code: str, *, awaited: bool) -> None:
+        """Nobody here will know: it is billed at its bound. ``awaited``: somebody is to ask later."""
+        self.meter.body_seen = False
+        self.settle("interrupted" if awaited else "failed", error_code=error_code, awaited=awaited)
+        self.land(was_sent=True)
+
+    # -- whose it is ------------------------------------------------------------------------------
+
+    def _own_all(self) -> None:
+        """What the answer has named so far is the team's, before the client knows it."""
+        found = self.meter.reading.take_objects()
+        if found and self._owns:
+            for kind, object_id in found:
+                self._own(kind or self._kind, object_id)
+
+    @property
+    def _kind(self) -> str:
+        return self._exchange.endpoint.creates or "response"
+
+    def _own(self, kind: str, object_id: str) -> None:
+        if OBJECT_ID.match(object_id) is None:
+            return
+        owned = OwnedObject(
+            object_id=object_id,
+            upstream=self.meter.attempt.upstream,
+            team_id=self._principal.team_id,
+            kind=kind,
+            request_id=self._exchange.request_id,
+            created_at_ms=self._desk.clock.now_ms(),
         )
+        self._desk.books.seen(owned)
+        if kind == "response" and self.meter.opening.background:
+            # Whoever has to write its row must know what to ask for.
+            self._desk.accounts.go_on(self._admitted.grant.claim, encode_payload(SeenLine(owned)))

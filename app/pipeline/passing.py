@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import msgspec
 
 from app.auth.references import Reference, find_references, references_of_fields
@@ -36,9 +34,6 @@ EVENT_STREAM = "text/event-stream"
 PASSED_HEADERS = bypass_headers("endpoint")
 NO_BODY = (204, 205, 304)
 
-OnResponse = Callable[[str, str], OnReading | None]
-"""Who is to be told what a response has come to, by upstream and id."""
-
 
 class Load(msgspec.Struct, frozen=True):
     """What is read of a request that is only passed on."""
@@ -63,7 +58,6 @@ class Passing:
         sweep: Sweep,
         collection: Collection,
         configuration: Configuration,
-        on_response: OnResponse,
     ) -> None:
         self._planner = planner
         self._models = models
@@ -73,7 +67,6 @@ class Passing:
         self._sweep = sweep
         self._collection = collection
         self._configuration = configuration
-        self._on_response = on_response
 
     def __repr__(self) -> str:
         return f"Passing({self._planner!r})"
@@ -96,6 +89,10 @@ class Passing:
         body = load.body
         if isinstance(body, bytes) and route is not None and load.model is not None:
             body = with_model(body, load.model_span, route, load.model)
+        if exchange.method == "DELETE":
+            for kind, object_id in exchange.ids:
+                if kind == "response":
+                    await self._desk.background.ask_before_it_goes(pool.name, object_id)
         await self._carry(exchange, principal, pool, body)
 
     async def _read(self, exchange: Exchange) -> Load:
@@ -115,7 +112,9 @@ class Passing:
 
     # -- the call -------------------------------------------------------------------------------
 
-    async def _carry(self, exchange: Exchange, principal: Principal, pool: UpstreamPool, body: bytes | BodyStream | None) -> None:
+    async def _carry(
+        self, exchange: Exchange, principal: Principal, pool: UpstreamPool, body: bytes | BodyStream | None
+    ) -> None:
         errand = Errand(self._desk, exchange, principal, pool.name, self._watcher(exchange, pool))
         relay = Relay(
             exchange.connection,
@@ -149,7 +148,7 @@ class Passing:
     def _watcher(self, exchange: Exchange, pool: UpstreamPool) -> OnReading | None:
         """Who waits for what has become of the response that is asked for."""
         found = next((object_id for kind, object_id in exchange.ids if kind == "response"), None)
-        return None if found is None else self._on_response(pool.name, found)
+        return None if found is None else self._desk.background.watcher(pool.name, found)
 
     async def _hand_over(
         self, exchange: Exchange, errand: Errand, relay: Relay, answer: Answer, pool: UpstreamPool

@@ -125,7 +125,6 @@ class Pipeline:
             sweep=parts.sweep,
             collection=self._load.collection,
             configuration=parts.configuration,
-            on_response=lambda _upstream, _response_id: None,
         )
         self._saving = Saving(
             parts.cache,
@@ -216,6 +215,8 @@ class Pipeline:
         route = choose(routes) or routes[0]
         size = ask_of(exchange.endpoint.dialect, ask, plan.size_bytes)
         try:
+            if ask.background and parts.desk.background.is_full:
+                raise Overloaded("The gateway waits for as many background responses as it may.")
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
             did: CacheResult = "bypass" if shared is None else "miss"

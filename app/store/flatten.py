@@ -49,6 +49,9 @@ class Adjust(msgspec.Struct, frozen=True):
     estimated_nanousd: int
 
 
+AWAITED_MS_MAX = 24 * 60 * 60 * 1000
+
+
 def _clean(text: str | None) -> str | None:
     if text is None or (len(text) <= TEXT_CHARS_MAX and "\0" not in text):
         return text
@@ -157,6 +160,13 @@ def object_row(owned: OwnedObject) -> Row:
         owned.request_id,
         owned.created_at_ms,
     )
+
+
+def awaited_row(record: Record) -> Row:
+    """What is to be asked for, in the order of ``tables.awaited``: at once, and for as long as providers keep it."""
+    until_ms = record.admitted_at_ms + AWAITED_MS_MAX
+    at_ms = record.ended_at_ms
+    return record.request_id, record.team_id, record.upstream, record.response_id, "response", at_ms, 0, until_ms
 
 
 def last_uses(records: Iterable[Record]) -> list[Row]:

@@ -18,7 +18,7 @@ from app.core.records import BudgetWindow, Entry
 from app.core.usage import NOTHING_USED, Usage
 from app.store import statements
 from app.store.budgets import Posting, count_money
-from app.store.flatten import Adjust, Row, entry_row, last_uses
+from app.store.flatten import Adjust, Row, awaited_row, entry_row, last_uses
 from app.store.folds import add_sums
 from app.store.steps import Ask, Steps
 from app.store.tables import entries
@@ -93,6 +93,9 @@ def post(given: Given) -> Steps[Written]:
     else:
         postings = yield from _postings(given, adjusts)
     counters = (yield from count_money(named, [each for each in postings if each.nanousd])) if named or postings else {}
+    awaited = [awaited_row(record) for record in given.new_records if record.awaited]
+    if awaited:
+        yield Ask(statements.AWAITED, awaited)
     if given.object_rows:
         yield Ask(statements.OBJECTS, given.object_rows)
     return Written(

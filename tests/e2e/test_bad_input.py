@@ -154,7 +154,8 @@ PARSING = {
     "null model": (b'{"model":null,"input":"hi"}', 400, "invalid_request"),
     "model of another type": (b'{"model":5,"input":"hi"}', 400, "invalid_request"),
     "empty": (b"", 400, "invalid_json"),
-    "background": (OK + b',"background":true}', 400, "invalid_request"),
+    "background": (OK + b',"background":"yes"}', 400, "invalid_request"),
+    "an id of its own": (OK + b',"request_id":"resp_1"}', 400, "invalid_request"),
     "spaces are fine": (b' { "model" : "sim-mini" ,\n "input" : "[[sim: tokens=2]] hi" } ', 200, None),
     "J15 unknown fields pass": (OK + b',"api_base":"http://127.0.0.1:1","user_config":{"a":1}}', 200, None),
 }

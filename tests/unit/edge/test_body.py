@@ -114,12 +114,12 @@ def test_a_chunked_body_is_not_checked_before_it_comes():
 
 
 def test_an_upload_is_a_form_without_an_encoding():
-    check_upload_media([FORM])
-    check_upload_media([FORM, (b"content-encoding", b"identity")])
+    check_upload_media([FORM], is_form=True)
+    check_upload_media([FORM, (b"content-encoding", b"identity")], is_form=True)
     with pytest.raises(UnsupportedContentEncoding):
-        check_upload_media([FORM, (b"content-encoding", b"gzip")])
+        check_upload_media([FORM, (b"content-encoding", b"gzip")], is_form=True)
     with pytest.raises(UnsupportedMediaType):
-        check_upload_media([(b"content-type", b"application/json")])
+        check_upload_media([(b"content-type", b"application/json")], is_form=True)
 
 
 async def test_a_whole_body_is_bounded_by_its_own_bound():

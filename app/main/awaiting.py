@@ -1,0 +1,111 @@
+"""Asks for what responses used that outlived the gateway that began them.
+
+Their records have what they can have cost at most; what is learnt goes in as the exact correction of that. Any
+gateway asks, whichever is alive: a row is one's own for the length of a lease.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from app.core.clock import Clock
+from app.core.errors import UpstreamError
+from app.ledger.journal import Journal
+from app.ledger.writer import LedgerWriter
+from app.main.rounds import Rounds
+from app.metering.estimates import Ask
+from app.metering.meter import Meter
+from app.metering.tokens import Reading
+from app.pipeline import Parts
+from app.pipeline.background import ResponseGone, ask
+from app.store import awaited
+from app.store.awaited import Awaited
+from app.store.database import Database
+from app.telemetry.logs import LogWriter
+from app.upstream.client import ClientError
+
+EVERY_S = 2.0
+LEASE_MS = 60_000
+AT_ONCE = 20
+AGAIN_MS_MIN = 2_000
+AGAIN_MS_MAX = 60_000
+
+
+class Awaiting:
+    """Rounds of one process. ``parts`` tells what is in force: upstreams and prices."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        journal: Journal,
+        writer: LedgerWriter,
+        log: LogWriter,
+        parts: Callable[[], Parts],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._journal = journal
+        self._writer = writer
+        self._log = log
+        self._parts = parts
+        self._rounds = Rounds("awaiting", self._look, log, interval_s=EVERY_S)
+
+    def __repr__(self) -> str:
+        return f"Awaiting({self._rounds!r})"
+
+    def start(self) -> None:
+        self._rounds.start()
+
+    async def close(self) -> None:
+        await self._rounds.close()
+
+    async def _look(self) -> None:
+        async with self._database.read() as connection:
+            if not await awaited.are_due(connection, self._clock.now_ms()):
+                return
+        async with self._database.transaction() as connection:
+            due = await awaited.take_due(connection, self._clock.now_ms(), lease_ms=LEASE_MS, limit=AT_ONCE)
+        for one in due:
+            await self._ask(one)
+
+    async def _ask(self, one: Awaited) -> None:
+        pool = self._parts().pools.get(one.upstream)
+        reading = None
+        is_over = one.until_ms <= self._clock.now_ms()
+        try:
+            reading = None if pool is None else await ask(pool, one.object_id)
+        except ResponseGone:
+            is_over = True
+        except (UpstreamError, ClientError, TimeoutError):
+            # It is asked for again.
+            pass
+        if reading is not None and reading.terminal is not None:
+            await self._write(one, reading)
+            is_over = True
+        async with self._database.transaction() as connection:
+            if is_over:
+                await awaited.end(connection, one.request_id)
+            else:
+                again_ms = min(AGAIN_MS_MIN << min(one.asked, 8), AGAIN_MS_MAX)
+                await awaited.put_off(connection, one.request_id, self._clock.now_ms() + again_ms)
+
+    async def _write(self, one: Awaited, reading: Reading) -> None:
+        """The exact outcome, as the record that would have been written: the ledger makes a correction of it."""
+        async with self._database.read() as connection:
+            opening = await awaited.opening_of(connection, one.request_id)
+        if opening is None or reading.usage is None:
+            return
+        parts = self._parts()
+        meter = Meter(
+            opening,
+            Ask(body_bytes=0, output_tokens_max=None, follows_stored=False),
+            prices=parts.prices,
+            estimates=parts.estimates,
+        )
+        meter.reading = reading
+        reading.finished = True
+        record = meter.close(self._clock.now_ms(), reading.terminal or "failed")
+        self._journal.close(record)
+        self._writer.submit(record)
+        self._log.info("background_billed", request_id=one.request_id, upstream=one.upstream)
