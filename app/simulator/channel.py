@@ -67,8 +67,12 @@ class Channel:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.wake()
+
+    def wake(self) -> None:
+        """End a pause: there is something to write."""
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but no longer than the client does."""

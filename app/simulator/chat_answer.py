@@ -10,6 +10,7 @@ from app.simulator.events import DELTA, DONE, PLAIN, TERMINAL, Event
 from app.simulator.generation import Call, Message, Reasoning
 from app.simulator.prompt import served_tier
 from app.simulator.responses_answer import FAILURE_MESSAGE
+from app.simulator.routes import JSON
 from app.simulator.usage_report import chat_usage, report
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class ChatAnswer:
         self._reasoning_tokens = 0
 
     failed_status = 500
+    content_type = JSON
 
     @property
     def complete(self) -> bool:

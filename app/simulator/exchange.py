@@ -14,9 +14,12 @@ if TYPE_CHECKING:
 
 
 class Exchange:
-    """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses."""
+    """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses.
 
-    __slots__ = ("_log", "channel", "clock", "request_id", "served", "steering", "used")
+    Where it ``runs_on``, somebody else will end it.
+    """
+
+    __slots__ = ("_log", "channel", "clock", "request_id", "runs_on", "served", "steering", "used")
 
     def __init__(
         self,
@@ -25,7 +28,7 @@ class Exchange:
         steering: Steering,
         used: BilledUsage,
         clock: Clock,
-        request_id: str,
+        request_id: bytes,
         log: ServedLog,
     ) -> None:
         self._log = log
@@ -35,6 +38,7 @@ class Exchange:
         self.used = used
         self.clock = clock
         self.request_id = request_id
+        self.runs_on = False
 
     def bill_input(self) -> None:
         """The model has begun to read: from here on the attempt costs money."""

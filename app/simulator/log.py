@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ServedOutcome = Literal["running", "completed", "incomplete", "failed", "disconnected", "cut", "refused"]
+ServedOutcome = Literal["running", "completed", "incomplete", "failed", "disconnected", "cut", "refused", "cancelled"]
 
 ENTRIES_MAX = 200_000
 

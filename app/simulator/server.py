@@ -88,6 +88,7 @@ async def running_simulator(
     finally:
         server.should_exit = True
         await serving
+        simulator.stop()
         if server.server_state.tasks:
             # Cancelled by now; they only have their log entries to close.
             await asyncio.wait(server.server_state.tasks, timeout=STOP_S_MAX)

@@ -53,6 +53,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     first_ms: Delay = 0
     head_ms: Delay = 0
     pace_ms: Delay = 0
+    queue_ms: Delay = 0
     stall_after: Count | None = None
     stall_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 600.0
     # How the bytes are cut
