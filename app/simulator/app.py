@@ -20,7 +20,9 @@ from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
 from app.simulator.memory import Memory
 from app.simulator.response_store import ResponseStore
+from app.simulator.responses_socket import ResponsesSocket
 from app.simulator.routes import BODY_BYTES_MAX, Reply, Request, Routes, json_reply
+from app.simulator.socket import Socket
 from app.simulator.steering import UNSTEERED
 from app.simulator.stored_responses import StoredResponses
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     Headers = dict[bytes, bytes]
 
 MODELS = ("sim-large", "sim-mini", "sim-reasoning", "sim-embedding")
+RESPONSES_PATHS = ("/v1/responses", "/responses")
 MODELS_CREATED_S = 1_767_225_600
 
 
@@ -53,8 +56,8 @@ class Simulator:
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self.conversations = ConversationStore()
         self.runs = BackgroundRuns()
-        memory = Memory(self.store, self.conversations)
-        generator = Generator(memory, self.runs)
+        self._memory = memory = Memory(self.store, self.conversations)
+        self._generator = generator = Generator(memory, self.runs)
         endpoints: dict[str, tuple[str, Endpoint]] = {
             "/responses": ("responses", generator.respond),
             "/responses/compact": ("responses.compact", generator.compact),
@@ -91,7 +94,21 @@ class Simulator:
         elif kind == "lifespan":
             await _live(receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await self._serve_socket(scope, receive, send)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = Socket(scope, receive, send)
+        headers = dict(scope["headers"])
+        try:
+            self._authorize(headers)
+            if scope["path"] not in RESPONSES_PATHS:
+                raise _unknown_url("GET", scope["path"])
+        except RequestRefused as refusal:
+            await socket.refuse(refusal)
+            return
+        await socket.accept(new_request_id())
+        channel = Channel(scope, receive, send)
+        await ResponsesSocket(socket, channel, self._generator, self._memory, self.log, self._clock).serve(headers)
 
     async def _answer(self, scope: Scope, channel: Channel) -> None:
         if scope["method"] == "POST":

@@ -32,7 +32,12 @@ class RequestRefused(Exception):
 
 def error_body(message: str, kind: str, param: str | None, code: str | None) -> bytes:
     """``{"error": {...}}`` as bytes."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    return msgspec.json.encode({"error": error_members(message, kind, param, code)})
+
+
+def error_members(message: str, kind: str, param: str | None, code: str | None) -> dict[str, str | None]:
+    """What is inside ``error``."""
+    return {"message": message, "type": kind, "param": param, "code": code}
 
 
 def refuse_value(param: str, message: str, code: str = "invalid_value") -> NoReturn:

@@ -12,7 +12,7 @@ from app.simulator.compaction import COMPACTION_TOKENS, CompactionAnswer
 from app.simulator.delivery import answer_in_events, answer_wholly
 from app.simulator.embeddings import EmbeddingsAnswer, read_embeddings_body, steering_text, tokens_of_inputs
 from app.simulator.errors import RequestRefused
-from app.simulator.generation import make_plan
+from app.simulator.generation import Plan, make_plan
 from app.simulator.identifiers import random_hex
 from app.simulator.log import BilledUsage
 from app.simulator.memory import Memory
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from app.simulator.exchange import Exchange
-    from app.simulator.generation import Plan
     from app.simulator.prompt import Prompt
     from app.simulator.routes import Reply, Request
     from app.simulator.steering import Steering
@@ -53,10 +52,19 @@ class Generator:
         return answer_in_events(exchange, answer, answer) if body.stream else answer_wholly(exchange, answer)
 
     def response_of(
-        self, exchange: Exchange, body: ResponsesBody, header: bytes | None, memory: Memory
+        self,
+        exchange: Exchange,
+        body: ResponsesBody,
+        header: bytes | None,
+        memory: Memory,
+        *,
+        generates: bool = True,
     ) -> ResponsesAnswer:
-        """The answer to a checked body, from what ``memory`` has."""
+        """The answer to a checked body, from what ``memory`` has; one that only prepares is empty and free."""
         begun = self._begin(exchange, body, header, memory)
+        if not generates:
+            begun.plan = Plan([], 0, 0, complete=True)
+            exchange.used = BilledUsage()
         keeps = body.stored or memory.own is not None or body.conversation is not None
         return self._answer(exchange, body, begun, begun.keep if keeps else None)
 

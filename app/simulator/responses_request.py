@@ -82,8 +82,14 @@ _DECODER = msgspec.json.Decoder(ResponsesBody)
 
 
 def read_responses_body(data: bytes) -> ResponsesBody:
-    """The decoded body, with what can be said of it without looking at the conversation checked."""
+    """The decoded and checked body."""
     body = _DECODER.decode(data)
+    check_responses_body(body)
+    return body
+
+
+def check_responses_body(body: ResponsesBody) -> None:
+    """Raise for what can be said of a body without looking at the conversation."""
     if body.model is None or not body.model:
         refuse_missing("model")
     if body.input is None and body.previous_response_id is None and body.conversation is None:
@@ -97,7 +103,6 @@ def read_responses_body(data: bytes) -> ResponsesBody:
     if body.metadata is not None and len(body.metadata) > METADATA_MEMBERS_MAX:
         refuse_value("metadata", "Invalid 'metadata': at most 16 members.", "object_above_max_properties")
     check_service_tier(body.service_tier)
-    return body
 
 
 def read_counted_body(data: bytes) -> ResponsesBody:
