@@ -19,6 +19,7 @@ from app.simulator.generate import Generator
 from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
 from app.simulator.memory import Memory
+from app.simulator.resources.kinds import Kept
 from app.simulator.response_store import ResponseStore
 from app.simulator.responses_socket import ResponsesSocket
 from app.simulator.routes import BODY_BYTES_MAX, Reply, Request, Routes, json_reply
@@ -56,6 +57,7 @@ class Simulator:
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
         self.conversations = ConversationStore()
         self.runs = BackgroundRuns()
+        self.kept = Kept(self._clock)
         self._memory = memory = Memory(self.store, self.conversations)
         self._generator = generator = Generator(memory, self.runs)
         endpoints: dict[str, tuple[str, Endpoint]] = {
@@ -75,11 +77,13 @@ class Simulator:
         routes.add("POST", "responses/input_tokens", generator.count_input)
         StoredResponses(self.store, self.runs, self._clock).add_to(routes)
         Conversations(memory, self._clock).add_to(routes)
+        self.kept.add_to(routes)
         return routes
 
     def stop(self) -> None:
-        """End what runs in the background."""
+        """End what runs in the background, and give back what is on disk."""
         self.runs.stop()
+        self.kept.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]

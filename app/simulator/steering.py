@@ -145,10 +145,7 @@ class Steerer:
         if not texts:
             return UNSTEERED
         directive = "\0".join(texts)
-        if len(directive) > DIRECTIVE_CHARS_MAX:
-            # Parsed directives are remembered, so they must be small.
-            raise _refusal(f"longer than {DIRECTIVE_CHARS_MAX} characters")
-        steering = _steering_of(directive)
+        steering = steering_of(directive)
         if steering.times is not None and self._use(directive) > steering.times:
             return UNSTEERED
         return steering
@@ -162,6 +159,14 @@ class Steerer:
 
     def __repr__(self) -> str:
         return f"Steerer(remembered={len(self._uses)})"
+
+
+def steering_of(directive: str) -> Steering:
+    """What a directive says; several are separated by a NUL."""
+    if len(directive) > DIRECTIVE_CHARS_MAX:
+        # Parsed directives are remembered, so they must be small.
+        raise _refusal(f"longer than {DIRECTIVE_CHARS_MAX} characters")
+    return _steering_of(directive)
 
 
 @lru_cache(maxsize=4096)
