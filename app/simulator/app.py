@@ -20,6 +20,8 @@ from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
 from app.simulator.memory import Memory
 from app.simulator.resources.kinds import Kept
+from app.simulator.resources.media import media_endpoints
+from app.simulator.resources.videos import Videos
 from app.simulator.response_store import ResponseStore
 from app.simulator.responses_socket import ResponsesSocket
 from app.simulator.routes import BODY_BYTES_MAX, Reply, Request, Routes, json_reply
@@ -28,11 +30,9 @@ from app.simulator.steering import UNSTEERED
 from app.simulator.stored_responses import StoredResponses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from app.simulator.channel import Receive, Scope, Send
+    from app.simulator.exchange import Endpoint
 
-    Endpoint = Callable[[Exchange, bytes, bytes | None], Awaitable[None]]
     Headers = dict[bytes, bytes]
 
 MODELS = ("sim-large", "sim-mini", "sim-reasoning", "sim-embedding")
@@ -65,6 +65,7 @@ class Simulator:
             "/responses/compact": ("responses.compact", generator.compact),
             "/chat/completions": ("chat.completions", generator.complete_chat),
             "/embeddings": ("embeddings", generator.embed),
+            **media_endpoints(generator, self.kept),
         }
         self._endpoints = endpoints | {f"/v1{path}": endpoint for path, endpoint in endpoints.items()}
         self._routes = self._routed(memory, generator)
@@ -78,6 +79,7 @@ class Simulator:
         StoredResponses(self.store, self.runs, self._clock).add_to(routes)
         Conversations(memory, self._clock).add_to(routes)
         self.kept.add_to(routes)
+        Videos(generator, self.kept.tables).add_to(routes)
         return routes
 
     def stop(self) -> None:
@@ -141,6 +143,7 @@ class Simulator:
         attempt_id = headers.get(b"x-client-request-id", b"").decode("latin-1")
         served = self.log.open(attempt_id, name, self._clock.now_ms())
         exchange = Exchange(channel, served, UNSTEERED, BilledUsage(), self._clock, new_request_id(), self.log)
+        exchange.content_type = headers.get(b"content-type", b"")
         try:
             self._authorize(headers)
             await prepare(exchange, _whole(data), headers.get(b"x-sim"))

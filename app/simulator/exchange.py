@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING
 from app.simulator.log import BilledUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from app.core.clock import Clock
     from app.simulator.channel import Channel
     from app.simulator.log import Served, ServedLog, ServedOutcome
     from app.simulator.steering import Steering
+
+    Endpoint = Callable[["Exchange", bytes, bytes | None], Awaitable[None]]
 
 
 class Exchange:
@@ -19,7 +23,7 @@ class Exchange:
     Where it ``runs_on``, somebody else will end it.
     """
 
-    __slots__ = ("_log", "channel", "clock", "request_id", "runs_on", "served", "steering", "used")
+    __slots__ = ("_log", "channel", "clock", "content_type", "request_id", "runs_on", "served", "steering", "used")
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class Exchange:
         self.used = used
         self.clock = clock
         self.request_id = request_id
+        self.content_type = b""
         self.runs_on = False
 
     def bill_input(self) -> None:
@@ -45,6 +50,7 @@ class Exchange:
         usage = self.served.usage
         usage.input_tokens = self.used.input_tokens
         usage.cached_tokens = self.used.cached_tokens
+        usage.seconds = self.used.seconds
         self.served.billed = self.steering.billed is not False
         self._log.note(self.served)
 

@@ -141,6 +141,14 @@ class Generator:
         exchange.used = BilledUsage(input_tokens=tokens)
         return answer_wholly(exchange, EmbeddingsAnswer(body, exchange.used, exchange.steering))
 
+    def steer(self, exchange: Exchange, model: str, text: str, header: bytes | None, *, stream: bool) -> Steering:
+        """Write down what is asked for where there is no conversation; its directives."""
+        served = exchange.served
+        served.model = model
+        served.stream = stream
+        exchange.steering = self._steerer.steer(header=header, model=model, prompt=text)
+        return exchange.steering
+
     def _enter(
         self, exchange: Exchange, prompt: Prompt, header: bytes | None, *, stream: bool, tier: str | None
     ) -> Steering:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from app.simulator.resources.containers import CONTAINER_PURPOSE, Containers
 from app.simulator.resources.file_store import FileStore
 from app.simulator.resources.files import Files, Uploads
+from app.simulator.resources.moderations import moderate
 from app.simulator.resources.table import Collection, Kind, Tables
 from app.simulator.resources.vector_stores import VectorStores
 from app.simulator.routes import Reply, json_reply
@@ -82,6 +83,7 @@ class Kept:
         Containers(self.tables, self.files).add_to(routes)
         for kind in KINDS:
             Collection(kind, self.tables).add_to(routes)
+        routes.add("POST", "moderations", moderate)
         for pattern in EMPTY_LISTS:
             routes.add("GET", pattern, _list_nothing)
 
