@@ -13,12 +13,13 @@ from app.simulator.channel import Channel, ClientGone
 from app.simulator.conversation_store import ConversationStore
 from app.simulator.conversations import Conversations
 from app.simulator.delivery import send_body
-from app.simulator.errors import RequestRefused, refusal_of_invalid, refusal_of_unparsable
+from app.simulator.errors import REFUSED, RequestRefused, refusal_of
 from app.simulator.exchange import Exchange
 from app.simulator.generate import Generator
 from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
 from app.simulator.memory import Memory
+from app.simulator.resources.batches import Batches
 from app.simulator.resources.kinds import Kept
 from app.simulator.resources.media import media_endpoints
 from app.simulator.resources.videos import Videos
@@ -59,7 +60,7 @@ class Simulator:
         self.runs = BackgroundRuns()
         self.kept = Kept(self._clock)
         self._memory = memory = Memory(self.store, self.conversations)
-        self._generator = generator = Generator(memory, self.runs)
+        self._generator = generator = Generator(memory, self.runs, self.kept.chats.keep)
         endpoints: dict[str, tuple[str, Endpoint]] = {
             "/responses": ("responses", generator.respond),
             "/responses/compact": ("responses.compact", generator.compact),
@@ -68,6 +69,7 @@ class Simulator:
             **media_endpoints(generator, self.kept),
         }
         self._endpoints = endpoints | {f"/v1{path}": endpoint for path, endpoint in endpoints.items()}
+        self.batches = Batches(self.kept.tables, self.kept.files, self._endpoints, self.log, self._clock)
         self._routes = self._routed(memory, generator)
 
     def _routed(self, memory: Memory, generator: Generator) -> Routes:
@@ -80,11 +82,13 @@ class Simulator:
         Conversations(memory, self._clock).add_to(routes)
         self.kept.add_to(routes)
         Videos(generator, self.kept.tables).add_to(routes)
+        self.batches.add_to(routes)
         return routes
 
     def stop(self) -> None:
         """End what runs in the background, and give back what is on disk."""
         self.runs.stop()
+        self.batches.stop()
         self.kept.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,12 +128,9 @@ class Simulator:
                 return
         try:
             reply = await self._look_up(Request(scope, channel))
-        except RequestRefused as refusal:
+        except REFUSED as error:
+            refusal = refusal_of(error)
             reply = Reply(refusal.body(), refusal.status)
-        except msgspec.ValidationError as error:
-            reply = Reply(refusal_of_invalid(error).body(), 400)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reply = Reply(refusal_of_unparsable(error).body(), 400)
         if reply is None:
             return
         length = (b"content-length", b"%d" % len(reply.body))
@@ -147,13 +148,9 @@ class Simulator:
         try:
             self._authorize(headers)
             await prepare(exchange, _whole(data), headers.get(b"x-sim"))
-        except RequestRefused as refusal:
-            await _refuse(exchange, refusal)
-        except msgspec.ValidationError as error:
-            await _refuse(exchange, refusal_of_invalid(error))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except REFUSED as error:
             # All of them come from reading the body, before anything was sent.
-            await _refuse(exchange, refusal_of_unparsable(error))
+            await _refuse(exchange, refusal_of(error))
         finally:
             # Reached without an end where the server is stopped in the middle of an answer.
             if not exchange.runs_on:

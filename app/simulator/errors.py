@@ -74,6 +74,17 @@ def json_type(value: object) -> str:
     return "an object"
 
 
+REFUSED = (RequestRefused, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a request may raise; everything but the first comes from its bytes."""
+
+
+def refusal_of(error: Exception) -> RequestRefused:
+    """The refusal that one of ``REFUSED`` stands for."""
+    if isinstance(error, RequestRefused):
+        return error
+    return refusal_of_invalid(error) if isinstance(error, msgspec.ValidationError) else refusal_of_unparsable(error)
+
+
 def refusal_of_invalid(error: msgspec.ValidationError) -> RequestRefused:
     """The 400 for a body that is JSON, but not of the endpoint's shape.
 

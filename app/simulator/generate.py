@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from app.simulator.background import BackgroundRun, BackgroundRuns
 from app.simulator.begun import Begun
@@ -24,20 +25,22 @@ from app.simulator.routes import json_reply
 from app.simulator.steering import UNSTEERED, Steerer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from app.simulator.exchange import Exchange
     from app.simulator.prompt import Prompt
     from app.simulator.routes import Reply, Request
     from app.simulator.steering import Steering
 
+KeepChat = Callable[[bytes, list[Any], dict[str, Any] | None], None]
 CONTEXT_TOKENS_MAX = 1_000_000
 
 
 class Generator:
     """Makes answers. Each method decides at once and returns the delivery, which does the waiting."""
 
-    def __init__(self, memory: Memory, runs: BackgroundRuns) -> None:
+    def __init__(self, memory: Memory, runs: BackgroundRuns, keep_chat: KeepChat) -> None:
+        self._keep_chat = keep_chat
         self._memory = memory
         self._runs = runs
         self._steerer = Steerer()
@@ -128,7 +131,13 @@ class Generator:
         completion_id = steering.repeat_id or f"chatcmpl-{random_hex(30)}"
         exchange.served.response_id = completion_id
         created_s = exchange.served.started_ms // 1000
-        answer = ChatAnswer(body, plans, exchange.used, steering, completion_id, created_s)
+
+        def keep(completion: bytes) -> None:
+            self._keep_chat(completion, body.messages or [], body.metadata)
+
+        answer = ChatAnswer(
+            body, plans, exchange.used, steering, completion_id, created_s, keep if body.store else None
+        )
         return answer_in_events(exchange, answer, answer) if body.stream else answer_wholly(exchange, answer)
 
     def embed(self, exchange: Exchange, data: bytes, header: bytes | None) -> Awaitable[None]:

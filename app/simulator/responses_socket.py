@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.simulator.errors import (
+    REFUSED,
     RequestRefused,
     error_members,
-    refusal_of_invalid,
-    refusal_of_unparsable,
+    refusal_of,
     refuse_type,
     refuse_value,
 )
@@ -118,11 +118,8 @@ class ResponsesSocket:
         try:
             answer = self._answer_of(frame, exchange, steering)
             outcome = await self._play(frame, exchange, answer)
-        except RequestRefused as refusal:
-            await self._refuse(frame, exchange, refusal)
-            outcome = "refused"
-        except RecursionError as error:
-            await self._refuse(frame, exchange, refusal_of_unparsable(error))
+        except REFUSED as error:
+            await self._refuse(frame, exchange, refusal_of(error))
             outcome = "refused"
         finally:
             exchange.end("cut" if self._socket.stopped else outcome)
@@ -190,10 +187,8 @@ class ResponsesSocket:
 def _read_frame(data: bytes) -> CreateFrame:
     try:
         frame = _DECODER.decode(data)
-    except msgspec.ValidationError as error:
-        raise refusal_of_invalid(error) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise refusal_of_unparsable(error) from error
+    except REFUSED as error:
+        raise refusal_of(error) from error
     if frame.type is None:
         refuse_type("type", "a string", frame.type)
     return frame

@@ -8,6 +8,7 @@ from app.simulator.resources.containers import CONTAINER_PURPOSE, Containers
 from app.simulator.resources.file_store import FileStore
 from app.simulator.resources.files import Files, Uploads
 from app.simulator.resources.moderations import moderate
+from app.simulator.resources.stored_chats import StoredChats
 from app.simulator.resources.table import Collection, Kind, Tables
 from app.simulator.resources.vector_stores import VectorStores
 from app.simulator.routes import Reply, json_reply
@@ -74,11 +75,13 @@ class Kept:
     def __init__(self, clock: Clock) -> None:
         self.tables = Tables(clock)
         self.files = FileStore(clock, unlisted=CONTAINER_PURPOSE)
+        self.chats = StoredChats(self.tables)
         self._uploads = Uploads(self.files, clock)
 
     def add_to(self, routes: Routes) -> None:
         Files(self.files).add_to(routes)
         self._uploads.add_to(routes)
+        self.chats.add_to(routes)
         VectorStores(self.tables, self.files).add_to(routes)
         Containers(self.tables, self.files).add_to(routes)
         for kind in KINDS:
