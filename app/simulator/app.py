@@ -19,6 +19,7 @@ from app.simulator.generate import Generator
 from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
 from app.simulator.memory import Memory
+from app.simulator.realtime import RealtimeSession
 from app.simulator.resources.batches import Batches
 from app.simulator.resources.kinds import Kept
 from app.simulator.resources.media import media_endpoints
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 MODELS = ("sim-large", "sim-mini", "sim-reasoning", "sim-embedding")
 RESPONSES_PATHS = ("/v1/responses", "/responses")
+REALTIME_PATHS = ("/v1/realtime", "/realtime")
 MODELS_CREATED_S = 1_767_225_600
 
 
@@ -111,14 +113,19 @@ class Simulator:
         headers = dict(scope["headers"])
         try:
             self._authorize(headers)
-            if scope["path"] not in RESPONSES_PATHS:
+            if scope["path"] not in (*RESPONSES_PATHS, *REALTIME_PATHS):
                 raise _unknown_url("GET", scope["path"])
         except RequestRefused as refusal:
             await socket.refuse(refusal)
             return
         await socket.accept(new_request_id())
         channel = Channel(scope, receive, send)
-        await ResponsesSocket(socket, channel, self._generator, self._memory, self.log, self._clock).serve(headers)
+        generator, log, clock = self._generator, self.log, self._clock
+        if scope["path"] in REALTIME_PATHS:
+            model = Request(scope, channel).text("model")
+            await RealtimeSession(socket, channel, generator, log, clock, model).serve(headers)
+        else:
+            await ResponsesSocket(socket, channel, generator, self._memory, log, clock).serve(headers)
 
     async def _answer(self, scope: Scope, channel: Channel) -> None:
         if scope["method"] == "POST":

@@ -37,7 +37,7 @@ class Request:
     """A request that is no generation."""
 
     def __init__(self, scope: Scope, channel: Channel) -> None:
-        self.method: str = scope["method"]
+        self.method: str = scope.get("method", "GET")
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.channel = channel
