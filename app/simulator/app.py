@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import hmac
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs
 
 import msgspec
 
 from app.core.clock import Clock, SystemClock
+from app.simulator.background import BackgroundRuns
 from app.simulator.channel import Channel, ClientGone
+from app.simulator.conversation_store import ConversationStore
+from app.simulator.conversations import Conversations
 from app.simulator.delivery import send_body
-from app.simulator.errors import RequestRefused, refusal_of_invalid, refusal_of_unparsable
+from app.simulator.errors import REFUSED, RequestRefused, refusal_of
 from app.simulator.exchange import Exchange
 from app.simulator.generate import Generator
-from app.simulator.identifiers import random_hex
+from app.simulator.identifiers import new_request_id
 from app.simulator.log import BilledUsage, ServedLog
+from app.simulator.memory import Memory
+from app.simulator.realtime import RealtimeSession
+from app.simulator.resources.batches import Batches
+from app.simulator.resources.kinds import Kept
+from app.simulator.resources.media import media_endpoints
+from app.simulator.resources.videos import Videos
 from app.simulator.response_store import ResponseStore
+from app.simulator.responses_socket import ResponsesSocket
+from app.simulator.routes import BODY_BYTES_MAX, Reply, Request, Routes, json_reply
+from app.simulator.socket import Socket
 from app.simulator.steering import UNSTEERED
+from app.simulator.stored_responses import StoredResponses
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from app.simulator.channel import Receive, Scope, Send
+    from app.simulator.exchange import Endpoint
 
-    Endpoint = Callable[[Exchange, bytes, bytes | None], Awaitable[None]]
     Headers = dict[bytes, bytes]
 
-BODY_BYTES_MAX = 64 * 1024 * 1024
 MODELS = ("sim-large", "sim-mini", "sim-reasoning", "sim-embedding")
+RESPONSES_PATHS = ("/v1/responses", "/responses")
+REALTIME_PATHS = ("/v1/realtime", "/realtime")
 MODELS_CREATED_S = 1_767_225_600
-_JSON = [(b"content-type", b"application/json")]
 
 
 class Simulator:
@@ -48,13 +58,40 @@ class Simulator:
         self.store = ResponseStore() if store is None else store
         self._clock: Clock = clock or SystemClock()
         self._authorization = None if api_key is None else f"Bearer {api_key}".encode()
-        generator = Generator(self.store)
+        self.conversations = ConversationStore()
+        self.runs = BackgroundRuns()
+        self.kept = Kept(self._clock)
+        self._memory = memory = Memory(self.store, self.conversations)
+        self._generator = generator = Generator(memory, self.runs, self.kept.chats.keep)
         endpoints: dict[str, tuple[str, Endpoint]] = {
             "/responses": ("responses", generator.respond),
+            "/responses/compact": ("responses.compact", generator.compact),
             "/chat/completions": ("chat.completions", generator.complete_chat),
             "/embeddings": ("embeddings", generator.embed),
+            **media_endpoints(generator, self.kept),
         }
         self._endpoints = endpoints | {f"/v1{path}": endpoint for path, endpoint in endpoints.items()}
+        self.batches = Batches(self.kept.tables, self.kept.files, self._endpoints, self.log, self._clock)
+        self._routes = self._routed(memory, generator)
+
+    def _routed(self, memory: Memory, generator: Generator) -> Routes:
+        routes = Routes()
+        routes.add("GET", "models", _list_models)
+        routes.add("GET", "models/{}", _get_model)
+        routes.add("GET", "models/{}/{}", _get_model)
+        routes.add("POST", "responses/input_tokens", generator.count_input)
+        StoredResponses(self.store, self.runs, self._clock).add_to(routes)
+        Conversations(memory, self._clock).add_to(routes)
+        self.kept.add_to(routes)
+        Videos(generator, self.kept.tables).add_to(routes)
+        self.batches.add_to(routes)
+        return routes
+
+    def stop(self) -> None:
+        """End what runs in the background, and give back what is on disk."""
+        self.runs.stop()
+        self.batches.stop()
+        self.kept.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
@@ -69,7 +106,26 @@ class Simulator:
         elif kind == "lifespan":
             await _live(receive, send)
         else:
-            await send({"type": "websocket.close", "code": 1008})
+            await self._serve_socket(scope, receive, send)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        socket = Socket(scope, receive, send)
+        headers = dict(scope["headers"])
+        try:
+            self._authorize(headers)
+            if scope["path"] not in (*RESPONSES_PATHS, *REALTIME_PATHS):
+                raise _unknown_url("GET", scope["path"])
+        except RequestRefused as refusal:
+            await socket.refuse(refusal)
+            return
+        await socket.accept(new_request_id())
+        channel = Channel(scope, receive, send)
+        generator, log, clock = self._generator, self.log, self._clock
+        if scope["path"] in REALTIME_PATHS:
+            model = Request(scope, channel).text("model")
+            await RealtimeSession(socket, channel, generator, log, clock, model).serve(headers)
+        else:
+            await ResponsesSocket(socket, channel, generator, self._memory, log, clock).serve(headers)
 
     async def _answer(self, scope: Scope, channel: Channel) -> None:
         if scope["method"] == "POST":
@@ -78,33 +134,34 @@ class Simulator:
                 await self._generate(endpoint, dict(scope["headers"]), channel)
                 return
         try:
-            body = self._look_up(scope)
-            status = 200
-        except RequestRefused as refusal:
-            status, body = refusal.status, refusal.body()
-        length = (b"content-length", b"%d" % len(body))
-        await channel.start(status, [*_JSON, length, (b"x-request-id", _new_request_id().encode())])
-        await channel.finish(body)
+            reply = await self._look_up(Request(scope, channel))
+        except REFUSED as error:
+            refusal = refusal_of(error)
+            reply = Reply(refusal.body(), refusal.status)
+        if reply is None:
+            return
+        length = (b"content-length", b"%d" % len(reply.body))
+        kind = (b"content-type", reply.content_type)
+        await channel.start(reply.status, [kind, length, (b"x-request-id", new_request_id())])
+        await channel.finish(reply.body)
 
     async def _generate(self, endpoint: tuple[str, Endpoint], headers: Headers, channel: Channel) -> None:
         name, prepare = endpoint
         data = await channel.read_body(BODY_BYTES_MAX)
         attempt_id = headers.get(b"x-client-request-id", b"").decode("latin-1")
         served = self.log.open(attempt_id, name, self._clock.now_ms())
-        exchange = Exchange(channel, served, UNSTEERED, BilledUsage(), self._clock, _new_request_id(), self.log)
+        exchange = Exchange(channel, served, UNSTEERED, BilledUsage(), self._clock, new_request_id(), self.log)
+        exchange.content_type = headers.get(b"content-type", b"")
         try:
             self._authorize(headers)
             await prepare(exchange, _whole(data), headers.get(b"x-sim"))
-        except RequestRefused as refusal:
-            await _refuse(exchange, refusal)
-        except msgspec.ValidationError as error:
-            await _refuse(exchange, refusal_of_invalid(error))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except REFUSED as error:
             # All of them come from reading the body, before anything was sent.
-            await _refuse(exchange, refusal_of_unparsable(error))
+            await _refuse(exchange, refusal_of(error))
         finally:
             # Reached without an end where the server is stopped in the middle of an answer.
-            exchange.end("cut")
+            if not exchange.runs_on:
+                exchange.end("cut")
 
     def _authorize(self, headers: Headers) -> None:
         wanted = self._authorization
@@ -112,43 +169,30 @@ class Simulator:
             return
         raise RequestRefused(401, "Incorrect API key provided.", code="invalid_api_key")
 
-    def _look_up(self, scope: Scope) -> bytes:
-        """The body of what is not a generation."""
-        method, path = scope["method"], scope["path"]
+    async def _look_up(self, request: Request) -> Reply | None:
+        """The answer to what is not a generation."""
+        method, path = request.method, request.path
         if path == "/healthz" and method == "GET":
-            return b'{"status":"ok"}'
-        self._authorize(dict(scope["headers"]))
+            return Reply(b'{"status":"ok"}')
+        self._authorize(request.headers)
         if path == "/simulator/log":
-            return self._log(method, scope["query_string"])
-        family, _, name = path.removeprefix("/v1").removeprefix("/").partition("/")
-        if family == "models" and method == "GET":
-            return _models() if not name else msgspec.json.encode(_model(name))
-        if family == "responses" and name and "/" not in name:
-            return self._stored(method, path, name)
-        raise _unknown_url(method, path)
+            return Reply(self._log(request))
+        found = self._routes.find(method, path)
+        if found is None:
+            raise _unknown_url(method, path)
+        handler, ids = found
+        return await handler(request, *ids)
 
-    def _log(self, method: str, query: bytes) -> bytes:
-        if method == "DELETE":
+    def _log(self, request: Request) -> bytes:
+        if request.method == "DELETE":
             self.log.clear()
-        elif method != "GET":
-            raise _unknown_url(method, "/simulator/log")
-        wanted = parse_qs(query.decode("latin-1"))
-        since = wanted.get("since", ["0"])[0]
+        elif request.method != "GET":
+            raise _unknown_url(request.method, request.path)
+        since = request.text("since") or "0"
         if not since.isascii() or not since.isdigit():
             raise RequestRefused(400, "Invalid 'since': expected a number.", param="since", code="invalid_value")
-        entries = self.log.find(since=int(since), wanted_id=wanted.get("id", [None])[0])
+        entries = self.log.find(since=int(since), wanted_id=request.text("id"))
         return msgspec.json.encode({"last_number": self.log.last_number, "entries": entries})
-
-    def _stored(self, method: str, path: str, response_id: str) -> bytes:
-        stored = self.store.find(response_id)
-        if method not in ("GET", "DELETE"):
-            raise _unknown_url(method, path)
-        if stored is None:
-            raise RequestRefused(404, f"Response with id '{response_id}' not found.")
-        if method == "GET":
-            return stored.data
-        self.store.remove(response_id)
-        return msgspec.json.encode({"id": response_id, "object": "response", "deleted": True})
 
     def __repr__(self) -> str:
         return f"Simulator(log={self.log!r}, store={self.store!r})"
@@ -178,14 +222,16 @@ def _unknown_url(method: str, path: str) -> RequestRefused:
     return RequestRefused(404, f"Invalid URL ({method} {path})")
 
 
-def _models() -> bytes:
-    return msgspec.json.encode({"object": "list", "data": [_model(name) for name in MODELS]})
+async def _list_models(request: Request) -> Reply:
+    del request
+    return json_reply({"object": "list", "data": [_model(name) for name in MODELS]})
+
+
+async def _get_model(request: Request, *names: str) -> Reply:
+    del request
+    return json_reply(_model("/".join(names)))
 
 
 def _model(name: str) -> dict[str, object]:
     # Any name is answered, so any name exists.
     return {"id": name, "object": "model", "created": MODELS_CREATED_S, "owned_by": "headgate-simulator"}
-
-
-def _new_request_id() -> str:
-    return f"req_{random_hex(32)}"

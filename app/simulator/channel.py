@@ -28,12 +28,13 @@ class ClientGone(Exception):
 class Channel:
     """One request's connection. ``gone`` is only ever true while somebody watches."""
 
-    __slots__ = ("_receive", "_scope", "_send", "_waiter", "_watcher", "gone")
+    __slots__ = ("_read", "_receive", "_scope", "_send", "_waiter", "_watcher", "gone")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
+        self._read = False
         self._waiter: asyncio.Future[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.gone = False
@@ -58,6 +59,17 @@ class Channel:
             parts.append(message.get("body", b""))
         return b"".join(parts)
 
+    async def read_piece(self) -> bytes | None:
+        """The next bytes of the request's body as they came, or None after the last."""
+        if self._read:
+            return None
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        self._read = not message.get("more_body")
+        piece: bytes = message.get("body", b"")
+        return piece
+
     def watch(self) -> None:
         """From now on notice that the client leaves. Without this nobody would be told."""
         if self._watcher is None:
@@ -67,8 +79,12 @@ class Channel:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self.gone = True
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self.wake()
+
+    def wake(self) -> None:
+        """End a pause: there is something to write."""
+        if self._waiter is not None:
+            _wake(self._waiter)
 
     async def pause(self, seconds: float) -> None:
         """Wait, but no longer than the client does."""

@@ -10,10 +10,11 @@ from app.simulator.events import DELTA, DONE, PLAIN, TERMINAL, Event
 from app.simulator.generation import Call, Message, Reasoning
 from app.simulator.prompt import served_tier
 from app.simulator.responses_answer import FAILURE_MESSAGE
+from app.simulator.routes import JSON
 from app.simulator.usage_report import chat_usage, report
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from app.simulator.chat_request import ChatBody
     from app.simulator.generation import Plan
@@ -26,7 +27,7 @@ _encode = msgspec.json.encode
 
 
 class ChatAnswer:
-    """One completion of ``n`` choices; ``used`` is what the whole of it uses."""
+    """One completion of ``n`` choices; ``used`` is what the whole of it uses, ``keep`` is given all of it."""
 
     def __init__(
         self,
@@ -36,7 +37,9 @@ class ChatAnswer:
         steering: Steering,
         completion_id: str,
         created_s: int,
+        keep: Callable[[bytes], None] | None = None,
     ) -> None:
+        self._keep = keep
         self._body = body
         self._plans = plans
         self._used = used
@@ -47,6 +50,7 @@ class ChatAnswer:
         self._reasoning_tokens = 0
 
     failed_status = 500
+    content_type = JSON
 
     @property
     def complete(self) -> bool:
@@ -56,6 +60,12 @@ class ChatAnswer:
 
     def body(self) -> bytes:
         """The finished completion."""
+        data = self._whole()
+        if self._keep is not None:
+            self._keep(data)
+        return data
+
+    def _whole(self) -> bytes:
         completion: dict[str, Any] = {
             "id": self._id,
             "object": "chat.completion",
@@ -129,6 +139,9 @@ class ChatAnswer:
                 yield from self._call_events(index, at, part)
                 at += 1
         finish = self._event(self._chunk([_delta(index, {}, _finish_reason(plan))]))
+        if self._keep is not None and plan is self._plans[-1]:
+            # Before the event goes out: its reader may ask for it at once.
+            self._keep(self._whole())
         yield finish._replace(kind=TERMINAL) if plan is self._plans[-1] else finish
 
     def _call_events(self, index: int, at: int, call: Call) -> Iterator[Event]:

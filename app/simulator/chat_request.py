@@ -47,6 +47,8 @@ class ChatBody(msgspec.Struct, kw_only=True):
     response_format: dict[str, Any] | None = None
     reasoning_effort: str | None = None
     service_tier: str | None = None
+    store: bool | None = None
+    metadata: dict[str, Any] | None = None
 
     @property
     def includes_usage(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from app.simulator.errors import error_body
+from app.simulator.routes import JSON
 from app.simulator.steering import UNSTEERED
 from app.simulator.stream import StreamPlayer
 from app.simulator.wire import Wire
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from app.simulator.steering import Steering
 
 HTML = b"<!doctype html>\n<title>502 Bad Gateway</title>\n<h1>502 Bad Gateway</h1>\n"
-_JSON = b"application/json"
-_EVENTS = b"text/event-stream; charset=utf-8"
+EVENT_STREAM = b"text/event-stream; charset=utf-8"
 _CONSTANT_HEADERS: Headers = [
     (b"openai-version", b"2020-10-01"),
     (b"x-ratelimit-limit-requests", b"30000"),
@@ -50,6 +50,11 @@ class Answer(Protocol):
         """The status under which ``failed_body`` goes out."""
         ...
 
+    @property
+    def content_type(self) -> bytes:
+        """What ``body`` is."""
+        ...
+
     def body(self) -> bytes:
         """The answer as one body."""
         ...
@@ -65,28 +70,28 @@ async def answer_wholly(exchange: Exchange, answer: Answer) -> None:
     if exchange.steering is UNSTEERED:
         body = answer.body()
         exchange.bill_all()
-        await send_body(exchange, 200, _JSON, body, outcome)
+        await send_body(exchange, 200, answer.content_type, body, outcome)
         return
-    if await _fails_before_head(exchange):
+    if await fails_before_head(exchange):
         return
     if not await _time_of_generation(exchange):
         exchange.end("disconnected")
         return
     exchange.bill_all()
     if exchange.steering.fail_after is not None:
-        await _send_steered(exchange, answer.failed_status, answer.failed_body(), "failed")
+        await _send_steered(exchange, answer.failed_status, JSON, answer.failed_body(), "failed")
         return
-    await _send_steered(exchange, 200, answer.body(), outcome)
+    await _send_steered(exchange, 200, answer.content_type, answer.body(), outcome)
 
 
 async def answer_in_events(exchange: Exchange, answer: Answer, source: EventSource) -> None:
     """The answer as a stream."""
     steering = exchange.steering
-    if steering is not UNSTEERED and await _fails_before_head(exchange):
+    if steering is not UNSTEERED and await fails_before_head(exchange):
         return
     exchange.bill_input()
     exchange.served.status = steering.status or 200
-    await exchange.channel.start(exchange.served.status, head_of(exchange, _EVENTS))
+    await exchange.channel.start(exchange.served.status, head_of(exchange, EVENT_STREAM))
     await StreamPlayer(exchange, source, complete=answer.complete).play()
 
 
@@ -114,7 +119,7 @@ def head_of(exchange: Exchange, content_type: bytes) -> Headers:
     elapsed_ms = exchange.clock.now_ms() - exchange.served.started_ms
     headers: Headers = [
         (b"content-type", content_type),
-        (b"x-request-id", exchange.request_id.encode()),
+        (b"x-request-id", exchange.request_id),
         (b"openai-processing-ms", b"%d" % elapsed_ms),
         *_CONSTANT_HEADERS,
     ]
@@ -126,7 +131,7 @@ def head_of(exchange: Exchange, content_type: bytes) -> Headers:
     return headers
 
 
-async def _fails_before_head(exchange: Exchange) -> bool:
+async def fails_before_head(exchange: Exchange) -> bool:
     """Play what is steered to happen before the first byte; whether that was the end."""
     steering, channel = exchange.steering, exchange.channel
     if steering.first_ms:
@@ -142,7 +147,7 @@ async def _fails_before_head(exchange: Exchange) -> bool:
     elif steering.redirect is not None:
         exchange.bill_nothing()
         location = [(b"location", steering.redirect.encode())]
-        await send_body(exchange, steering.status or 307, _JSON, b"", "refused", location)
+        await send_body(exchange, steering.status or 307, JSON, b"", "refused", location)
     elif steering.error is not None:
         exchange.bill_nothing()
         await _send_error(exchange, steering, steering.error)
@@ -160,7 +165,7 @@ async def _send_error(exchange: Exchange, steering: Steering, status: int) -> No
     exchange.served.error_code = code
     message = f"The simulator was steered into status {status}."
     more = [(b"retry-after", steering.retry_after.encode())] if steering.retry_after is not None else None
-    await send_body(exchange, status, _JSON, error_body(message, kind, None, code), "refused", more)
+    await send_body(exchange, status, JSON, error_body(message, kind, None, code), "refused", more)
 
 
 async def _time_of_generation(exchange: Exchange) -> bool:
@@ -178,13 +183,15 @@ async def _time_of_generation(exchange: Exchange) -> bool:
     return not channel.gone
 
 
-async def _send_steered(exchange: Exchange, status: int, body: bytes, outcome: ServedOutcome) -> None:
+async def _send_steered(
+    exchange: Exchange, status: int, content_type: bytes, body: bytes, outcome: ServedOutcome
+) -> None:
     """A body that may be broken, cut, stalled or sliced."""
     steering, channel = exchange.steering, exchange.channel
     wire = Wire(steering)
     data = body[:-2] if steering.badjson else body
     writes = [*wire.feed_bytes(data), *wire.flush()]
-    headers = head_of(exchange, _JSON)
+    headers = head_of(exchange, content_type)
     if not steering.chunk:
         headers.append((b"content-length", b"%d" % sum(map(len, writes))))
     exchange.served.status = steering.status or status

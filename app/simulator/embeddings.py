@@ -13,6 +13,7 @@ import msgspec
 
 from app.simulator.errors import error_body, refuse_missing, refuse_type, refuse_value
 from app.simulator.log import BilledUsage
+from app.simulator.routes import JSON
 from app.simulator.steering import Steering
 from app.simulator.tokens import count_tokens
 from app.simulator.usage_report import embeddings_usage, report
@@ -79,6 +80,7 @@ class EmbeddingsAnswer:
 
     complete = True
     failed_status = 500
+    content_type = JSON
 
     def __init__(self, body: EmbeddingsBody, used: BilledUsage, steering: Steering) -> None:
         self._body = body

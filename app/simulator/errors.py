@@ -32,7 +32,12 @@ class RequestRefused(Exception):
 
 def error_body(message: str, kind: str, param: str | None, code: str | None) -> bytes:
     """``{"error": {...}}`` as bytes."""
-    return msgspec.json.encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+    return msgspec.json.encode({"error": error_members(message, kind, param, code)})
+
+
+def error_members(message: str, kind: str, param: str | None, code: str | None) -> dict[str, str | None]:
+    """What is inside ``error``."""
+    return {"message": message, "type": kind, "param": param, "code": code}
 
 
 def refuse_value(param: str, message: str, code: str = "invalid_value") -> NoReturn:
@@ -67,6 +72,17 @@ def json_type(value: object) -> str:
     if isinstance(value, list):
         return "an array"
     return "an object"
+
+
+REFUSED = (RequestRefused, msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a request may raise; everything but the first comes from its bytes."""
+
+
+def refusal_of(error: Exception) -> RequestRefused:
+    """The refusal that one of ``REFUSED`` stands for."""
+    if isinstance(error, RequestRefused):
+        return error
+    return refusal_of_invalid(error) if isinstance(error, msgspec.ValidationError) else refusal_of_unparsable(error)
 
 
 def refusal_of_invalid(error: msgspec.ValidationError) -> RequestRefused:

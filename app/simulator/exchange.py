@@ -7,16 +7,23 @@ from typing import TYPE_CHECKING
 from app.simulator.log import BilledUsage
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from app.core.clock import Clock
     from app.simulator.channel import Channel
     from app.simulator.log import Served, ServedLog, ServedOutcome
     from app.simulator.steering import Steering
 
+    Endpoint = Callable[["Exchange", bytes, bytes | None], Awaitable[None]]
+
 
 class Exchange:
-    """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses."""
+    """A channel, its entry in the log, and its directives. ``used`` is what the whole answer uses.
 
-    __slots__ = ("_log", "channel", "clock", "request_id", "served", "steering", "used")
+    Where it ``runs_on``, somebody else will end it.
+    """
+
+    __slots__ = ("_log", "channel", "clock", "content_type", "request_id", "runs_on", "served", "steering", "used")
 
     def __init__(
         self,
@@ -25,7 +32,7 @@ class Exchange:
         steering: Steering,
         used: BilledUsage,
         clock: Clock,
-        request_id: str,
+        request_id: bytes,
         log: ServedLog,
     ) -> None:
         self._log = log
@@ -35,12 +42,15 @@ class Exchange:
         self.used = used
         self.clock = clock
         self.request_id = request_id
+        self.content_type = b""
+        self.runs_on = False
 
     def bill_input(self) -> None:
         """The model has begun to read: from here on the attempt costs money."""
         usage = self.served.usage
         usage.input_tokens = self.used.input_tokens
         usage.cached_tokens = self.used.cached_tokens
+        usage.seconds = self.used.seconds
         self.served.billed = self.steering.billed is not False
         self._log.note(self.served)
 

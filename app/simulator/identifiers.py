@@ -15,3 +15,8 @@ def random_hex(chars: int) -> str:
 def random_bytes(size: int) -> bytes:
     """``size`` bytes."""
     return _random.randbytes(size)
+
+
+def new_request_id() -> bytes:
+    """What a provider's support would ask for."""
+    return f"req_{random_hex(32)}".encode()

@@ -12,18 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-ServedOutcome = Literal["running", "completed", "incomplete", "failed", "disconnected", "cut", "refused"]
+ServedOutcome = Literal["running", "completed", "incomplete", "failed", "disconnected", "cut", "refused", "cancelled"]
 
 ENTRIES_MAX = 200_000
 
 
 class BilledUsage(msgspec.Struct, gc=False):
-    """Tokens that were really used, whatever the client was told."""
+    """What was really used, whatever the client was told: tokens, or seconds of sound and film."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    seconds: int = 0
 
 
 class Served(msgspec.Struct, gc=False):

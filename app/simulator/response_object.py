@@ -73,13 +73,13 @@ def item_of(part: Part, item_id: str, *, encrypted: bool) -> dict[str, Any]:
 
 
 def response_object(body: ResponsesBody, response_id: str, created_s: int, *, reasons: bool) -> dict[str, Any]:
-    """A response that is in progress; what ends it changes members in place and keeps their order."""
-    return {
+    """A response that has begun; what ends it changes members in place and keeps their order."""
+    response: dict[str, Any] = {
         "id": response_id,
         "object": "response",
         "created_at": created_s,
-        "status": "in_progress",
-        "background": False,
+        "status": "queued" if body.background else "in_progress",
+        "background": body.background is True,
         "completed_at": None,
         "error": None,
         "frequency_penalty": body.frequency_penalty or 0.0,
@@ -110,6 +110,10 @@ def response_object(body: ResponsesBody, response_id: str, created_s: int, *, re
         "user": body.user,
         "metadata": body.metadata or {},
     }
+    if body.conversation is not None:
+        # There only where the request named one.
+        response["conversation"] = {"id": body.conversation_id}
+    return response
 
 
 _PLAIN_TEXT: dict[str, Any] = {"format": {"type": "text"}, "verbosity": "medium"}

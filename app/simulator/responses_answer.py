@@ -20,6 +20,7 @@ from app.simulator.response_object import (
     reasoning_item,
     response_object,
 )
+from app.simulator.routes import JSON
 from app.simulator.usage_report import report, responses_usage
 
 if TYPE_CHECKING:
@@ -68,14 +69,25 @@ class ResponsesAnswer:
         options = body.stream_options
         self._filled = options is None or options.get("include_obfuscation") is not False
         # Made before the head goes out: what cannot be encoded is still refused properly.
-        self._snapshot = _encode(self._object) if body.stream else b""
+        self._snapshot = _encode(self._object) if body.stream or body.background else b""
 
     failed_status = 200
     """A failed response is an ordinary answer that says so."""
+    content_type = JSON
 
     @property
     def complete(self) -> bool:
         return self._plan.complete
+
+    @property
+    def snapshot(self) -> bytes:
+        """The response as its stream begins with it."""
+        return self._snapshot
+
+    @property
+    def terminal(self) -> bytes | None:
+        """The response as its stream has ended with it."""
+        return self._terminal
 
     # One body
 
@@ -89,6 +101,16 @@ class ResponsesAnswer:
     def failed_body(self) -> bytes:
         """The response that failed, all of it generated."""
         return _encode(self._failed(self._used))
+
+    def started_body(self) -> bytes:
+        """The response that is being generated."""
+        self._object["status"] = "in_progress"
+        return _encode(self._object)
+
+    def cancelled_body(self) -> bytes:
+        """The response that was cancelled: nobody is told what it has cost."""
+        self._object["status"] = "cancelled"
+        return _encode(self._object)
 
     def _finished(self) -> dict[str, Any]:
         response = self._object
@@ -120,14 +142,11 @@ class ResponsesAnswer:
     def events(self) -> Iterator[Event]:
         """``response.created`` to the terminal event."""
         yield self._lifecycle(b"response.created", self._snapshot)
+        if self._body.background:
+            yield self._lifecycle(b"response.queued", self._snapshot)
+            self._snapshot = self.started_body()
         yield self._lifecycle(b"response.in_progress", self._snapshot)
-        for index, part in enumerate(self._plan.parts):
-            if isinstance(part, Message):
-                yield from self._message_events(index, part)
-            elif isinstance(part, Call):
-                yield from self._call_events(index, part)
-            else:
-                yield from self._reasoning_events(index, part)
+        yield from self._part_events()
         self._output_tokens = self._plan.output_tokens
         self._reasoning_tokens = self._plan.reasoning_tokens
         self._terminal = _encode(self._finished())
@@ -138,6 +157,22 @@ class ResponsesAnswer:
         if self._steering.done:
             yield DONE
 
+    def events_again(self, snapshot: bytes, terminal: bytes) -> Iterator[Event]:
+        """The events of an answer that was given before, as it began and as it ended."""
+        yield self._lifecycle(b"response.created", snapshot)
+        yield self._lifecycle(b"response.in_progress", snapshot)
+        yield from self._part_events()
+        yield self._lifecycle(self._terminal_type(), terminal, TERMINAL)
+
+    def _part_events(self) -> Iterator[Event]:
+        for index, part in enumerate(self._plan.parts):
+            if isinstance(part, Message):
+                yield from self._message_events(index, part)
+            elif isinstance(part, Call):
+                yield from self._call_events(index, part)
+            else:
+                yield from self._reasoning_events(index, part)
+
     def terminal_again(self) -> Event | None:
         return None if self._terminal is None else self._lifecycle(self._terminal_type(), self._terminal)
 
@@ -145,7 +180,8 @@ class ResponsesAnswer:
         used = BilledUsage(
             self._used.input_tokens, self._used.cached_tokens, self._output_tokens, self._reasoning_tokens
         )
-        return self._lifecycle(b"response.failed", _encode(self._failed(used)))
+        self._terminal = _encode(self._failed(used))
+        return self._lifecycle(b"response.failed", self._terminal)
 
     def error(self) -> Event:
         return self._event("error", {"code": "server_error", "message": FAILURE_MESSAGE, "param": None})

@@ -72,34 +72,66 @@ class ResponsesBody(msgspec.Struct, kw_only=True):
     def stored(self) -> bool:
         return self.store is not False
 
+    @property
+    def conversation_id(self) -> str | None:
+        given = self.conversation
+        return given.get("id") if isinstance(given, dict) else given
+
 
 _DECODER = msgspec.json.Decoder(ResponsesBody)
 
 
 def read_responses_body(data: bytes) -> ResponsesBody:
-    """The decoded body, with what can be said of it without looking at the conversation checked."""
+    """The decoded and checked body."""
     body = _DECODER.decode(data)
+    check_responses_body(body)
+    return body
+
+
+def check_responses_body(body: ResponsesBody) -> None:
+    """Raise for what can be said of a body without looking at the conversation."""
     if body.model is None or not body.model:
         refuse_missing("model")
-    if body.input is None and body.previous_response_id is None:
+    if body.input is None and body.previous_response_id is None and body.conversation is None:
         refuse_missing("input")
-    if body.background:
-        refuse_value("background", "The simulator does not run responses in the background.", "unsupported_parameter")
+    if body.background and not body.stored:
+        refuse_value("background", "Background mode requires 'store' to be true.", "unsupported_parameter")
     if body.conversation is not None:
-        name = body.conversation if isinstance(body.conversation, str) else body.conversation.get("id")
-        raise RequestRefused(404, f"Conversation with id '{name}' not found.")
+        _check_conversation(body)
     if body.truncation not in (None, "auto", "disabled"):
         refuse_value("truncation", f"Invalid value: '{body.truncation}'. Supported values are: 'auto', 'disabled'.")
     if body.metadata is not None and len(body.metadata) > METADATA_MEMBERS_MAX:
         refuse_value("metadata", "Invalid 'metadata': at most 16 members.", "object_above_max_properties")
     check_service_tier(body.service_tier)
+
+
+def read_counted_body(data: bytes) -> ResponsesBody:
+    """The decoded body of a request that only counts: nothing has to be there."""
+    body = _DECODER.decode(data)
+    if body.conversation is not None:
+        _check_conversation(body)
     return body
 
 
-def prompt_of(body: ResponsesBody, find: Callable[[str], Conversation | None]) -> Prompt:
-    """The prompt of a checked body; ``find`` knows the conversation of an earlier response."""
+def _check_conversation(body: ResponsesBody) -> None:
+    if not isinstance(body.conversation_id, str):
+        refuse_type("conversation.id", "a string", body.conversation_id)
+    if body.previous_response_id is not None:
+        message = (
+            "Mutually exclusive parameters: Ensure you are only providing one of: 'previous_response_id' or "
+            "'conversation'."
+        )
+        refuse_value("previous_response_id", message, "mutually_exclusive_parameters")
+
+
+def prompt_of(
+    body: ResponsesBody, find: Callable[[str], Conversation | None], previous: Conversation | None = None
+) -> Prompt:
+    """The prompt of a checked body, that goes on from ``previous``.
+
+    ``find`` knows the conversation of an earlier response.
+    """
     model = body.model or ""
-    previous = None
     if body.previous_response_id is not None:
         previous = find(body.previous_response_id)
         if previous is None:

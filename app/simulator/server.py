@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from uvicorn import Config, Server
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from app.simulator.app import Simulator
 from app.simulator.channel import TRANSPORT_EXTENSION
@@ -28,6 +31,8 @@ STOP_S_MAX = 1
 KEEP_ALIVE_S = 75
 BACKLOG = 2048
 UDS_MODE = 0o600
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+HANDSHAKE_REFUSAL: dict[str, dict[object, object]] = {"websocket.http.response": {}}
 
 
 class Listening(msgspec.Struct, frozen=True):
@@ -49,6 +54,21 @@ class SimulatorProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope["extensions"] = {TRANSPORT_EXTENSION: {"transport": self.transport}}
+
+
+class SimulatorSocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's protocol on the parser of websockets, with the transport in the scope as above."""
+
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            self.scope["extensions"] = {**HANDSHAKE_REFUSAL, TRANSPORT_EXTENSION: {"transport": self.transport}}
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # A refusal is an answer to the handshake: uvicorn would complain that there was none.
+            self.handshake_complete = True
 
 
 class _GuestServer(Server):
@@ -88,6 +108,7 @@ async def running_simulator(
     finally:
         server.should_exit = True
         await serving
+        simulator.stop()
         if server.server_state.tasks:
             # Cancelled by now; they only have their log entries to close.
             await asyncio.wait(server.server_state.tasks, timeout=STOP_S_MAX)
@@ -118,7 +139,9 @@ def _config(simulator: Simulator) -> Config:
     return Config(
         simulator,
         http=SimulatorProtocol,
-        ws="none",
+        ws=SimulatorSocketProtocol,
+        ws_max_size=FRAME_BYTES_MAX,
+        ws_per_message_deflate=False,
         lifespan="off",
         log_config=None,
         server_header=False,

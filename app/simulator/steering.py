@@ -53,6 +53,7 @@ class Steering(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     first_ms: Delay = 0
     head_ms: Delay = 0
     pace_ms: Delay = 0
+    queue_ms: Delay = 0
     stall_after: Count | None = None
     stall_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 600.0
     # How the bytes are cut
@@ -144,10 +145,7 @@ class Steerer:
         if not texts:
             return UNSTEERED
         directive = "\0".join(texts)
-        if len(directive) > DIRECTIVE_CHARS_MAX:
-            # Parsed directives are remembered, so they must be small.
-            raise _refusal(f"longer than {DIRECTIVE_CHARS_MAX} characters")
-        steering = _steering_of(directive)
+        steering = steering_of(directive)
         if steering.times is not None and self._use(directive) > steering.times:
             return UNSTEERED
         return steering
@@ -161,6 +159,14 @@ class Steerer:
 
     def __repr__(self) -> str:
         return f"Steerer(remembered={len(self._uses)})"
+
+
+def steering_of(directive: str) -> Steering:
+    """What a directive says; several are separated by a NUL."""
+    if len(directive) > DIRECTIVE_CHARS_MAX:
+        # Parsed directives are remembered, so they must be small.
+        raise _refusal(f"longer than {DIRECTIVE_CHARS_MAX} characters")
+    return _steering_of(directive)
 
 
 @lru_cache(maxsize=4096)

@@ -91,10 +91,14 @@ async def test_the_lifespan_is_answered():
     assert [message["type"] for message in client.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
-async def test_websockets_are_refused():
+async def test_a_websocket_elsewhere_is_refused():
     client = Client({"type": "websocket.connect"})
-    await Simulator()({"type": "websocket", "path": "/v1/responses"}, client.receive, client.send)
-    assert client.sent == [{"type": "websocket.close", "code": 1008}]
+    await Simulator()({"type": "websocket", "path": "/v1/files", "headers": []}, client.receive, client.send)
+    assert [message["type"] for message in client.sent] == [
+        "websocket.http.response.start",
+        "websocket.http.response.body",
+    ]
+    assert client.sent[0]["status"] == 404
 
 
 async def test_a_cancelled_answer_is_logged_as_cut():

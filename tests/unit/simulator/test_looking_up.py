@@ -34,6 +34,7 @@ async def test_the_log_is_served(caller):
             "cached_tokens": 0,
             "output_tokens": 6,
             "reasoning_tokens": 0,
+            "seconds": 0,
         },
         "model": "sim-mini",
         "stream": False,

@@ -19,7 +19,7 @@ async def test_unknown_urls_are_refused_in_the_providers_shape(caller):
         ("/v1/unknown", "POST"),
         ("/", "GET"),
         ("/v1/responses", "GET"),
-        ("/v1/responses/x/input_items", "GET"),
+        ("/v1/responses/x/input_items", "PUT"),
         ("/v1/responses/x", "PUT"),
         ("/v1/models", "POST"),
         ("/simulator/log", "PUT"),
@@ -93,7 +93,7 @@ async def test_a_body_that_is_no_json_object_is_refused(caller, path, body):
             "text.format.schema",
             "missing_required_parameter",
         ),
-        ({"background": True}, "background", "unsupported_parameter"),
+        ({"background": True, "store": False}, "background", "unsupported_parameter"),
         ({"input": "x [[sim: tokens=x]]"}, "x-sim", "invalid_directive"),
     ],
 )
