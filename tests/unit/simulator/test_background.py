@@ -207,3 +207,11 @@ async def test_a_simulator_that_stops_ends_them():
         await connection.close()
     assert [entry.outcome for entry in simulator.log] == ["cut"]
     assert "runs=" in repr(simulator.runs)
+
+
+async def test_a_follower_that_hears_nothing_for_too_long_is_cut(caller, client, monkeypatch):
+    monkeypatch.setattr("app.simulator.event_record.FOLLOW_S_MAX", 0.05)
+    begun = await begin(client, "stall_after=4 stall_s=3600")
+    reply = await caller.get(f"/v1/responses/{begun.id}?stream=true")
+    assert (reply.status, reply.whole, len(reply.events())) == (200, False, 4)
+    await client.responses.cancel(begun.id)
