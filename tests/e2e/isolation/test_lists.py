@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 
 import httpx
@@ -108,21 +107,16 @@ def test_the_id_of_a_stream_is_nobody_elses_at_once(simulated):
     body = {"model": "sim-large", "input": "hi", "stream": True}
     for _ in range(20):
         with mine.stream("POST", "/responses", json=body) as answer:
-            for line in answer.iter_lines():
-                if line.startswith("data: "):
-                    response_id = json.loads(line[6:])["response"]["id"]
-                    break
-            found: list[int] = []
-            at_once = threading.Thread(
-                target=lambda made=response_id: found.append(theirs.get(f"/responses/{made}").status_code)
-            )
-            at_once.start()
-            found.append(
-                theirs.post("/responses", json={**body, "stream": False, "previous_response_id": response_id}).status_code
-            )
-            at_once.join()
-            assert found == [404, 404]
-            answer.read()
+            lines = answer.iter_lines()
+            response_id = next(json.loads(line[6:])["response"]["id"] for line in lines if line.startswith("data: "))
+            chained = {**body, "stream": False, "previous_response_id": response_id}
+            found = [
+                theirs.get(f"/responses/{response_id}").status_code,
+                theirs.post("/responses", json=chained).status_code,
+                theirs.post("/responses/input_tokens", json=chained).status_code,
+            ]
+            assert found == [404, 404, 404]
+            assert list(lines)
         assert mine.get(f"/responses/{response_id}").status_code == 200
 
 
@@ -136,7 +130,9 @@ def test_items_of_a_response_can_be_referred_to_by_its_team_only(simulated):
     # Told by a stream it is the team's as well.
     with mine.stream("POST", "/responses", json={"model": "sim-large", "input": "hi", "stream": True}) as answer:
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
-    body["input"][0]["id"] = next(event["item"]["id"] for event in events if event["type"] == "response.output_item.done")
+    body["input"][0]["id"] = next(
+        event["item"]["id"] for event in events if event["type"] == "response.output_item.done"
+    )
     time.sleep(0.01)
     assert mine.post("/responses", json=body).status_code == 200
     assert theirs.post("/responses", json=body).status_code == 404
