@@ -8,7 +8,7 @@ the record to the ledger and tells metrics and log. Neither waits for anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -22,6 +22,7 @@ from app.metering.meter import Meter
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import own_s_of, report
+from app.pipeline.routing import Passed
 from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
@@ -29,6 +30,9 @@ RANK_EXACT, RANK_ESTIMATE = 2, 1
 FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
 """An answer's id where it is the first member, as it is with every server seen so far."""
 
+
+FALLBACKS_TOLD_MAX = 8
+"""A decision has to fit into 2 KiB."""
 
 OnSettled: TypeAlias = Callable[[Record, Outcome], None]
 
@@ -50,6 +54,7 @@ class Flight:
         "cancel_on_disconnect",
         "client_gone",
         "drain_tokens_max",
+        "fallbacks",
         "first_byte_s",
         "meter",
         "on_own_failure",
@@ -85,6 +90,8 @@ class Flight:
         self.on_own_failure: Callable[[], None] | None = None
         self.cancel_on_disconnect = cancel_on_disconnect
         self.drain_tokens_max = drain_tokens_max
+        self.fallbacks: list[Passed] = []
+        """The targets that were passed over or tried in vain, as far as another was called instead."""
         self.sent_s: float | None = None
         self.answered_s: float | None = None
         self.first_byte_s: float | None = None
@@ -122,6 +129,12 @@ class Flight:
         self._desk.metrics.retries.labels(attempt.upstream).inc()
         line = self._desk.books.attempt(self._exchange.request_id, attempt)
         self._desk.accounts.go_on(self._admitted.grant.claim, line)
+
+    def falls_back(self, passed: Sequence[Passed]) -> None:
+        """Another target is called instead of these."""
+        self.fallbacks += passed
+        for each in passed:
+            self._desk.metrics.fallbacks.labels(each.upstream, each.reason).inc()
 
     # -- witness of the relay -----------------------------------------------------------------
 
@@ -216,6 +229,8 @@ class Flight:
         if (self.client_gone or self.asker_gone) and outcome != "interrupted":
             outcome = "disconnected"
         payload = b""
+        if self.fallbacks:
+            self._note_fallbacks()
         try:
             record = self.meter.close(
                 desk.clock.now_ms(), outcome, void=void, error_code=error_code, own_us=self._own_us()
@@ -228,6 +243,11 @@ class Flight:
         if self.on_settled is not None:
             self.on_settled(record, of_answer)
         return record
+
+    def _note_fallbacks(self) -> None:
+        opening = self.meter.opening
+        told = [list(each) for each in self.fallbacks[:FALLBACKS_TOLD_MAX]]
+        self.meter.opening = msgspec.structs.replace(opening, decision={**opening.decision, "fallback": told})
 
     def _own_us(self) -> int | None:
         """What the gateway itself has taken, as far as that is known: a body is about to be passed on."""

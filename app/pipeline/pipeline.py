@@ -13,7 +13,6 @@ from app.auth.references import refuse_stored_objects
 from app.cache.cache import ResponseCache
 from app.cache.telling import bypass_headers
 from app.catalog import Catalog, Route
-from app.catalog.catalog import choose
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_fast, parse_object_slow
 from app.core.errors import (
     AmbiguousJSON,
@@ -50,6 +49,7 @@ from app.pipeline.models import ModelList
 from app.pipeline.plan import Plan
 from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
+from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
@@ -123,7 +123,10 @@ class Pipeline:
             parts.authenticator.running,
             self._fly,
         )
-        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log, self._admission.may_retry)
+        self._routing = Routing(parts.pools, parts.desk.metrics)
+        self._carrier = Carrier(
+            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission.may_retry
+        )
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
         self._serving = 0
 
@@ -229,9 +232,9 @@ class Pipeline:
         """
         parts = self._parts
         ask, routes = plan.ask, plan.routes
-        route = choose(routes) or routes[0]
         size = ask_of(exchange.endpoint.family, ask, len(plan.body))
         try:
+            route, passed = self._routing.first(routes)
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
             did: CacheResult = "bypass" if shared is None else "miss"
@@ -253,6 +256,7 @@ class Pipeline:
                 bounds,
                 limit_headers,
                 plan.cache_headers,
+                passed,
             )
             parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:

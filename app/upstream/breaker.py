@@ -6,7 +6,7 @@ half-open ──(a probe succeeds)──▶ closed; ──(a probe fails)──�
 
 Whoever makes a call says so with ``begin``, and what came of it with exactly one of ``succeeded``, ``failed`` and
 ``forget`` (nothing can be said: the client left, or our own bound of connections was met). No I/O and no timers: all
-is decided when it is asked, which for a healthy upstream costs half a microsecond.
+is decided when it is asked, which for a healthy upstream costs a microsecond.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from app.settings import BreakerSettings
 
 REST_S_MAX = 120.0
 """An upstream is left in peace for no longer than this, whatever it asks for."""
+RESTS_MAX = 256
+"""Of so many models at a time: their names are clients' text."""
+EVERY_MODEL = ""
 SLOTS = 10
 """A window slides by its tenth."""
 
@@ -43,7 +46,7 @@ class Breaker:
         "_opened",
         "_probes",
         "_probes_again_s",
-        "_rests_until_s",
+        "_rests",
         "_settings",
         "_slot",
         "_slot_s",
@@ -59,14 +62,14 @@ class Breaker:
         self._in_a_row = 0
         self._opened = False
         self._open_until_s = 0.0
-        self._rests_until_s = 0.0
+        self._rests: dict[str, float] = {}
         # Probes of one half-open time have its number, so that one of an earlier time changes nothing.
         self._generation = ORDINARY
         self._probes = 0
         self._probes_again_s = 0.0
 
     def __repr__(self) -> str:
-        rests = "resting, " if self.rests_s > 0 else ""
+        rests = "resting, " if self.rests else ""
         return f"Breaker({self.state}, {rests}failures_in_a_row={self._in_a_row}, probes={self._probes})"
 
     @property
@@ -76,9 +79,10 @@ class Breaker:
         return "open" if self._clock() < self._open_until_s else "half-open"
 
     @property
-    def rests_s(self) -> float:
-        """For how long the upstream still wants to be left in peace."""
-        return max(self._rests_until_s - self._clock(), 0.0) if self._rests_until_s else 0.0
+    def rests(self) -> bool:
+        """Whether the upstream wants to be left in peace, be it with one model."""
+        now_s = self._clock()
+        return any(until_s > now_s for until_s in tuple(self._rests.values()))
 
     @property
     def opens_again_s(self) -> float:
@@ -88,14 +92,14 @@ class Breaker:
         now_s = self._clock()
         return max(self._open_until_s - now_s, self._probes_again_s - now_s, 0.0)
 
-    def unfit(self) -> Unfit | None:
-        """Why not to call now; None where nothing speaks against it."""
-        if not self._opened and not self._rests_until_s:
+    def unfit(self, model: str = EVERY_MODEL) -> Unfit | None:
+        """Why not to call for ``model`` now; None where nothing speaks against it."""
+        if not self._opened and not self._rests:
             return None
         now_s = self._clock()
         if self._opened and not self._may_probe(now_s):
             return "circuit-open"
-        return "resting" if now_s < self._rests_until_s else None
+        return "resting" if self._rests and self._wants_rest(model, now_s) else None
 
     def begin(self) -> int:
         """A call is made: its ticket, to be handed back with its outcome."""
@@ -143,10 +147,22 @@ class Breaker:
         if self._opened and ticket == self._generation and self._probes:
             self._probes -= 1
 
-    def rest(self, seconds: float) -> None:
-        """The upstream asked to be left in peace; what is absurd becomes what is not."""
-        until_s = self._clock() + min(max(seconds, 0.0), REST_S_MAX)
-        self._rests_until_s = max(self._rests_until_s, until_s)
+    def rest(self, seconds: float, model: str = EVERY_MODEL) -> None:
+        """The upstream asked to be left in peace, with one model or at all. What is absurd becomes what is not."""
+        now_s = self._clock()
+        until_s = now_s + min(max(seconds, 0.0), REST_S_MAX)
+        if len(self._rests) >= RESTS_MAX:
+            self._rests = {name: end_s for name, end_s in self._rests.items() if end_s > now_s}
+        if until_s > self._rests.get(model, now_s) and (model in self._rests or len(self._rests) < RESTS_MAX):
+            self._rests[model] = until_s
+
+    def _wants_rest(self, model: str, now_s: float) -> bool:
+        rests = self._rests
+        if max(rests.values()) <= now_s:
+            # As fast again as if there had never been any.
+            rests.clear()
+            return False
+        return now_s < rests.get(EVERY_MODEL, now_s) or now_s < rests.get(model, now_s)
 
     def _may_probe(self, now_s: float) -> bool:
         if self._settings is None:

@@ -17,6 +17,7 @@ from app.core.errors import (
     UpstreamUnreachable,
 )
 from app.settings import UpstreamSettings
+from app.upstream.breaker import Breaker
 from app.upstream.client import (
     Answer,
     BadAnswer,
@@ -54,6 +55,7 @@ class UpstreamPool:
         """Whether the last try to connect succeeded."""
         self.unreachable_since_ms: int | None = None
         """When it was found not to be reachable, in milliseconds since 1970 UTC."""
+        self.breaker = Breaker(settings.breaker)
         self._keys = settings.keys
         self._turns = itertools.cycle([b"Bearer %s" % key.encode() for key in self._keys]) if self._keys else None
         self._own: Headers = [(b"accept-encoding", b"identity")]

@@ -218,6 +218,11 @@ class Relay:
         """Whether any of the current call was written: it may be billed."""
         return self._sent.was_written
 
+    @property
+    def upstream_failed(self) -> bool:
+        """Whether a call that raised did so on the upstream's account, and not because nobody wanted it any more."""
+        return self._cut is None or self._cut == "upstream_stalled"
+
     async def pause(self, seconds: float) -> None:
         """Wait before a call is repeated; the deadline of the last one does not count meanwhile."""
         self._watched.deadline_s = self._drain_deadline_s

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from app.settings import BreakerSettings
-from app.upstream.breaker import REST_S_MAX, Breaker
+from app.upstream.breaker import REST_S_MAX, RESTS_MAX, Breaker
 
 
 class Clock:
@@ -140,19 +140,38 @@ def test_streams_that_break_off_are_failures_too(clock):
     assert one.state == "open"
 
 
+def rests_s(one, clock, model="") -> float:
+    begun_s = clock.now_s
+    while one.unfit(model) == "resting":
+        clock.now_s += 1
+    return clock.now_s - begun_s
+
+
 def test_a_rest_is_kept_and_bounded_and_ends_by_itself(clock):
     one = breaker(clock)
     one.rest(7)
     one.rest(1)
-    assert (one.unfit(), one.rests_s, one.state) == ("resting", 7, "closed")
-    clock.now_s += 7
-    assert (one.unfit(), one.rests_s) == (None, 0)
+    assert (one.unfit(), one.unfit("gpt-4o"), one.rests, one.state) == ("resting", "resting", True, "closed")
+    assert rests_s(one, clock) == 7
+    assert (one.unfit(), one.rests) == (None, False)
     for absurd in (1e9, float("inf")):
         one.rest(absurd)
-        assert one.rests_s == REST_S_MAX
-        clock.now_s += REST_S_MAX
+        assert rests_s(one, clock) == REST_S_MAX
     one.rest(-5)
     assert one.unfit() is None
+
+
+def test_a_model_rests_alone_and_their_number_is_bounded(clock):
+    """Providers limit each model for itself: what one has used up must not keep the others away."""
+    one = breaker(clock)
+    one.rest(7, "gpt-4o")
+    assert (one.unfit("gpt-4o"), one.unfit("gpt-4.1"), one.rests) == ("resting", None, True)
+    for number in range(1000):
+        one.rest(5, f"m{number}")
+    assert len(one._rests) == RESTS_MAX
+    clock.now_s += 6
+    one.rest(5, "late")
+    assert set(one._rests) == {"gpt-4o", "late"}
 
 
 def test_turned_off_it_never_opens_but_a_rest_is_kept(clock):

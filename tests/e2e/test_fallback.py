@@ -1,0 +1,239 @@
+"""Several upstreams for one model: who is called, who is passed over, and what client, bill and metrics say of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack, contextmanager
+
+import httpx
+import pytest
+
+from tests.fakes.gateway import RunningGateway
+from tests.fakes.upstream import STREAM_HEAD, PlayedUpstream, whole
+
+OK = json.dumps(
+    {
+        "id": "resp_1",
+        "object": "response",
+        "model": "gpt-4o",
+        "status": "completed",
+        "usage": {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18},
+    }
+).encode()
+FINE = whole(OK)
+NO = b'{"error":{"message":"no","type":"t","param":null,"code":"x"}}'
+DEAD = "http://127.0.0.1:1/v1"
+
+
+def refusal(status: int, extra: str = "") -> list:
+    return whole(NO, f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\n{extra}")
+
+
+class Site:
+    """A gateway whose model ``fast`` has a target at each of some upstreams, in this order of priority."""
+
+    def __init__(self, gateway: RunningGateway, upstreams: dict[str, PlayedUpstream]) -> None:
+        self.gateway = gateway
+        self.upstreams = upstreams
+
+    def ask(self, **more) -> httpx.Response:
+        body = {"model": "fast", "input": "hi", **more}
+        return httpx.post(f"{self.gateway.base_url}/responses", json=body, headers=self.gateway.headers, timeout=20)
+
+    def calls(self) -> dict[str, int]:
+        return {name: len(each.requests) for name, each in self.upstreams.items()}
+
+    def counted(self, upstream: str, reason: str) -> float:
+        name = f'headgate_fallbacks_total{{reason="{reason}",upstream="{upstream}"}}'
+        return self.gateway.metrics()[name]
+
+
+@contextmanager
+def site(folder, plays: dict[str, object], settings: dict[str, str] | None = None, targets: str = ""):
+    """``plays``: the answer of each upstream, None for one that nobody listens at."""
+    with ExitStack() as stack:
+        upstreams = {
+            name: stack.enter_context(PlayedUpstream(play if callable(play) else lambda _, play=play: play))
+            for name, play in plays.items()
+            if play is not None
+        }
+        lines = ["upstreams:"]
+        for name in plays:
+            url = upstreams[name].base_url if name in upstreams else DEAD
+            more = (settings or {}).get(name, "")
+            lines.append(f"  {name}: {{base_url: '{url}', timeouts: {{first_byte_s: 0.6}}{more and ', ' + more}}}")
+        listed = targets or ", ".join(
+            f"{{upstream: {name}, model: gpt-4o, priority: {number}}}" for number, name in enumerate(plays)
+        )
+        lines += ["models:", f"  - {{name: fast, targets: [{listed}]}}", "server: {drain_delay_s: 0}"]
+        gateway = stack.enter_context(RunningGateway(folder, "\n".join(lines) + "\n"))
+        yield Site(gateway, upstreams)
+
+
+@pytest.mark.parametrize(
+    ("play", "reason", "settings"),
+    [
+        (None, "unreachable", ""),
+        (refusal(503), "status-503", ""),
+        (refusal(503, "retry-after: 3\r\n"), "status-503", ""),
+        (refusal(429, "retry-after: 3\r\n"), "rate-limited", ""),
+        (refusal(429), "rate-limited", ""),
+    ],
+)
+def test_what_is_known_to_be_unbilled_falls_back_and_says_why(tmp_path, play, reason, settings):
+    with site(tmp_path, {"first": play, "second": FINE}, {"first": settings}) as there:
+        answer = there.ask()
+        assert answer.status_code == 200
+        assert answer.headers["x-headgate-upstream"] == "second"
+        assert answer.headers["x-headgate-fallback"] == reason
+        assert there.counted("first", reason) == 1
+        (record,) = there.gateway.records(wait_for=1)
+        assert [(entry["kind"], entry["upstream"]) for entry in record["entries"]] == [
+            ("void", "first"),
+            ("charge", "second"),
+        ]
+        assert json.loads(record["decision"])["fallback"] == [["first", reason]]
+        assert f"{reason}" in there.gateway.command("explain", record["request_id"]).stdout
+        assert there.gateway.check_ledger()["ok"]
+
+
+@pytest.mark.parametrize("play", [refusal(500), refusal(400), refusal(401), ["reset"], ["hang"], FINE])
+def test_nothing_else_does(tmp_path, play):
+    """An outcome that may be billed is never repeated, and what is wrong with a request is wrong everywhere."""
+    with site(tmp_path, {"first": play, "second": FINE}) as there:
+        answer = there.ask()
+        assert "x-headgate-fallback" not in answer.headers
+        assert answer.headers["x-headgate-upstream"] == "first"
+        assert there.calls()["second"] == 0
+
+
+def test_a_stream_that_has_begun_never_falls_back(tmp_path):
+    begun = [STREAM_HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n", "reset"]
+    with site(tmp_path, {"first": begun, "second": FINE}) as there:
+        answer = there.ask(stream=True)
+        assert answer.headers["x-headgate-upstream"] == "first"
+        assert there.calls() == {"first": 1, "second": 0}
+
+
+def test_three_targets_are_tried_and_no_fourth(tmp_path):
+    plays = {"a": None, "b": refusal(503, "retry-after: 9\r\n"), "c": refusal(503, "retry-after: 8\r\n"), "d": FINE}
+    with site(tmp_path, plays) as there:
+        answer = there.ask()
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "8")
+        assert answer.headers["x-headgate-upstream"] == "c"
+        assert answer.headers["x-headgate-fallback"] == "unreachable"
+        (record,) = there.gateway.records(wait_for=1)
+        assert [entry["kind"] for entry in record["entries"]] == ["void"] * 3
+        assert json.loads(record["decision"])["fallback"] == [["a", "unreachable"], ["b", "status-503"]]
+
+
+def test_weights_balance_within_a_priority_and_the_next_one_is_for_need(tmp_path):
+    targets = (
+        "{upstream: a, model: m, weight: 1}, {upstream: b, model: m, weight: 1}, {upstream: c, model: m, priority: 1}"
+    )
+    with site(tmp_path, {"a": FINE, "b": FINE, "c": FINE}, targets=targets) as there:
+        for _ in range(40):
+            assert there.ask().status_code == 200
+        calls = there.calls()
+        assert calls["c"] == 0
+        assert min(calls["a"], calls["b"]) >= 5
+
+
+def test_an_upstream_that_asked_for_a_rest_is_passed_over_until_it_is_over(tmp_path):
+    def limited(_):
+        return refusal(429, "retry-after: 2\r\n") if len(there.upstreams["first"].requests) == 1 else FINE
+
+    with site(tmp_path, {"first": limited, "second": FINE}) as there:
+        assert there.ask().headers["x-headgate-fallback"] == "rate-limited"
+        rested = there.ask()
+        assert (rested.headers["x-headgate-upstream"], rested.headers["x-headgate-fallback"]) == ("second", "resting")
+        assert there.calls() == {"first": 1, "second": 2}
+        assert there.gateway.metrics()['headgate_upstream_resting{upstream="first"}'] == 1
+        time.sleep(2.1)
+        again = there.ask()
+        assert again.headers["x-headgate-upstream"] == "first"
+        assert "x-headgate-fallback" not in again.headers
+
+
+def test_one_that_rests_is_called_where_there_is_no_other_and_its_word_is_passed_on(tmp_path):
+    with site(tmp_path, {"only": refusal(429, "retry-after: 7\r\n")}) as there:
+        for _ in range(2):
+            answer = there.ask()
+            assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+        assert there.calls() == {"only": 2}
+
+
+def test_an_absurd_retry_after_is_brought_into_bounds(tmp_path):
+    with site(tmp_path, {"only": refusal(429, "retry-after: 1000000000\r\nretry-after-ms: -4\r\n")}) as there:
+        answer = there.ask()
+        assert (answer.headers["retry-after"], answer.headers["retry-after-ms"]) == ("120", "0")
+
+
+def test_an_upstream_that_keeps_failing_is_left_alone_and_found_well_again(tmp_path):
+    broken = True
+
+    def play(_):
+        return refusal(500) if broken else FINE
+
+    breaker = {"first": "breaker: {failures: 3, open_s: 1}"}
+    with site(tmp_path, {"first": play, "second": FINE}, breaker) as there:
+        assert [there.ask().status_code for _ in range(3)] == [500] * 3
+        state = 'headgate_upstream_circuit{upstream="first"}'
+        assert there.gateway.metrics()[state] == 2
+        answer = there.ask()
+        assert (answer.status_code, answer.headers["x-headgate-fallback"]) == (200, "circuit-open")
+        assert there.calls()["first"] == 3
+        assert there.counted("first", "circuit-open") == 1
+        time.sleep(1.1)
+        assert there.gateway.metrics()[state] == 1
+        assert there.ask().status_code == 500, "the probe is a real request"
+        assert there.ask().headers["x-headgate-fallback"] == "circuit-open"
+        broken = False
+        time.sleep(1.1)
+        assert [there.ask().headers["x-headgate-upstream"] for _ in range(3)] == ["first"] * 3
+        assert there.gateway.metrics()[state] == 0
+
+
+def test_where_all_are_left_alone_the_answer_comes_at_once_and_costs_nothing(tmp_path):
+    breaker = "breaker: {failures: 2, open_s: 30}"
+    with site(tmp_path, {"a": ["hang"], "b": None}, {"a": breaker, "b": breaker}) as there:
+        for _ in range(4):
+            there.ask()
+        before = len(there.gateway.records(wait_for=3))
+        begun = time.monotonic()
+        answer = there.ask()
+        assert time.monotonic() - begun < 0.5
+        assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
+        assert 1 <= int(answer.headers["retry-after"]) <= 30
+        assert answer.headers["x-headgate-upstream"] == "a"
+        time.sleep(0.6)
+        assert len(there.gateway.records()) == before == 3
+        told = there.gateway.command("explain", answer.headers["x-headgate-request-id"]).stdout
+        assert "upstream_unreachable" in told
+        assert there.gateway.check_ledger()["ok"]
+
+
+def test_a_breaker_can_be_turned_off(tmp_path):
+    with site(tmp_path, {"only": refusal(500)}, {"only": "breaker: off"}) as there:
+        assert [there.ask().status_code for _ in range(8)] == [500] * 8
+        assert there.calls() == {"only": 8}
+
+
+def test_what_a_client_did_wrong_opens_nothing(tmp_path):
+    with site(tmp_path, {"only": refusal(400)}, {"only": "breaker: {failures: 1}"}) as there:
+        assert [there.ask().status_code for _ in range(3)] == [400] * 3
+
+
+def test_a_client_that_leaves_says_nothing_of_the_upstream(tmp_path):
+    with site(tmp_path, {"only": [0.4, *FINE]}, {"only": "breaker: {failures: 1}"}) as there:
+        for stream in (True, False):
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(
+                    f"{there.gateway.base_url}/responses",
+                    json={"model": "fast", "input": "hi", "stream": stream},
+                    headers=there.gateway.headers,
+                    timeout=0.1,
+                )
+        time.sleep(0.6)
+        assert there.ask().status_code == 200
