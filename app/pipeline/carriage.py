@@ -194,6 +194,7 @@ class Carrier:
                 headers=headers,
                 body=cargo.body_for(route),
                 wants_stream=cargo.stream,
+                model=route.model,
             )
         except (UpstreamUnreachable, UpstreamOutcomeUnknown, UpstreamTimeout, UpstreamInvalidResponse):
             (breaker.failed if relay.upstream_failed else breaker.forget)(ticket)

@@ -52,7 +52,7 @@ class BreakerSettings(Section):
     failed_percent: Annotated[float, Number, Field(gt=0, le=100)] = 50
     calls_min: Count = 20
     window_s: Seconds = 30
-    open_s: Seconds = 10
+    open_s: Seconds = 5
     probes: Count = 1
 
 

@@ -169,6 +169,7 @@ class Relay:
         headers: Headers,
         body: bytes | None,
         wants_stream: bool,
+        model: str = "",
     ) -> Answer:
         """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``."""
         self._timeouts = pool.settings.timeouts
@@ -179,7 +180,7 @@ class Relay:
             raise self.error_of(self._cut)
         self._watch(self._timeouts.first_byte_s)
         try:
-            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body, self._sent)
+            self._answer = await pool.send(endpoint.method, endpoint.path, query, headers, body, self._sent, model)
         except asyncio.CancelledError:
             raise self.error_of(self._take_cancellation()) from None
         return self._answer

@@ -24,7 +24,7 @@ def clock() -> Clock:
 
 
 def breaker(clock, **settings) -> Breaker:
-    return Breaker(BreakerSettings(**settings), clock)
+    return Breaker(BreakerSettings(**{"open_s": 10, **settings}), clock)
 
 
 def test_it_opens_after_so_many_failures_in_a_row_and_not_before(clock):
