@@ -28,6 +28,7 @@ from app.core.errors import (
 from app.core.exchange import Exchange
 from app.core.money import usd_text
 from app.core.records import Attempt, Bound, attempt_id_of
+from app.core.splices import Splice, spliced
 from app.pipeline.flight import Flight
 from app.pipeline.routing import Failure, Passed, Routing
 from app.telemetry.logs import LogWriter
@@ -38,6 +39,7 @@ from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
 from app.upstream.retry import RetryBudget
 from app.upstream.retry_after import retry_after_s, sensible
+from app.upstream.usage_chunk import UsageFilter
 
 ATTEMPTS_MAX = 3
 """Of one request, each at another target."""
@@ -55,8 +57,8 @@ class Cargo(msgspec.Struct):
     """What is sent: the body as it came, until it was sent, and where in it the model's name stands.
 
     ``bounds`` has the bound of an attempt by route, since routes differ in price. ``cache_headers`` say what the
-    cache had to do with it. ``passed`` are targets that were passed over for the first. ``revocable`` is who is cut
-    off with the key, where that is not the call itself.
+    cache had to do with it. ``passed`` are targets that were passed over for the first. ``usage_splice`` has a chat
+    stream tell its usage. ``revocable`` is who is cut off with the key, where that is not the call itself.
     """
 
     body: bytes
@@ -68,6 +70,7 @@ class Cargo(msgspec.Struct):
     limit_headers: Headers
     cache_headers: Headers
     passed: Sequence[Passed] = ()
+    usage_splice: Splice | None = None
     revocable: Revocable | None = None
 
     def forget_body(self, exchange: Exchange) -> None:
@@ -75,12 +78,16 @@ class Cargo(msgspec.Struct):
         self.body = b""
         exchange.forget_body()
 
-    def body_for(self, route: Route) -> bytes:
-        """The original bytes; an alias is replaced at its place, and nothing else is touched."""
-        if route.model == self.model:
+    def body_for(self, route: Route, *, asks_usage: bool) -> bytes:
+        """The original bytes; an alias is replaced at its place, a wish for usage put in, and nothing else touched."""
+        if route.model == self.model and not asks_usage:
             return self.body
-        start, end = self.model_span
-        return self.body[:start] + msgspec.json.encode(route.model) + self.body[end:]
+        splices = []
+        if route.model != self.model:
+            splices.append(Splice(*self.model_span, msgspec.json.encode(route.model)))
+        if asks_usage and self.usage_splice is not None:
+            splices.append(self.usage_splice)
+        return spliced(self.body, splices)
 
 
 class Carrier:
@@ -185,6 +192,8 @@ class Carrier:
         breaker = pool.breaker
         headers = toward_upstream(exchange.headers, pool.forwarded)
         headers.append((b"x-client-request-id", attempt_id.encode()))
+        asks_usage = cargo.usage_splice is not None and pool.asks_usage
+        relay.usage_filter = UsageFilter() if asks_usage else None
         ticket = breaker.begin()
         try:
             answer = await relay.call(
@@ -192,7 +201,7 @@ class Carrier:
                 exchange.endpoint,
                 query=exchange.query,
                 headers=headers,
-                body=cargo.body_for(route),
+                body=cargo.body_for(route, asks_usage=asks_usage),
                 wants_stream=cargo.stream,
                 model=route.model,
             )

@@ -31,6 +31,7 @@ from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
 from app.core.patterns import matches_any
 from app.core.peek import Peek, peek
 from app.core.records import CacheResult, Record
+from app.core.splices import usage_splice
 from app.core.tags import tags_of
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
@@ -200,7 +201,8 @@ class Pipeline:
             routes = await self._resolve(exchange, principal, ask)
             inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
             inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
-            plan = Plan(ask, body, routes, inquiry)
+            asks_usage = ask.stream and exchange.endpoint.family == "chat" and self._routing.asks_usage(routes)
+            plan = Plan(ask, body, routes, inquiry, usage_splice(document) if asks_usage else None)
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
             raise
@@ -257,6 +259,7 @@ class Pipeline:
                 limit_headers,
                 plan.cache_headers,
                 passed,
+                plan.usage_splice,
             )
             parts.journal.open(exchange.request_id, admitted.payload)
         except BaseException:

@@ -9,15 +9,19 @@ from app.cache.telling import bypass_headers, miss_headers
 from app.catalog import Route
 from app.core.errors import Headers
 from app.core.peek import Peek
+from app.core.splices import Splice
 
 
 class Plan(msgspec.Struct):
-    """What a request asks for, the routes that may serve it, and what the cache has to do with it."""
+    """What a request asks for, the routes that may serve it, and what the cache has to do with it. ``usage_splice`` has
+    a chat stream tell its usage, for upstreams that are to be asked for it.
+    """
 
     ask: Peek
     body: bytes
     routes: tuple[Route, ...]
     inquiry: Inquiry
+    usage_splice: Splice | None = None
 
     def take_body(self) -> bytes:
         """The body, kept here no longer: a stream must not hold it for as long as it runs."""

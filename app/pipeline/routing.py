@@ -36,6 +36,7 @@ class Routing:
     """Chooses among the targets of a request."""
 
     def __init__(self, pools: Mapping[str, UpstreamPool], metrics: Metrics) -> None:
+        self._pools = pools
         self._breakers = {name: pool.breaker for name, pool in pools.items()}
         for name in pools:
             for reason in REASONS:
@@ -78,6 +79,10 @@ class Routing:
             # One that was told to wait does not ask another who said the same.
             return None
         return choose(tuple(fit or resting))
+
+    def asks_usage(self, routes: tuple[Route, ...]) -> bool:
+        """Whether any of them leads to an upstream whose chat streams are asked for their usage."""
+        return any(self._pools[route.upstream].asks_usage for route in routes)
 
     def may_repeat(self, route: Route) -> bool:
         """Whether the same target may be called once more."""

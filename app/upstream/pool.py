@@ -59,6 +59,8 @@ class UpstreamPool:
         self.unreachable_since_ms: int | None = None
         """When it was found not to be reachable, in milliseconds since 1970 UTC."""
         self.breaker = Breaker(settings.breaker)
+        self.asks_usage = settings.chat_stream_usage == "inject"
+        """Whether chat streams are asked for their usage where the client has not."""
         self._keys = settings.keys
         self._azure = AzureAddresses(settings) if settings.kind == "azure" else None
         shown = [_shown(key.encode(), settings) for key in self._keys]

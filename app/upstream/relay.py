@@ -24,6 +24,7 @@ from app.settings import StreamSettings, Timeouts
 from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
+from app.upstream.usage_chunk import UsageFilter
 from app.upstream.watch import Sweep, Watched
 
 HELD_BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -125,6 +126,8 @@ class Relay:
     ) -> None:
         self.connection = connection
         self.client_gone = False
+        self.usage_filter: UsageFilter | None = None
+        """Where the stream was asked for a usage that is not for the client."""
         self._witness = witness
         self._sweep = sweep
         self._collection = collection
@@ -305,7 +308,12 @@ class Relay:
         if cut is not None:
             # What is held still is part of an event that will never be whole.
             return cut
-        rest = splitter.rest()
+        return self._end(answer, passage)
+
+    def _end(self, answer: Answer, passage: Passage) -> Cut | None:
+        """The upstream's body has come to its end: what is left goes out, if the stream is whole."""
+        reader = passage.reader
+        rest = passage.splitter.rest()
         for event in reader.feed(rest + EVENT_END):
             # The last event's blank line is missing: some servers leave it out.
             self._witness.saw_event(event.data)
@@ -315,6 +323,8 @@ class Relay:
         elif not self._witness.came_to_its_end(delimited=answer.is_delimited):
             return "upstream_disconnected"
         self._witness.saw_last()
+        if self.usage_filter is not None:
+            rest = self.usage_filter.finish(rest)
         if rest:
             self.connection.write(rest)
         return None
@@ -329,7 +339,10 @@ class Relay:
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
-        self.connection.write(released)
+        if self.usage_filter is not None:
+            released = self.usage_filter.feed(released)
+        if released:
+            self.connection.write(released)
 
     def _collect(self, size: int) -> bool:
         """Hold ``size`` bytes in all; False, and nothing is held, where there is no room for them."""
