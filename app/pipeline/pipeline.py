@@ -217,7 +217,10 @@ class Pipeline:
         if exchange.endpoint.family == "responses":
             routes = tuple(r for r in routes if self._parts.pools[r.upstream].settings.responses == "native")
             if not routes:
-                raise ModelNotFound(f"The upstream of {quoted(ask.model)!r} has no /v1/responses.", param="model")
+                raise ModelNotFound(
+                    f"The upstream of {quoted(ask.model)!r} has no /v1/responses. Use /v1/chat/completions.",
+                    param="model",
+                )
         if ask.previous_response_id is not None:
             pinned = await self._parts.ownership.upstream_of(principal.team_id, ask.previous_response_id)
             routes = tuple(route for route in routes if route.upstream == pinned)
