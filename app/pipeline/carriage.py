@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -29,6 +29,7 @@ from app.core.exchange import Exchange
 from app.core.money import usd_text
 from app.core.records import Attempt, Bound, attempt_id_of
 from app.core.splices import Splice, spliced
+from app.pipeline.admission import Admission
 from app.pipeline.flight import Flight
 from app.pipeline.routing import Failure, Passed, Routing
 from app.telemetry.logs import LogWriter
@@ -99,14 +100,13 @@ class Carrier:
         running: Running,
         log: LogWriter,
         routing: Routing,
-        may_retry: Callable[[str, Route], Awaitable[bool]],
+        admission: Admission,
     ) -> None:
-        """``may_retry(attempt id, route)``: whether the upstream's own limits have room for one more call."""
         self._pools = pools
         self._running = running
         self._log = log
         self._routing = routing
-        self._may_retry = may_retry
+        self._admission = admission
         self._budgets = {name: RetryBudget() for name in pools}
         self.streams_open = 0
 
@@ -228,16 +228,26 @@ class Carrier:
         if relay.client_gone or len(tried) >= ATTEMPTS_MAX:
             return None
         route = tried[-1]
-        again = self._routing.next(cargo.routes, tried, why)
-        if again is None:
-            if why == "rate-limited" or len(tried) >= ATTEMPTS_OF_ONE_MAX or not self._routing.may_repeat(route):
+        full: list[Route] = []
+        while (other := self._routing.next(cargo.routes, (*tried, *full), why)) is not None:
+            is_free = why in {"unreachable", "busy"} and other.upstream != route.upstream
+            if not is_free and not full and not self._budgets[route.upstream].spend():
                 return None
-            again = route
-        is_free = why in {"unreachable", "busy"} and again.upstream != route.upstream
-        if not is_free and not self._budgets[route.upstream].spend():
+            if await self._has_room(flight, route, other):
+                return other
+            full.append(other)
+        if full or why == "rate-limited" or len(tried) >= ATTEMPTS_OF_ONE_MAX:
             return None
+        if not self._routing.may_repeat(route) or not self._budgets[route.upstream].spend():
+            return None
+        return route if await self._has_room(flight, route, route) else None
+
+    async def _has_room(self, flight: Flight, route: Route, other: Route) -> bool:
+        """Whether the limits that protect the upstream of ``other`` let it be called after ``route``."""
         next_id = attempt_id_of(flight.meter.opening.request_id, flight.meter.attempt.number + 1)
-        return again if await self._may_retry(next_id, again) else None
+        if other.upstream == route.upstream:
+            return await self._admission.may_repeat(next_id, other)
+        return await self._admission.may_move(flight.admitted, flight.meter.ask, next_id, other)
 
     # -- the way back -------------------------------------------------------------------------
 

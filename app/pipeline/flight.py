@@ -41,7 +41,6 @@ class Flight:
     """One admitted request. The witness of its relay, and the only one that closes its meter."""
 
     __slots__ = (
-        "_admitted",
         "_desk",
         "_drain_bytes_end",
         "_drains",
@@ -49,6 +48,7 @@ class Flight:
         "_landed",
         "_owns",
         "_principal",
+        "admitted",
         "answered_s",
         "asker_gone",
         "cancel_on_disconnect",
@@ -98,7 +98,7 @@ class Flight:
         self._desk = desk
         self._exchange = exchange
         self._principal = principal
-        self._admitted = admitted
+        self.admitted = admitted
         self._owns = owns
         self._landed = False
         self._drains = False
@@ -128,7 +128,7 @@ class Flight:
         self.meter.retry(attempt)
         self._desk.metrics.retries.labels(attempt.upstream).inc()
         line = self._desk.books.attempt(self._exchange.request_id, attempt)
-        self._desk.accounts.go_on(self._admitted.grant.claim, line)
+        self._desk.accounts.go_on(self.admitted.grant.claim, line)
 
     def falls_back(self, passed: Sequence[Passed]) -> None:
         """Another target is called instead of these."""
@@ -257,7 +257,7 @@ class Flight:
 
     def _give_back(self, payload: bytes) -> None:
         """What was reserved; only the first outcome counts."""
-        accounts, record, grant = self._desk.accounts, self.record, self._admitted.grant
+        accounts, record, grant = self._desk.accounts, self.record, self.admitted.grant
         if record is None:
             # Nobody can say what it cost: as much as was reserved for it.
             outcome = Settlement(RANK_ESTIMATE, grant.claim.bound_nanousd, grant.claim.tokens)
@@ -271,8 +271,8 @@ class Flight:
                 record=payload,
             )
         accounts.settle(grant.claim, outcome)
-        if self._admitted.upstream_grant is not None:
-            accounts.settle(self._admitted.upstream_grant.claim, outcome)
+        if self.admitted.upstream_grant is not None:
+            accounts.settle(self.admitted.upstream_grant.claim, outcome)
 
     def progress(self) -> Progress:
         """What has been seen of it so far, for whoever has to write its row if this process dies."""

@@ -126,7 +126,7 @@ class Pipeline:
         )
         self._routing = Routing(parts.pools, parts.desk.metrics)
         self._carrier = Carrier(
-            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission.may_retry
+            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
         )
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
         self._serving = 0
@@ -251,13 +251,12 @@ class Pipeline:
         try:
             flight = self._open(exchange, principal, ask, size, admitted)
             limit_headers = ratelimit_headers(admitted.grant.standings)
-            others = self._admission.may_follow(route, routes)
             cargo = Cargo(
                 plan.take_body(),
                 ask.model,
                 ask.model_span,
                 ask.stream,
-                others,
+                routes,
                 bounds,
                 limit_headers,
                 plan.cache_headers,

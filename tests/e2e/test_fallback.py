@@ -237,3 +237,25 @@ def test_a_client_that_leaves_says_nothing_of_the_upstream(tmp_path):
                 )
         time.sleep(0.6)
         assert there.ask().status_code == 200
+
+
+def test_the_limits_of_another_upstream_are_asked_before_it_is_called(tmp_path):
+    """What protects an upstream protects it from those who come from another one as well."""
+    settings = {"second": "limits: {requests_per_minute: 2}", "third": "limits: {concurrency: 5}"}
+    with site(tmp_path, {"first": None, "second": FINE, "third": FINE}, settings) as there:
+        assert [there.ask().headers["x-headgate-upstream"] for _ in range(3)] == ["second", "second", "third"]
+        assert there.calls() == {"second": 2, "third": 1}
+        assert there.gateway.check_ledger()["ok"]
+
+
+def test_a_request_that_moves_on_gives_back_what_it_held_of_the_upstream_before(tmp_path):
+    settings = {
+        "first": "limits: {concurrency: 1, tokens_per_minute: 3000}, breaker: off",
+        "second": "limits: {concurrency: 1}",
+    }
+    with site(tmp_path, {"first": refusal(503), "second": FINE}, settings) as there:
+        answers = [there.ask() for _ in range(4)]
+        # A second call after 503 is of the retry budget; who has none left is told the 503.
+        assert {answer.status_code for answer in answers} <= {200, 503}
+        assert answers[0].status_code == 200
+        assert there.calls()["first"] == 4, "its lease and its tokens were free each time"
