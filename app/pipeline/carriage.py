@@ -11,6 +11,7 @@ import msgspec
 from app.auth.running import Revocable, Running
 from app.catalog import Route
 from app.core.errors import (
+    CircuitOpen,
     CutByShutdown,
     Draining,
     GatewayError,
@@ -47,7 +48,12 @@ ATTEMPTS_MAX = 3
 ATTEMPTS_OF_ONE_MAX = 2
 """Where no other target is fit, the same one is called once more."""
 REFUSALS: dict[int, Failure] = {429: "rate-limited", 503: "status-503"}
-FAILURES: dict[type[UpstreamError], Failure] = {UpstreamUnreachable: "unreachable", UpstreamBusy: "busy"}
+FAILURES: dict[type[UpstreamError], Failure] = {
+    UpstreamUnreachable: "unreachable",
+    UpstreamBusy: "busy",
+    CircuitOpen: "circuit-open",
+}
+UNSENT = frozenset({"unreachable", "busy", "circuit-open"})
 REST_S_DEFAULT = 1.0
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 RETRY_DELAY_S = (0.02, 0.1)
@@ -190,6 +196,9 @@ class Carrier:
         """One call, of whose outcome the upstream's breaker is told."""
         pool = self._pools[route.upstream]
         breaker = pool.breaker
+        if breaker.unfit(route.model) == "circuit-open":
+            # It was fit when it was chosen; meanwhile others have failed, or are the probes.
+            raise CircuitOpen
         headers = toward_upstream(exchange.headers, pool.forwarded)
         headers.append((b"x-client-request-id", attempt_id.encode()))
         asks_usage = cargo.usage_splice is not None and pool.asks_usage
@@ -230,7 +239,7 @@ class Carrier:
         route = tried[-1]
         full: list[Route] = []
         while (other := self._routing.next(cargo.routes, (*tried, *full), why)) is not None:
-            is_free = why in {"unreachable", "busy"} and other.upstream != route.upstream
+            is_free = why in UNSENT and other.upstream != route.upstream
             if not is_free and not full and not self._budgets[route.upstream].spend():
                 return None
             if await self._has_room(flight, route, other):

@@ -244,7 +244,7 @@ class Pipeline:
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
             did: CacheResult = "bypass" if shared is None else "miss"
             question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
-            admitted = await self._admission.admit(question)
+            admitted, route, passed = await self._routing.admit(self._admission, question, routes, passed)
         except GatewayError as error:
             error.explanation = {"model": quoted(ask.model), **error.explanation}
             raise

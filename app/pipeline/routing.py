@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
+
+import msgspec
 
 from app.catalog import Route
 from app.catalog.catalog import choose
-from app.core.errors import UpstreamUnreachable, quoted
+from app.core.errors import CircuitOpen, GatewayError, quoted
+from app.pipeline.admission import Admission, Admitted, Question
 from app.telemetry.metrics import Metrics
 from app.upstream.breaker import Unfit
 from app.upstream.pool import UpstreamPool
 
 RETRY_AFTER_S_MIN = 1
 
-Failure = Literal["unreachable", "busy", "status-503", "rate-limited"]
-"""How a call can end that is known to be unbilled, so that another may follow."""
+Failure = Literal["unreachable", "busy", "status-503", "rate-limited", "circuit-open", "limited"]
+"""What is known to be unbilled, so that another target may follow. ``limited``: by limits of our own."""
 Reason = Unfit | Failure
-REASONS: tuple[Reason, ...] = ("unreachable", "busy", "status-503", "rate-limited", "circuit-open", "resting")
+REASONS: tuple[Reason, ...] = (*get_args(Failure), "resting")
 
 
 class Passed(NamedTuple):
@@ -46,7 +49,7 @@ class Routing:
         return f"Routing({self._breakers})"
 
     def first(self, routes: tuple[Route, ...]) -> tuple[Route, Sequence[Passed]]:
-        """Where to call, and the targets before it that are not fit. UpstreamUnreachable: none is."""
+        """Where to call, and the targets before it that are not fit. CircuitOpen: none is."""
         unfit: dict[Route, Unfit] = {}
         for route in routes:
             why = self._breakers[route.upstream].unfit(route.model)
@@ -64,6 +67,27 @@ class Routing:
             for route, why in unfit.items()
             if route is not chosen and route.priority <= chosen.priority and (fit or why == "circuit-open")
         ]
+
+    async def admit(
+        self, admission: Admission, question: Question, routes: tuple[Route, ...], passed: Sequence[Passed]
+    ) -> tuple[Admitted, Route, Sequence[Passed]]:
+        """Has the question admitted for its route, or for the next one, where limits that protect the upstream refuse
+        it. Raises what ``Admission.admit`` does, of the last one that was asked.
+        """
+        full: list[Route] = []
+        while True:
+            route = question.route
+            try:
+                return await admission.admit(question), route, passed
+            except GatewayError as error:
+                if error.explanation.get("scope") != "upstream":
+                    raise
+                full.append(route)
+                other = self.next(routes, full, "limited")
+                if other is None:
+                    raise
+            passed = (*passed, Passed(route.upstream, "limited"))
+            question = msgspec.structs.replace(question, route=other)
 
     def next(self, routes: tuple[Route, ...], tried: Sequence[Route], why: Failure) -> Route | None:
         """Where to call after ``tried``, the last of which failed by ``why``; None where no other target is fit."""
@@ -88,13 +112,9 @@ class Routing:
         """Whether the same target may be called once more."""
         return self._breakers[route.upstream].unfit(route.model) != "circuit-open"
 
-    def _all_open(self, routes: tuple[Route, ...]) -> UpstreamUnreachable:
+    def _all_open(self, routes: tuple[Route, ...]) -> CircuitOpen:
         again_s = min(self._breakers[route.upstream].opens_again_s for route in routes)
-        error = UpstreamUnreachable(
-            "Every upstream of this model has failed of late and is left alone for now. Nothing was sent, nothing is"
-            " billed.",
-            retry_after_ms=max(math.ceil(again_s), RETRY_AFTER_S_MIN) * 1000,
-        )
+        error = CircuitOpen(retry_after_ms=max(math.ceil(again_s), RETRY_AFTER_S_MIN) * 1000)
         error.headers.append((b"x-headgate-upstream", routes[0].upstream.encode()))
         error.explanation = {"circuit_open": sorted({quoted(route.upstream) for route in routes})}
         return error

@@ -248,6 +248,29 @@ def test_the_limits_of_another_upstream_are_asked_before_it_is_called(tmp_path):
         assert there.gateway.check_ledger()["ok"]
 
 
+def test_what_the_own_limits_of_a_target_refuse_goes_to_the_next(tmp_path):
+    settings = {"first": "limits: {requests_per_minute: 1}", "second": "limits: {requests_per_minute: 1}"}
+    with site(tmp_path, {"first": FINE, "second": FINE, "third": FINE}, settings) as there:
+        answers = [there.ask() for _ in range(3)]
+        assert [answer.headers["x-headgate-upstream"] for answer in answers] == ["first", "second", "third"]
+        assert [answer.headers.get("x-headgate-fallback") for answer in answers] == [None, "limited", "limited"]
+        assert json.loads(there.gateway.records(wait_for=3)[-1]["decision"])["fallback"] == [
+            ["first", "limited"],
+            ["second", "limited"],
+        ]
+        assert there.counted("first", "limited") == 2
+        assert there.gateway.check_ledger()["ok"]
+
+
+def test_where_the_own_limits_of_all_refuse_the_client_is_told(tmp_path):
+    settings = dict.fromkeys(("first", "second"), "limits: {requests_per_minute: 1}")
+    with site(tmp_path, {"first": FINE, "second": FINE}, settings) as there:
+        answers = [there.ask() for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[2].json()["error"]["code"] == "rate_limit_exceeded"
+        assert "retry-after" in answers[2].headers
+
+
 def test_a_request_that_moves_on_gives_back_what_it_held_of_the_upstream_before(tmp_path):
     settings = {
         "first": "limits: {concurrency: 1, tokens_per_minute: 3000}, breaker: off",
