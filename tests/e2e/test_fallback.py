@@ -71,49 +71,76 @@ def site(folder, plays: dict[str, object], settings: dict[str, str] | None = Non
         yield Site(gateway, upstreams)
 
 
-@pytest.mark.parametrize(
-    ("play", "reason", "settings"),
-    [
-        (None, "unreachable", ""),
-        (refusal(503), "status-503", ""),
-        (refusal(503, "retry-after: 3\r\n"), "status-503", ""),
-        (refusal(429, "retry-after: 3\r\n"), "rate-limited", ""),
-        (refusal(429), "rate-limited", ""),
-    ],
-)
-def test_what_is_known_to_be_unbilled_falls_back_and_says_why(tmp_path, play, reason, settings):
-    with site(tmp_path, {"first": play, "second": FINE}, {"first": settings}) as there:
-        answer = there.ask()
-        assert answer.status_code == 200
-        assert answer.headers["x-headgate-upstream"] == "second"
-        assert answer.headers["x-headgate-fallback"] == reason
-        assert there.counted("first", reason) == 1
-        (record,) = there.gateway.records(wait_for=1)
-        assert [(entry["kind"], entry["upstream"]) for entry in record["entries"]] == [
-            ("void", "first"),
-            ("charge", "second"),
-        ]
-        assert json.loads(record["decision"])["fallback"] == [["first", reason]]
-        assert f"{reason}" in there.gateway.command("explain", record["request_id"]).stdout
-        assert there.gateway.check_ledger()["ok"]
+UNBILLED = {
+    "away": (None, "unreachable"),
+    "unavailable": (refusal(503), "status-503"),
+    "unavailable for long": (refusal(503, "retry-after: 3\r\n"), "status-503"),
+    "limited": (refusal(429), "rate-limited"),
+    "limited for long": (refusal(429, "retry-after: 3\r\n"), "rate-limited"),
+}
+OTHERS = {
+    "fine": FINE,
+    "status 500": refusal(500),
+    "status 400": refusal(400),
+    "status 401": refusal(401),
+    "reset": ["reset"],
+    "silent": ["hang"],
+    "a stream that has begun": [STREAM_HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n", "reset"],
+}
 
 
-@pytest.mark.parametrize("play", [refusal(500), refusal(400), refusal(401), ["reset"], ["hang"], FINE])
-def test_nothing_else_does(tmp_path, play):
+@pytest.fixture(scope="module")
+def each(tmp_path_factory):
+    """A gateway with a model for each case: the first target behaves so, the second is fine."""
+    plays = {name: play for name, (play, _) in UNBILLED.items()} | OTHERS
+    names = {name: name.replace(" ", "-") for name in plays}
+    with ExitStack() as stack:
+        lines = ["upstreams:"]
+        for name, play in (*plays.items(), ("spare", FINE)):
+            url = DEAD
+            if play is not None:
+                url = stack.enter_context(PlayedUpstream(lambda _, play=play: play)).base_url
+            lines.append(f"  {names.get(name, name)}: {{base_url: '{url}', timeouts: {{first_byte_s: 0.6}}}}")
+        lines.append("models:")
+        for name in names.values():
+            first, second = f"{{upstream: {name}, model: m}}", "{upstream: spare, model: m, priority: 1}"
+            lines.append(f'  - {{name: "{name}", targets: [{first}, {second}]}}')
+        lines.append("server: {drain_delay_s: 0}")
+        yield stack.enter_context(RunningGateway(tmp_path_factory.mktemp("each"), "\n".join(lines) + "\n"))
+
+
+@pytest.mark.parametrize("name", UNBILLED)
+def test_what_is_known_to_be_unbilled_falls_back_and_says_why(each, name):
+    reason, first = UNBILLED[name][1], name.replace(" ", "-")
+    body = {"model": first, "input": "hi"}
+    before = len(each.records())
+    answer = httpx.post(f"{each.base_url}/responses", json=body, headers=each.headers, timeout=20)
+    assert answer.status_code == 200
+    assert answer.headers["x-headgate-upstream"] == "spare"
+    assert answer.headers["x-headgate-fallback"] == reason
+    assert each.metrics()[f'headgate_fallbacks_total{{reason="{reason}",upstream="{first}"}}'] == 1
+    record = each.records(wait_for=before + 1)[-1]
+    assert [(entry["kind"], entry["upstream"]) for entry in record["entries"]] == [
+        ("void", first),
+        ("charge", "spare"),
+    ]
+    assert json.loads(record["decision"])["fallback"] == [[first, reason]]
+    assert reason in each.command("explain", record["request_id"]).stdout
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_nothing_else_does(each, name):
     """An outcome that may be billed is never repeated, and what is wrong with a request is wrong everywhere."""
-    with site(tmp_path, {"first": play, "second": FINE}) as there:
-        answer = there.ask()
-        assert "x-headgate-fallback" not in answer.headers
-        assert answer.headers["x-headgate-upstream"] == "first"
-        assert there.calls()["second"] == 0
+    body = {"model": name.replace(" ", "-"), "input": "hi", "stream": "stream" in name}
+    before = len(each.records())
+    answer = httpx.post(f"{each.base_url}/responses", json=body, headers=each.headers, timeout=20)
+    assert "x-headgate-fallback" not in answer.headers
+    assert answer.headers["x-headgate-upstream"] == body["model"]
+    assert len(each.records(wait_for=before + 1)[-1]["entries"]) == 1
 
 
-def test_a_stream_that_has_begun_never_falls_back(tmp_path):
-    begun = [STREAM_HEAD.encode() + b"transfer-encoding: chunked\r\n\r\n", "reset"]
-    with site(tmp_path, {"first": begun, "second": FINE}) as there:
-        answer = there.ask(stream=True)
-        assert answer.headers["x-headgate-upstream"] == "first"
-        assert there.calls() == {"first": 1, "second": 0}
+def test_the_ledger_ties_after_all_of_it(each):
+    assert each.check_ledger()["ok"]
 
 
 def test_three_targets_are_tried_and_no_fourth(tmp_path):
