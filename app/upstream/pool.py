@@ -118,16 +118,24 @@ class UpstreamPool:
         except TooManyConnections as error:
             raise UpstreamBusy from error
         except NotConnected as error:
-            if self.reachable:
-                self.reachable, self.unreachable_since_ms = False, time.time_ns() // 1_000_000
+            self._lose()
             raise UpstreamUnreachable from error
         except ConnectionBroken as error:
             raise UpstreamOutcomeUnknown from error
         except BadAnswer as error:
             raise UpstreamInvalidResponse from error
+        if answer.status == 407 and self.settings.proxy is not None:
+            # Only a proxy says that, and the upstream has not heard of the request.
+            answer.close()
+            self._lose()
+            raise UpstreamUnreachable
         if not self.reachable:
             self.reachable, self.unreachable_since_ms = True, None
         return answer
+
+    def _lose(self) -> None:
+        if self.reachable:
+            self.reachable, self.unreachable_since_ms = False, time.time_ns() // 1_000_000
 
     def redact(self, body: bytes) -> bytes:
         """An error's body without this upstream's keys, or anything of a key's shape."""

@@ -50,10 +50,10 @@ def tls(folder, **more: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def pool_to(port: int, *, scheme: str = "https", host: str = "127.0.0.1", **settings):
+async def pool_to(port: int, *, scheme: str = "https", **settings):
     pool = UpstreamPool(
         "u",
-        UpstreamSettings(base_url=f"{scheme}://{host}:{port}/v1", timeouts={"connect_s": 2}, **settings),
+        UpstreamSettings(base_url=f"{scheme}://127.0.0.1:{port}/v1", timeouts={"connect_s": 2}, **settings),
     )
     try:
         yield pool
@@ -98,7 +98,6 @@ async def test_a_client_shows_its_certificate(certificates, folder):
 @pytest.mark.parametrize("fault", ["wrong host", "self-signed", "expired", "plain"])
 @on_both_loops
 async def test_a_bad_certificate_is_refused_and_nothing_is_said_in_plain(certificates, folder, fault):
-    host = "127.0.0.1"
     if fault == "wrong host":
         certificates.signed("wrong", names="DNS:localhost")
         server = context(folder, "wrong")
@@ -109,7 +108,7 @@ async def test_a_bad_certificate_is_refused_and_nothing_is_said_in_plain(certifi
         server = context(folder, "late")
     else:
         server = None
-    async with served(echo, ssl=server) as (port, peers), pool_to(port, host=host, tls=tls(folder)) as pool:
+    async with served(echo, ssl=server) as (port, peers), pool_to(port, tls=tls(folder)) as pool:
         with pytest.raises(UpstreamUnreachable):
             await post(pool)
         await asyncio.sleep(0.05)
@@ -151,6 +150,17 @@ async def test_one_without_tls_is_asked_in_absolute_form(certificates):
         assert proxy.lines[0] == f"POST http://127.0.0.1:{port}/v1/x?a=b HTTP/1.1"
         assert peers[0].requests[0].startswith(b"POST /v1/x?a=b HTTP/1.1\r\n")
         assert b"host: 127.0.0.1:%d\r\n" % port in peers[0].requests[0]
+
+
+@on_both_loops
+async def test_a_proxy_that_wants_credentials_is_not_taken_for_the_upstream(certificates):
+    async with HTTPProxy(wants="Basic dTpwdw==") as proxy, served(echo) as (port, peers):
+        async with pool_to(port, scheme="http", proxy=proxy.url) as pool:
+            with pytest.raises(UpstreamUnreachable):
+                await post(pool)
+            assert not pool.reachable
+            assert pool.in_flight == 0
+        assert not peers
 
 
 @on_both_loops
