@@ -8,7 +8,6 @@ from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.catalog import Catalog
-from app.catalog.catalog import choose
 from app.core.errors import (
     AmbiguousJSON,
     EndpointNotAllowed,
@@ -44,6 +43,7 @@ from app.pipeline.plan import Plan
 from app.pipeline.planning import Planner
 from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
+from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
@@ -108,12 +108,14 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
             counts_saved_tokens=parts.configuration.cache.count_tokens,
         )
+        self._routing = Routing(parts.pools, parts.desk.metrics)
         self._planner = Planner(
             parts.ownership,
             parts.catalog,
             parts.pools,
             Inquirer(parts.cache.secret, parts.configuration.cache, parts.catalog, parts.pools),
             Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
+            self._routing,
             parts.configuration.default_upstream_of(parts.pools),
         )
         self._passing = Passing(
@@ -135,7 +137,9 @@ class Pipeline:
             parts.authenticator.running,
             self._fly,
         )
-        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log, self._admission.may_retry)
+        self._carrier = Carrier(
+            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
+        )
         self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
         self._serving = 0
 
@@ -212,32 +216,33 @@ class Pipeline:
         """
         parts = self._parts
         ask, routes = plan.ask, plan.routes
-        route = choose(routes) or routes[0]
         size = ask_of(exchange.endpoint.dialect, ask, plan.size_bytes)
         try:
             if ask.background and parts.desk.background.is_full:
                 raise Overloaded("The gateway waits for as many background responses as it may.")
+            route, passed = self._routing.first(routes)
             bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
             tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
             did: CacheResult = "bypass" if shared is None else "miss"
             question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
-            admitted = await self._admission.admit(question)
+            admitted, route, passed = await self._routing.admit(self._admission, question, routes, passed)
         except GatewayError as error:
             error.explanation = {"model": quoted(ask.model), **error.explanation}
             raise
         try:
             flight = self._open(exchange, principal, ask, size, admitted)
             limit_headers = ratelimit_headers(admitted.grant.standings)
-            others = self._admission.may_follow(route, routes)
             cargo = Cargo(
                 plan.take_body(),
                 ask.model,
                 ask.model_span,
                 ask.stream,
-                others,
+                routes,
                 bounds,
                 limit_headers,
                 plan.cache_headers,
+                passed,
+                plan.usage_splice,
                 is_form=plan.is_form,
             )
             parts.journal.open(exchange.request_id, admitted.payload)
