@@ -15,26 +15,20 @@ from app.core.errors import (
     NotFound,
     Overloaded,
     Unavailable,
-    quoted,
 )
 from app.core.exchange import Exchange
 from app.core.identity import Principal
-from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
-from app.core.peek import Peek
-from app.core.records import CacheResult, Record
-from app.core.tags import tags_of
+from app.core.records import Record
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.limits.headers import ratelimit_headers
 from app.limits.policy import Policy, upstream_limits
-from app.metering.bounds import ask_of
-from app.metering.estimates import Ask, Estimates
-from app.metering.meter import Meter
+from app.metering.estimates import Estimates
 from app.metering.pricing import PriceBook
-from app.pipeline.admission import Admission, Admitted, Question
+from app.pipeline.admission import Admission
+from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
-from app.pipeline.flight import Flight
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
@@ -47,7 +41,6 @@ from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
-from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
@@ -128,6 +121,15 @@ class Pipeline:
             collection=self._load.collection,
             configuration=parts.configuration,
         )
+        self._boarding = Boarding(
+            parts.desk,
+            self._admission,
+            self._routing,
+            parts.journal,
+            parts.prices,
+            parts.estimates,
+            parts.configuration.stream,
+        )
         self._saving = Saving(
             parts.cache,
             parts.configuration,
@@ -140,7 +142,6 @@ class Pipeline:
         self._carrier = Carrier(
             parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
         )
-        self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
         self._serving = 0
 
     def __repr__(self) -> str:
@@ -215,42 +216,22 @@ class Pipeline:
         or it is kept. Returns what it left on the bill.
         """
         parts = self._parts
-        ask, routes = plan.ask, plan.routes
-        size = ask_of(exchange.endpoint.dialect, ask, plan.size_bytes)
-        try:
-            if ask.background and parts.desk.background.is_full:
-                raise Overloaded("The gateway waits for as many background responses as it may.")
-            route, passed = self._routing.first(routes)
-            bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
-            tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
-            did: CacheResult = "bypass" if shared is None else "miss"
-            question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
-            admitted, route, passed = await self._routing.admit(self._admission, question, routes, passed)
-        except GatewayError as error:
-            error.explanation = {"model": quoted(ask.model), **error.explanation}
-            raise
-        try:
-            flight = self._open(exchange, principal, ask, size, admitted)
-            limit_headers = ratelimit_headers(admitted.grant.standings)
-            cargo = Cargo(
-                plan.take_body(),
-                ask.model,
-                ask.model_span,
-                ask.stream,
-                routes,
-                bounds,
-                limit_headers,
-                plan.cache_headers,
-                passed,
-                plan.usage_splice,
-                is_form=plan.is_form,
-            )
-            parts.journal.open(exchange.request_id, admitted.payload)
-        except BaseException:
-            self._admission.give_back(admitted)
-            raise
-        if ask.stream:
-            parts.desk.accounts.watch(exchange.request_id, flight.progress)
+        boarded = await self._boarding.board(exchange, principal, plan, "bypass" if shared is None else "miss")
+        flight, admitted = boarded.flight, boarded.admitted
+        ask = plan.ask
+        cargo = Cargo(
+            plan.take_body(),
+            ask.model,
+            ask.model_span,
+            ask.stream,
+            plan.routes,
+            boarded.bounds,
+            ratelimit_headers(admitted.grant.standings),
+            plan.cache_headers,
+            boarded.passed,
+            plan.usage_splice,
+            is_form=plan.is_form,
+        )
         relay = Relay(
             exchange.connection if shared is None else shared.answer,
             flight,
@@ -264,32 +245,9 @@ class Pipeline:
         live, request_id = parts.desk.live, admitted.opening.request_id
         live.begin(request_id, flight)
         try:
-            await self._carrier.carry(flight, relay, exchange, cargo, route)
+            await self._carrier.carry(flight, relay, exchange, cargo, boarded.route)
         finally:
             live.leave(request_id)
             relay.close()
             flight.land(was_sent=relay.was_sent)
         return flight.record
-
-    def _open(self, exchange: Exchange, principal: Principal, ask: Peek, size: Ask, admitted: Admitted) -> Flight:
-        """The tally of an admitted request, and the one who will close it."""
-        parts = self._parts
-        meter = Meter(admitted.opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
-        return Flight(
-            parts.desk,
-            exchange,
-            principal,
-            meter,
-            admitted,
-            owns=ask.stores,
-            cancel_on_disconnect=parts.configuration.stream.on_disconnect == "cancel",
-            drain_tokens_max=self._drain_tokens_max(meter, size),
-        )
-
-    def _drain_tokens_max(self, meter: Meter, size: Ask) -> int | None:
-        """How many output tokens the drain budget buys; None where they have no price."""
-        price = meter.price()
-        if price is None:
-            return None
-        rate = price.rates_for(size.body_bytes).output
-        return None if not rate else self._drain_nanousd_max * UNITS_PER_PRICE // rate

@@ -31,6 +31,7 @@ from app.upstream.connection import (
 )
 from app.upstream.proxies import Proxy, open_tunnel
 from app.upstream.resolver import LOOKUP_S_MAX, Address, Lookup, Resolver, ask_system
+from app.upstream.tunnel import Tunnel
 
 __all__ = [
     "Answer",
@@ -43,6 +44,8 @@ __all__ = [
     "TooManyConnections",
 ]
 
+SWITCH_S_MAX = 30.0
+"""How long a WebSocket's handshake may take."""
 HAPPY_EYEBALLS_DELAY_S = 0.25
 SWEEP_INTERVAL_S_MIN = 0.1
 
@@ -176,6 +179,38 @@ class Client:
         await connection.exchange(answer, head, body, is_head=method == b"HEAD")
         return answer
 
+    async def switch(self, target: bytes, headers: Headers) -> tuple[Tunnel, int, Headers]:
+        """Asks for a WebSocket on a connection of its own: the connection, and status and headers of the answer. Where
+        the status is not 101, and once it is not needed any more, the caller closes it.
+
+        Raises NotConnected (nothing was written), ConnectionBroken, BadAnswer.
+        """
+        head = self._head(b"GET", target, headers, None)[:-2] + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        if self._closed:
+            raise NotConnected("The client is closed.")
+        if self.in_use >= self._connections_max:
+            raise TooManyConnections(f"All {self._connections_max} connections are in use.")
+        loop = self._loop = asyncio.get_running_loop()
+        tunnel = Tunnel()
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await self._open(loop, tunnel)
+        except (OSError, UnicodeError) as error:
+            tunnel.abort()
+            raise NotConnected(f"The upstream could not be connected to: {type(error).__name__}.") from error
+        finally:
+            self._connecting -= 1
+        try:
+            async with asyncio.timeout(SWITCH_S_MAX):
+                return tunnel, *(await tunnel.head(head))
+        except TimeoutError:
+            tunnel.abort()
+            raise ConnectionBroken("The upstream did not answer in time.") from None
+        except BaseException:
+            tunnel.abort()
+            raise
+
     async def can_connect(self) -> bool:
         """Whether a connection can be made as for a request; it is closed at once, and nothing is sent."""
         try:
@@ -287,7 +322,7 @@ class Client:
         if not connection.closed:
             self._connections.add(connection)
 
-    async def _open(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+    async def _open(self, loop: asyncio.AbstractEventLoop, connection: Connection | Tunnel) -> None:
         server_hostname = self._host if self._tls is not None else None
         if self._uds is not None:
             await loop.create_unix_connection(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import os
 import re
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.core.errors import (
     Headers,
+    UpgradeRequired,
+    UpstreamAuthFailed,
     UpstreamBusy,
     UpstreamInvalidResponse,
     UpstreamOutcomeUnknown,
@@ -30,8 +34,10 @@ from app.upstream.client import (
     Sent,
     TooManyConnections,
 )
+from app.upstream.frames import FrameStream, accept_of
 from app.upstream.proxies import proxy_of
 from app.upstream.resolver import Lookup, ask_system
+from app.upstream.tunnel import SWITCHED
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 SECRET_SHAPE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
@@ -134,6 +140,46 @@ class UpstreamPool:
         if not self.reachable:
             self.reachable, self.unreachable_since_ms = True, None
         return answer
+
+    async def switch(
+        self, path: str, query: bytes, headers: Headers, subprotocols: Sequence[str] = (), model: str = ""
+    ) -> FrameStream:
+        """A WebSocket of its own. Raises UpstreamBusy, UpstreamUnreachable, UpstreamOutcomeUnknown,
+        UpstreamAuthFailed, UpgradeRequired where the upstream has none, UpstreamInvalidResponse.
+        """
+        key = base64.b64encode(os.urandom(16))
+        headers = [header for header in [*headers, *self._own] if header[0] != b"accept-encoding"]
+        headers += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
+        if subprotocols:
+            headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
+        if self._turns is not None:
+            headers.append(next(self._turns))
+        if self._azure is not None:
+            target = self._azure.target(path, query, model)
+        else:
+            target = b"%s?%s" % (path.encode(), query) if query else path.encode()
+        try:
+            tunnel, status, told = await self._client.switch(target, headers)
+        except TooManyConnections as error:
+            raise UpstreamBusy from error
+        except NotConnected as error:
+            self._lose()
+            raise UpstreamUnreachable from error
+        except ConnectionBroken as error:
+            raise UpstreamOutcomeUnknown from error
+        except BadAnswer as error:
+            raise UpstreamInvalidResponse from error
+        found = dict(told)
+        chosen = found.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
+        is_good = found.get(b"sec-websocket-accept") == accept_of(key) and b"sec-websocket-extensions" not in found
+        if status == SWITCHED and is_good and (chosen is None or chosen in subprotocols):
+            return FrameStream(tunnel, "client", chosen)
+        tunnel.abort()
+        if status in {401, 403}:
+            raise UpstreamAuthFailed
+        if status in {400, 404, 405, 426, 501}:
+            raise UpgradeRequired("The upstream has no WebSocket here; use HTTP.")
+        raise UpstreamInvalidResponse
 
     def _lose(self) -> None:
         if self.reachable:
