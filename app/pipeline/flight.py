@@ -60,6 +60,7 @@ class Flight:
         "fallbacks",
         "first_byte_s",
         "meter",
+        "on_named",
         "on_own_failure",
         "on_settled",
         "record",
@@ -91,6 +92,8 @@ class Flight:
         self.asker_gone = False
         self.on_settled: OnSettled | None = None
         self.on_own_failure: Callable[[], None] | None = None
+        self.on_named: Callable[[list[str]], None] | None = None
+        """Is told of ids that the answer names."""
         self.cancel_on_disconnect = cancel_on_disconnect
         self.drain_tokens_max = drain_tokens_max
         self.fallbacks: list[Passed] = []
@@ -346,6 +349,8 @@ class Flight:
     def _own_all(self) -> None:
         """What the answer has named so far is the team's, before the client knows it."""
         found = self.meter.reading.take_objects()
+        if found and self.on_named is not None:
+            self.on_named([object_id for _, object_id in found])
         if found and self._owns:
             for kind, object_id in found:
                 self._own(kind or self._kind, object_id)

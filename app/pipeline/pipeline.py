@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from app.auth.authenticator import Authenticator
@@ -39,6 +41,7 @@ from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
 from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
+from app.pipeline.sockets import Accept, Sockets
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
 from app.upstream.pool import UpstreamPool
@@ -139,6 +142,16 @@ class Pipeline:
             parts.authenticator.running,
             self._fly,
         )
+        self._sockets = Sockets(
+            self._planner,
+            self._boarding,
+            parts.desk,
+            parts.authenticator.running,
+            parts.configuration,
+            pools=lambda name: parts.pools[name],
+            principal_of=parts.authenticator.of_secret,
+            on_refused=self._refused_on_socket,
+        )
         self._carrier = Carrier(
             parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
         )
@@ -161,6 +174,21 @@ class Pipeline:
     def streams_open(self) -> int:
         """Event streams that an upstream is sending."""
         return self._carrier.streams_open
+
+    async def serve_socket(self, exchange: Exchange, accept: Accept, is_draining: Callable[[], bool]) -> None:
+        """One WebSocket, from its handshake to its end. ``accept`` switches the protocol; what is refused before that
+        is raised as GatewayError.
+        """
+        principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
+        self._check_endpoint(principal, exchange)
+        self._serving += 1
+        try:
+            if exchange.endpoint.family == "responses":
+                await self._sockets.serve(exchange, principal, accept, is_draining)
+            else:
+                await self._passing.serve_socket(exchange, principal, accept, is_draining)
+        finally:
+            self._serving -= 1
 
     async def serve(self, exchange: Exchange) -> None:
         """One request, from its head to its record."""
@@ -200,6 +228,11 @@ class Pipeline:
                 decision={"endpoint": exchange.endpoint.family, **told, **error.explanation},
             )
         )
+
+    def _refused_on_socket(self, exchange: Exchange, principal: Principal, error: GatewayError) -> None:
+        self._parts.desk.metrics.refused.labels(error.code).inc()
+        if not isinstance(error, Unavailable):
+            self._note(exchange, principal, error)
 
     def _check_endpoint(self, principal: Principal, exchange: Exchange) -> None:
         """Whether the key was given the family. Raises EndpointNotAllowed, NotFound for a path in no table."""

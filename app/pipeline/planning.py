@@ -132,6 +132,36 @@ class Planner:
             raise ModelNotAllowed(f"This key may not use the model {quoted(model)!r}.", param="model")
         return routes
 
+    @property
+    def has_sockets(self) -> bool:
+        """Whether any upstream has WebSockets."""
+        return any(pool.has_sockets for pool in self._pools.values())
+
+    async def socket_routes(
+        self, principal: Principal, ask: Peek, references: list[Reference], pool: UpstreamPool | None
+    ) -> tuple[Route, ...]:
+        """Where a create may go that came over a WebSocket; ``pool`` is where the connection leads already. Raises
+        GatewayError.
+        """
+        routes = tuple(r for r in self.routes_of(principal, ask.model) if self._pools[r.upstream].has_sockets)
+        if not routes:
+            raise ModelNotFound(
+                f"The upstream of {quoted(ask.model)!r} has no WebSocket here; use HTTP.", param="model"
+            )
+        pinned = await self.holder_of(principal, references)
+        fit = [r for r in routes if r.upstream == (pinned or r.upstream) and pool in {None, self._pools[r.upstream]}]
+        if not fit:
+            raise InvalidRequest(
+                "This connection leads to another upstream than the one that serves this model or holds what is named."
+                " Open another connection.",
+                param="model",
+            )
+        return tuple(fit)
+
+    def references_in(self, document: JSONObject) -> list[Reference]:
+        """What a frame of a Responses WebSocket names."""
+        return find_references("responses", document)
+
     # -- what is stored -------------------------------------------------------------------------
 
     async def holder_of(self, principal: Principal, references: list[Reference]) -> str | None:

@@ -26,6 +26,9 @@ NEVER_FORWARDED = frozenset(
 ObjectId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}$")]
 
 
+OPENAI_HOST = "api.openai.com"
+
+
 class Timeouts(Section):
     connect_s: Seconds = 5
     first_byte_s: Seconds = 600
@@ -84,6 +87,7 @@ class UpstreamSettings(Section):
     api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,64}$")] | None = None
     deployments: bool | dict[str, str] = False
     responses: Literal["native", "none"] = "native"
+    websocket: Literal["native", "none"] | None = None
     chat_stream_usage: ChatStreamUsage = "off"
     breaker: OptionalBreaker = BreakerSettings()
     tls: TLSSettings | None = None
@@ -171,6 +175,14 @@ class UpstreamSettings(Section):
         """The credentials, in the order given; empty where there are none."""
         secrets = self.api_keys or ((self.api_key,) if self.api_key is not None else ())
         return tuple(text for secret in secrets if (text := secret.get_secret_value().strip()))
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether it has WebSockets: where nothing is said, OpenAI itself and the simulator do."""
+        if self.websocket is not None:
+            return self.websocket == "native"
+        host = urlsplit(self.base_url or "").hostname
+        return self.responses == "native" and (self.kind == "simulator" or host == OPENAI_HOST)
 
     @property
     def is_off(self) -> bool:

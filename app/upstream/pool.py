@@ -66,6 +66,8 @@ class UpstreamPool:
         self.unreachable_since_ms: int | None = None
         """When it was found not to be reachable, in milliseconds since 1970 UTC."""
         self.breaker = Breaker(settings.breaker)
+        self.has_sockets = settings.has_sockets
+        """Whether it has ``/v1/responses`` over WebSockets."""
         self.asks_usage = settings.chat_stream_usage == "inject"
         """Whether chat streams are asked for their usage where the client has not."""
         self._keys = settings.keys
