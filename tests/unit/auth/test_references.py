@@ -1,0 +1,156 @@
+"""What is taken for a reference to a stored object, and what for the client's own words."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import msgspec
+import openai
+import pytest
+
+from app.auth.references import (
+    NOT_OBJECTS,
+    find_references,
+    is_reference,
+    objects_of_answer,
+    references_of_fields,
+    references_of_query,
+)
+from app.core.codec import parse_object_fast
+from app.core.errors import InvalidRequest
+from app.edge.table import FAMILIES
+
+OURS = (
+    "admin",
+    "beta/agent",
+    "live",
+    "realtime",
+    "beta/realtime",
+    "webhooks",
+    "beta/chatkit",
+    "beta/persisted",
+    "safety",
+)
+"""Parts of the API that the endpoint table leaves out."""
+NO_IDS = {
+    "model": "the catalog's",
+    "name": "a display name",
+    "user": "the client's end user",
+    "safety_identifier": "the client's end user",
+    "logit_bias": "tokens",
+    "input": "text",
+    "known_speaker_names": "names",
+}
+CURSORS = {"after", "before"}
+
+
+def found(body: dict, dialect: str = "responses") -> list[tuple[str, str]]:
+    document = parse_object_fast(msgspec.json.encode(body))
+    assert document is not None
+    return [(each.param, each.object_id) for each in find_references(dialect, document)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"input": "previous_response_id: resp_1"},
+        {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"file_id":"file-1"}'}]},
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": "file-1"}]},
+        {"input": [{"id": "msg_1", "type": "message", "role": "assistant", "content": [{"type": "output_text"}]}]},
+        {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "x", "summary": []}]},
+        {"input": "a", "metadata": {"file_id": "x", "id": "y"}, "text": {"format": {"schema": {"file_id": "z"}}}},
+        {"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
+        {"tools": [{"type": "mcp", "connector_id": "connector_dropbox", "headers": {"x_id": "1"}}]},
+        {"input": "a", "previous_response_id": None, "conversation": None, "file_ids": []},
+    ],
+)
+def test_a_clients_own_words_are_none(body):
+    assert found(body) == []
+
+
+@pytest.mark.parametrize(
+    ("dialect", "body", "expected"),
+    [
+        ("responses", {"previous_response_id": "resp_1"}, [("previous_response_id", "resp_1")]),
+        ("responses", {"conversation": {"id": "conv_1"}}, [("conversation", "conv_1")]),
+        ("responses", {"prompt": {"id": "pmpt_1", "variables": {"a_id": "b"}}}, [("prompt", "pmpt_1")]),
+        ("responses", {"a": [[{"new_ids": ["x", "y"]}]]}, [("new_ids", "x"), ("new_ids", "y")]),
+        ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, [("audio", "audio_1")]),
+        ("chat", {"audio": {"voice": {"id": "voice_1"}}}, [("voice", "voice_1")]),
+        ("other", {"anything": {"id": "x"}}, [("id", "x")]),
+        ("other", {"training_file": "file-1"}, [("training_file", "file-1")]),
+        ("other", {"data_source": {"source": {"content": [{"item": {"id": "mine"}}]}}}, []),
+    ],
+)
+def test_what_is_one(dialect, body, expected):
+    assert found(body, dialect) == expected
+
+
+def test_an_escaped_name_is_found():
+    document = msgspec.json.decode(rb'{"input":[{"content":[{"\u0066ile_id":"file_1"}]}]}')
+    assert found(document) == [("file_id", "file_1")]
+
+
+def test_an_id_must_be_text():
+    with pytest.raises(InvalidRequest):
+        found({"conversation": {"id": 5}})
+    with pytest.raises(InvalidRequest):
+        found({"input": [{"type": "item_reference", "id": ["x"]}]})
+
+
+def test_fields_of_forms_and_queries():
+    told = references_of_fields([("file_id", "a"), ("file_ids[]", "b"), ("include[]", "c"), ("metadata[file_id]", "d")])
+    assert [each.object_id for each in told] == ["a", "b"]
+    assert [each.object_id for each in references_of_query(b"response%5Fid=r&include%5B%5D=x&after=y")] == ["r"]
+
+
+def test_what_an_answer_names():
+    answer = {
+        "id": "batch_1",
+        "output_file_id": "file-1",
+        "file": {"id": "file-2"},
+        "metadata": {"file_id": "x"},
+        "output": [{"content": [{"annotations": [{"container_id": "cntr_1", "file_id": "cfile_1"}]}]}],
+        "previous_response_id": None,
+        "fine_tuned_model": "ft:a",
+    }
+    assert set(objects_of_answer(answer)) == {"file-1", "file-2", "cntr_1", "cfile_1", "ft:a"}
+
+
+def test_every_parameter_of_the_sdk_that_holds_an_id_is_looked_at():
+    """A parameter that is new to the SDK, holds an id and is not named as one fails here."""
+    types = Path(inspect.getfile(openai)).parent / "types"
+    unknown = {}
+    for path in types.rglob("*param*.py"):
+        place = str(path.relative_to(types))
+        if place.startswith(OURS):
+            continue
+        for name, kind, doc in re.findall(
+            r'^    (\w+)\s*:\s*([^\n]*)\n(?:\s*"""(.*?)""")?', path.read_text(), re.MULTILINE | re.DOTALL
+        ):
+            holds_id = re.search(r"\b(ID|IDs|identifier)\b", doc) and re.search("str|Union|List|Sequence", kind)
+            if holds_id and not (is_reference(name) or name in NOT_OBJECTS | NO_IDS.keys() | CURSORS | {"id"}):
+                unknown[name] = place
+    assert not unknown
+
+
+def test_every_operation_of_the_sdk_is_in_the_table_or_left_out_by_name():
+    left_out = re.compile(
+        r"/(organization|projects|agents|vaults|webhook|safety|live|chatkit|decisions|content_provenance"
+        r"|realtime|audio/voice|fine_tuning/checkpoints)"
+    )
+    table = {(e.method, re.sub(r"[{<][^}>]*[}>]", "{}", e.path)) for family in FAMILIES for e in family.endpoints}
+    resources = Path(inspect.getfile(openai)).parent / "resources"
+    call = re.compile(r'self\._(get|post|delete|get_api_list)\(\s*(?:path_template\()?\s*f?"(/[^"?]*)')
+    missing = set()
+    for path in resources.rglob("*.py"):
+        for method, found_path in call.findall(path.read_text()):
+            shape = re.sub(r"\{[^}]*\}", "{}", found_path)
+            operation = ("GET" if method == "get_api_list" else method.upper(), shape)
+            # A page may also be asked for by a POST.
+            paged = method == "get_api_list" and ("POST", shape) in table
+            if operation not in table and not paged and not left_out.match(shape):
+                missing.add(operation)
+    assert not missing
