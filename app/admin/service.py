@@ -205,6 +205,8 @@ async def upstreams_data(connection: AsyncConnection, in_force: InForce, now_ms:
                 "host": host_of(settings),
                 "state": health[name].state,
                 "since": iso_time(health[name].since_ms),
+                "circuit": "closed" if pool is None else pool.breaker.state,
+                "resting": pool is not None and pool.breaker.rests,
                 "in_flight": 0 if pool is None else pool.in_flight,
                 "failed_percent": _failed_percent(hours),
                 "recent_failed_percent": health[name].recent_percent,

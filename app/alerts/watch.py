@@ -19,7 +19,7 @@ from app.alerts.decisions import Reading, Verdict, decide
 from app.alerts.events import deliveries_of, targets_of
 from app.alerts.kinds import KINDS, UpstreamParameters, first_rules, parameters_of
 from app.alerts.looking import SIGHT_MS, Readings, look
-from app.alerts.probing import can_connect
+from app.alerts.probing import Connect, is_reached
 from app.alerts.readings import iso_time
 from app.alerts.words import reason_of
 from app.core.clock import Clock
@@ -59,12 +59,12 @@ FORGET_EVERY_S = 3600.0
 class Surroundings(msgspec.Struct, frozen=True):
     """What of the configuration in force, and of this process, is looked at; asked each time anew.
 
-    ``unreachable``: the upstreams to which the last try to connect failed, each with its base URL.
+    ``unreachable``: the upstreams to which the last try to connect failed, and how each is connected to.
     """
 
     alerts: Callable[[], AlertSettings]
     limits: Callable[[], LimitDefaults]
-    unreachable: Callable[[], Mapping[str, str]]
+    unreachable: Callable[[], Mapping[str, Connect]]
 
 
 class _Changes(msgspec.Struct):
@@ -253,7 +253,7 @@ class AlertWatch:
         """Tells what this process cannot connect to. Nothing is written while all is well."""
         now_ms = self._clock.now_ms()
         unreachable = self._surroundings.unreachable()
-        reached = await asyncio.gather(*[can_connect(url) for url in unreachable.values()])
+        reached = await asyncio.gather(*[is_reached(connect) for connect in unreachable.values()])
         down = [name for name, is_up in zip(unreachable, reached, strict=True) if not is_up]
         self._down = {name: self._down.get(name, now_ms) for name in down}
         if self._down or self._has_told_down:

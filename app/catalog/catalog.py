@@ -21,6 +21,7 @@ class Route(msgspec.Struct, frozen=True):
     upstream: str
     model: str
     weight: int = 1
+    priority: int = 0
 
 
 class Catalog:
@@ -43,7 +44,7 @@ class Catalog:
         return f"Catalog(rules={len(self._rules)}, off={sorted(self._off)})"
 
     def resolve(self, model: str) -> tuple[Route, ...]:
-        """The routes of ``model``, the heaviest first. Raises ModelNotFound."""
+        """The routes of ``model``: by priority, the heaviest first. Raises ModelNotFound."""
         found = self._resolved.get(model)
         if found is not None:
             return found
@@ -68,8 +69,8 @@ class Catalog:
                     param="model",
                 )
             return tuple(
-                Route(upstream=target.upstream, model=target.model or model, weight=target.weight)
-                for target in sorted(targets, key=lambda target: -target.weight)
+                Route(target.upstream, target.model or model, target.weight, target.priority)
+                for target in sorted(targets, key=lambda target: (target.priority, -target.weight))
             )
         raise ModelNotFound(f"The model {quoted(model)!r} does not exist.", param="model")
 
@@ -102,10 +103,13 @@ class Catalog:
 
 
 def choose(routes: tuple[Route, ...], *, besides: Route | None = None) -> Route | None:
-    """One of ``routes`` by weight; a second try avoids ``besides`` where there is another."""
+    """One of ``routes`` by weight among those of the lowest priority; not ``besides``, where there is another."""
     candidates = [route for route in routes if route is not besides] or list(routes)
-    if len(candidates) == 1:
-        return candidates[0]
     if not candidates:
         return None
+    if len(candidates) > 1:
+        first = min(route.priority for route in candidates)
+        candidates = [route for route in candidates if route.priority == first]
+    if len(candidates) == 1:
+        return candidates[0]
     return random.choices(candidates, weights=[route.weight for route in candidates])[0]  # noqa: S311 - balancing

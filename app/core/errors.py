@@ -32,6 +32,7 @@ GatewayError
 ├── UpstreamError
 │   ├── UpstreamBusy              503  overloaded             its own bound of connections is met
 │   ├── UpstreamUnreachable       502  upstream_unreachable
+│   │   └── CircuitOpen           502  upstream_unreachable   it fails, and is left alone
 │   ├── UpstreamInvalidResponse   502  upstream_invalid_response
 │   ├── UpstreamAuthFailed        502  upstream_auth_failed
 │   ├── UpstreamOutcomeUnknown    502  upstream_outcome_unknown   may have been billed
@@ -302,6 +303,12 @@ class UpstreamUnreachable(UpstreamError):
     code = "upstream_unreachable"
     default_message = "The upstream could not be reached. Nothing was sent, nothing is billed."
     retry_after_range_ms = (2000, 2000)
+
+
+class CircuitOpen(UpstreamUnreachable):
+    default_message = (
+        "Every upstream of this model fails and is left alone for now. Nothing was sent, nothing is billed."
+    )
 
 
 class UpstreamInvalidResponse(UpstreamError):

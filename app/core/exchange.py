@@ -103,6 +103,7 @@ class Exchange:
         "received_ms",
         "request_id",
         "started_s",
+        "wants_socket",
     )
 
     def __init__(
@@ -124,6 +125,7 @@ class Exchange:
         path: str = "",
         media: str = "json",
         ids: tuple[tuple[str, str], ...] = (),
+        wants_socket: bool = False,
     ) -> None:
         self.request_id = request_id
         self.received_ms = received_ms
@@ -141,6 +143,7 @@ class Exchange:
         self.media = media
         self.path = path or endpoint.path
         self.ids = ids
+        self.wants_socket = wants_socket
 
     def __repr__(self) -> str:
         return f"Exchange(request_id={self.request_id!r}, endpoint={self.endpoint.family!r})"

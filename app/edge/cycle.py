@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.core.errors import Draining, GatewayError, Headers, InternalError, render
 from app.core.ids import new_request_id
 from app.edge.protocol import Head
+from app.edge.raw import RawStream
 
 logger = logging.getLogger("headgate.edge")
 
@@ -53,6 +54,10 @@ class Connection(Protocol):
 
     def expect_upload(self) -> None:
         """From now on the body must keep a pace, in place of the time that a whole one has."""
+        ...
+
+    def switch(self) -> RawStream:
+        """What comes from now on is the application's, as it comes."""
         ...
 
     def answered(self, cycle: Cycle) -> None:
@@ -202,6 +207,17 @@ class Cycle:
         head = self._begin(status, headers, None)
         if not self.disconnected:
             self._send(head + self._framed(first) if first else head)
+
+    def switch(self, headers: Headers) -> RawStream:
+        """The protocol is switched, as the client has asked (RFC 9110, 15.2.2)."""
+        if self.response_started or not self._body_done:
+            raise RuntimeError("The protocol cannot be switched now.")
+        block = b"".join([b"%b: %b\r\n" % header for header in headers])
+        self.response_started = self.response_complete = True
+        self._callback = None
+        if not self.disconnected:
+            self._send(b"HTTP/1.1 101 Switching Protocols\r\n" + block + b"\r\n")
+        return self._connection.switch()
 
     def write(self, data: bytes) -> None:
         """More of the body: one HTTP chunk, in one write."""

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from urllib.parse import unquote
 
 from app.core.errors import GatewayError, MethodNotAllowed, NotFound, UpgradeRequired
-from app.core.exchange import Endpoint
+from app.core.exchange import Dialect, Endpoint
 from app.edge.table import FAMILIES as TABLE
 
 FAMILIES = tuple(family.name for family in TABLE)
@@ -25,7 +25,14 @@ BARE = frozenset(("/responses", "/chat/completions", "/embeddings", "/models"))
 NEVER = frozenset(("organization", "organizations", "projects"))
 """They administer the provider's account: nobody reaches them with a gateway key."""
 
-WEBSOCKET_PATHS = frozenset(f"{prefix}{path}".encode() for prefix in PREFIXES for path in ("/responses", "/realtime"))
+SOCKET_PATHS: tuple[tuple[str, Dialect], ...] = (("/responses", "responses"), ("/realtime", "other"))
+SOCKETS = {
+    f"{prefix}{path}".encode(): Endpoint(path[1:], "GET", path, dialect=dialect)
+    for prefix in PREFIXES
+    for path, dialect in SOCKET_PATHS
+    if prefix or path in BARE
+}
+"""Where a WebSocket may be asked for."""
 OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,255}\Z")
 _PLAIN_SEGMENT = re.compile(rb"[A-Za-z0-9_.:~@+=,$!*'()-]+\Z")
@@ -96,8 +103,11 @@ def match(method: str, raw_path: bytes, *, wants_websocket: bool = False) -> Mat
     A path that is in no table has an endpoint of its own that is not ``known``: whether the key may use it the
     pipeline decides. A HEAD is a GET, as far as the table is concerned.
     """
-    if wants_websocket and raw_path in WEBSOCKET_PATHS:
-        raise UpgradeRequired
+    if wants_websocket:
+        socket = SOCKETS.get(raw_path)
+        if socket is None:
+            raise UpgradeRequired("There is no WebSocket here.")
+        return Match(socket)
     fixed = _MATCHES.get(raw_path)
     if fixed is not None:
         found = fixed.get(method)

@@ -6,7 +6,16 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from app.core.clock import Clock
-from app.core.errors import Draining, GatewayError, Headers, InternalError, UnsupportedMediaType, render
+from app.core.errors import (
+    Draining,
+    GatewayError,
+    Headers,
+    InternalError,
+    InvalidRequest,
+    UnsupportedMediaType,
+    UpgradeRequired,
+    render,
+)
 from app.core.exchange import ClientGone, Connection, Exchange
 from app.core.ids import new_request_id
 from app.edge.body import BodyBudget, BodyReader, Media, check_media, check_upload_media
@@ -18,6 +27,8 @@ from app.pipeline import Pipeline
 from app.settings import ServerSettings
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
+from app.upstream.frames import FrameStream, accept_of
+from app.upstream.headers import key_of_subprotocols, subprotocols_of
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -108,7 +119,10 @@ class Gateway:
                 tell_methods(connection, scope["raw_path"], request_id)
                 return
             exchange = self._exchange(scope, connection, request_id, received_ms, body)
-            await self._pipeline.serve(exchange)
+            if exchange.wants_socket:
+                await self._serve_socket(exchange, connection)
+            else:
+                await self._pipeline.serve(exchange)
         except GatewayError as error:
             # One that has waited for another's call may go by another id by now.
             self._refuse(connection, error, request_id if exchange is None else exchange.request_id)
@@ -140,7 +154,10 @@ class Gateway:
             if not media and endpoint.metered:
                 raise UnsupportedMediaType
         body.check_length(streams=media == "upload")
+        if wants_websocket:
+            check_handshake(headers)
         return Exchange(
+            wants_socket=wants_websocket,
             request_id=request_id,
             received_ms=received_ms,
             started_s=self._clock.monotonic_s(),
@@ -158,6 +175,12 @@ class Gateway:
             open_body=body.stream,
             forget_body=body.close,
         )
+
+    async def _serve_socket(self, exchange: Exchange, connection: Cycle) -> None:
+        def accept(subprotocol: str | None) -> FrameStream:
+            return accept_socket(connection, exchange, subprotocol)
+
+        await self._pipeline.serve_socket(exchange, accept, lambda: self.draining or self.closed)
 
     def refused(self, error: GatewayError, request_id: str) -> None:
         """Count and log a refusal, also one of the HTTP server's own."""
@@ -193,7 +216,36 @@ def _credential(headers: Headers) -> str | None:
             scheme, _, token = value.partition(b" ")
             return token.strip().decode("latin-1") if scheme.lower() == b"bearer" else None
         found = value
-    return None if found is None else found.strip().decode("latin-1")
+    if found is not None:
+        return found.strip().decode("latin-1")
+    return key_of_subprotocols(headers)
+
+
+def check_handshake(headers: Headers) -> None:
+    """Raises InvalidRequest where a WebSocket is asked for in no valid way (RFC 6455, 4.2.1)."""
+    read = {name: value for name, value in headers if name.startswith(b"sec-websocket-")}
+    if read.get(b"sec-websocket-version") != b"13":
+        raise UpgradeRequired("The WebSocket version must be 13.", headers=[(b"sec-websocket-version", b"13")])
+    if accept_of(read.get(b"sec-websocket-key", b"")) is None:
+        raise InvalidRequest("The WebSocket handshake has no valid key.")
+
+
+def accept_socket(connection: Cycle, exchange: Exchange, subprotocol: str | None) -> FrameStream:
+    """Switch the protocol; nothing is compressed, so no extension is accepted."""
+    read = dict(exchange.headers)
+    request_id = exchange.request_id.encode()
+    headers: Headers = [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-accept", accept_of(read[b"sec-websocket-key"]) or b""),
+        (b"x-headgate-request-id", request_id),
+        (b"x-request-id", request_id),
+    ]
+    offered = subprotocols_of(exchange.headers)
+    chosen = subprotocol or (offered[0] if offered else None)
+    if chosen is not None:
+        headers.append((b"sec-websocket-protocol", chosen.encode()))
+    return FrameStream(connection.switch(headers), "server", chosen)
 
 
 def _wants_websocket(headers: Headers) -> bool:

@@ -33,6 +33,7 @@ from app.edge.protocol import (
     check_partial_head,
     parse_head,
 )
+from app.edge.raw import RawStream
 from app.edge.sweeper import Sweeper
 
 __all__ = ["Cycle", "HardenedProtocol", "ServerLimits", "hardened_protocol", "server_config"]
@@ -50,7 +51,7 @@ LINGER_BYTES_MAX = 1024 * 1024
 """What a refused client may still send before it is cut off; it needs the time to see the refusal."""
 
 # What a connection is doing. From _LINGER on it reads nothing more.
-_HEAD, _BODY, _ANSWER, _LINGER, _CLOSING = range(5)
+_HEAD, _BODY, _ANSWER, _RAW, _LINGER, _CLOSING = range(6)
 
 
 class DefaultHeaders:
@@ -102,13 +103,14 @@ class HardenedProtocol(HttpToolsProtocol):
         self._body_left = 0
         self._chunks: ChunkedBody | None = None
         self._pace: UploadPace | None = None
+        self._raw: RawStream | None = None
         self._discarded = 0
         self._pending_bytes = 0
         self._progress_at = 0.0
         self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
 
     def __repr__(self) -> str:
-        phase = ("head", "body", "answer", "linger", "closing")[self._phase]
+        phase = ("head", "body", "answer", "raw", "linger", "closing")[self._phase]
         return f"HardenedProtocol({phase}, held={len(self._held)}, {self.current})"
 
     # What the event loop calls.
@@ -130,11 +132,15 @@ class HardenedProtocol(HttpToolsProtocol):
         cycle, self.current = self.current, None
         if cycle is not None:
             cycle.lost()
+        if self._raw is not None:
+            self._raw.lost()
 
     def eof_received(self) -> None:
         # Who ends his side has gone. The transport waits until its buffer is written: that may be never.
         if self.current is not None:
             self.current.lost()
+        if self._raw is not None:
+            self._raw.lost()
         self.flow.resume_writing()
         self._close()
 
@@ -144,6 +150,9 @@ class HardenedProtocol(HttpToolsProtocol):
         self._progress_at = self.loop.time()
 
     def data_received(self, data: bytes) -> None:
+        if self._raw is not None:
+            self._raw.feed(data)
+            return
         if self._phase >= _LINGER:
             self._discarded += len(data)
             if self._discarded > LINGER_BYTES_MAX:
@@ -157,6 +166,9 @@ class HardenedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """What uvicorn calls at the start of a graceful shutdown."""
         self._ends = True
+        if self._raw is not None:
+            # Whoever has it ends it.
+            return
         if self.current is not None and not self.current.response_complete:
             if not self.current.response_started:
                 self.current.keep_alive = False
@@ -318,6 +330,17 @@ class HardenedProtocol(HttpToolsProtocol):
             if self._held:
                 # Not from here: this is a call of the application that has just answered.
                 self.loop.call_soon(self._read_held)
+
+    def switch(self) -> RawStream:
+        """From now on what comes is the application's, as it comes."""
+        self._phase = _RAW
+        self.deadline = math.inf
+        raw = self._raw = RawStream(self.transport, self.flow)
+        if self._held:
+            data, self._held = self._held, b""
+            raw.feed(data)
+        self.flow.resume_reading()
+        return raw
 
     def cut(self, *, reset: bool) -> None:
         self._phase = _CLOSING

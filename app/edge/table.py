@@ -212,6 +212,8 @@ WORKING = (
     .acts("/assistants/{assistant}")
     .deletes("/assistants/{assistant}")
     .family(),
+    # Its only path is a WebSocket, which is passed on as it is: what it costs is on no bill here.
+    _off("realtime").family(),
     _off("threads")
     .creates("/threads", "thread")
     .reads("/threads/{thread}", "/threads/{thread}/messages/<message>")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 from app.alerts.courier import Courier
+from app.alerts.probing import Connect
 from app.alerts.sending import TargetSender
 from app.alerts.watch import AlertWatch, Surroundings
 from app.alerts.webhook import WebhookSender
@@ -23,9 +24,9 @@ PROCESS_ID_CHARS = 16
 def open_alerts(stack: AsyncExitStack, database: Database, switch: Switch, metrics: Metrics, log: LogWriter) -> Courier:
     """Looks after alerts from now on, with the configuration that is in force each time."""
 
-    def unreachable() -> Mapping[str, str]:
+    def unreachable() -> Mapping[str, Connect]:
         return {
-            name: pool.base_url
+            name: pool.can_connect
             for name, pool in switch.pools.items()
             if not pool.reachable and pool.settings.kind != "simulator"
         }

@@ -54,6 +54,7 @@ from app.telemetry.watchdog import Watchdog
 from app.upstream.watch import Sweep
 
 JOURNAL = "journal"
+CIRCUIT = {"closed": 0.0, "half-open": 1.0, "open": 2.0}
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -304,6 +305,20 @@ def _watch(
         lambda: [(name, float(pool.reachable)) for name, pool in switch.pools.items()],
         label="upstream",
         over_workers="min",
+    )
+    metrics.watch(
+        "headgate_upstream_circuit",
+        "Whether the upstream is left alone because it fails: 0 no, 1 it is being tried, 2 yes.",
+        lambda: [(name, CIRCUIT[pool.breaker.state]) for name, pool in switch.pools.items()],
+        label="upstream",
+        over_workers="max",
+    )
+    metrics.watch(
+        "headgate_upstream_resting",
+        "1 while it is passed over because it asked to be called later, be it with one model.",
+        lambda: [(name, float(pool.breaker.rests)) for name, pool in switch.pools.items()],
+        label="upstream",
+        over_workers="max",
     )
     metrics.watch(
         "headgate_loop_lag_seconds",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from app.settings import Configuration, UpstreamSettings
+from app.settings import Configuration, ConfigurationError, UpstreamSettings
 from app.simulator.app import Simulator
 from app.simulator.log import ServedLog
 from app.simulator.server import running_simulator
@@ -37,7 +37,8 @@ class Upstreams:
         self, configuration: Configuration, before: Mapping[str, UpstreamPool]
     ) -> tuple[dict[str, UpstreamPool], frozenset[str]]:
         """The pools of all upstreams that can be used, those of ``before`` where nothing about them has
-        changed, and the names of the upstreams that cannot. OSError: the simulator cannot be started.
+        changed, and the names of the upstreams that cannot. OSError: the simulator cannot be started;
+        ConfigurationError: a file or variable that an upstream needs cannot be used.
         """
         upstreams = configuration.upstreams
         off = frozenset(name for name, upstream in upstreams.items() if upstream.is_off)
@@ -52,7 +53,10 @@ class Upstreams:
         return pools, off
 
     def _make(self, name: str, settings: UpstreamSettings) -> UpstreamPool:
-        pool = UpstreamPool(name, settings, simulator_socket=self._socket)
+        try:
+            pool = UpstreamPool(name, settings, simulator_socket=self._socket)
+        except ValueError as error:
+            raise ConfigurationError(f"upstreams.{name}: {error}") from error
         self._pools.add(pool)
         return pool
 

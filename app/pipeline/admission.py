@@ -136,11 +136,7 @@ class Admission:
         upstream_limits = self._upstream_limits.get(route.upstream, ())
         tokens = 0
         if limits or upstream_limits:
-            tokens = self._estimates.reserved_tokens(principal.key_id, route.model, question.size)
-            for limit in (*limits, *upstream_limits):
-                if limit.kind == "tokens" and tokens > limit.maximum and limit.mode == "enforce":
-                    # A guess alone must not say that waiting will never help.
-                    tokens = max(limit.maximum, certain_tokens(question.size))
+            tokens = self._tokens_of((*limits, *upstream_limits), principal.key_id, question.size, route)
         try:
             money = self._money(question, limits)
             upstream_grant = None
@@ -177,28 +173,48 @@ class Admission:
         opening = msgspec.structs.replace(opening, decision=_decision(question.cache_reason, grant, None, (0, 0)))
         return Admitted(opening, b"", grant, None)
 
-    def may_follow(self, first: Route, routes: tuple[Route, ...]) -> tuple[Route, ...]:
-        """The routes that may be tried after ``first``: not those of other upstreams that have limits of their
-        own, which were not asked.
-        """
-        limited = self._upstream_limits
-        return tuple(each for each in routes if each.upstream == first.upstream or not limited.get(each.upstream))
-
-    async def may_retry(self, attempt_id: str, route: Route) -> bool:
-        """Whether the limits that protect the upstream have room for one more call of a request."""
+    async def may_repeat(self, attempt_id: str, route: Route) -> bool:
+        """Whether the limits that protect the upstream have room for one more call of a request that it has had."""
         limits = tuple(each for each in self._upstream_limits.get(route.upstream, ()) if each.kind == "requests")
-        if not limits:
-            return True
-        claim = Claim(attempt_id, f"{UPSTREAM_TAG}{route.upstream}", limits)
+        grant = await self._grant_of(Claim(attempt_id, f"{UPSTREAM_TAG}{route.upstream}", limits)) if limits else None
+        if grant is not None:
+            # It is counted; its tokens and its lease are those of the request.
+            self._accounts.settle(grant.claim, Outcome(RANK_EXACT, 0, 0))
+        return not limits or grant is not None
+
+    async def may_move(self, admitted: Admitted, size: Ask, attempt_id: str, route: Route) -> bool:
+        """Whether another upstream's limits have room for the request; then it holds of them what it held of those
+        of the upstream before, where only the call counts that was made.
+        """
+        limits = self._upstream_limits.get(route.upstream, ())
+        grant = None
+        if limits:
+            tokens = self._tokens_of(limits, admitted.opening.key_id, size, route)
+            grant = await self._grant_of(Claim(attempt_id, f"{UPSTREAM_TAG}{route.upstream}", limits, tokens))
+            if grant is None:
+                return False
+        before, admitted.upstream_grant = admitted.upstream_grant, grant
+        if before is not None:
+            self._accounts.settle(before.claim, Outcome(RANK_EXACT, 0, 0))
+        return True
+
+    async def _grant_of(self, claim: Claim) -> Grant | None:
         try:
             decided = await self._accounts.admit(claim, lambda _at_ms: claim)
         except LimitsUnavailable:
-            return False
+            return None
         if isinstance(decided, Refusal):
-            return False
-        # It is counted; its tokens and its lease are those of the request.
-        self._accounts.settle(decided.claim, Outcome(RANK_EXACT, 0, 0))
-        return True
+            return None
+        self._observe(decided)
+        return decided
+
+    def _tokens_of(self, limits: Sequence[Limit], key_id: str, size: Ask, route: Route) -> int:
+        tokens = self._estimates.reserved_tokens(key_id, route.model, size)
+        for limit in limits:
+            if limit.kind == "tokens" and tokens > limit.maximum and limit.mode == "enforce":
+                # A guess alone must not say that waiting will never help.
+                tokens = max(limit.maximum, certain_tokens(size))
+        return tokens
 
     def give_back(self, admitted: Admitted) -> None:
         """Nothing was sent, and nothing is written down."""

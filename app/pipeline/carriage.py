@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from app.auth.running import Revocable, Running
 from app.catalog import Route
-from app.catalog.catalog import choose
 from app.core.errors import (
+    CircuitOpen,
     CutByShutdown,
     Draining,
     GatewayError,
@@ -21,13 +21,18 @@ from app.core.errors import (
     UpstreamBusy,
     UpstreamError,
     UpstreamInvalidResponse,
+    UpstreamOutcomeUnknown,
+    UpstreamTimeout,
     UpstreamUnreachable,
     render,
 )
 from app.core.exchange import Exchange
 from app.core.money import usd_text
 from app.core.records import Attempt, Bound, attempt_id_of
+from app.core.splices import Splice, spliced
+from app.pipeline.admission import Admission
 from app.pipeline.flight import Flight
+from app.pipeline.routing import Failure, Passed, Routing
 from app.telemetry.logs import LogWriter
 from app.upstream.client import Answer
 from app.upstream.endings import Cause
@@ -35,8 +40,21 @@ from app.upstream.headers import find, toward_client, toward_upstream
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
 from app.upstream.retry import RetryBudget
+from app.upstream.retry_after import retry_after_s, sensible
+from app.upstream.usage_chunk import UsageFilter
 
-ATTEMPTS_MAX = 2
+ATTEMPTS_MAX = 3
+"""Of one request, each at another target."""
+ATTEMPTS_OF_ONE_MAX = 2
+"""Where no other target is fit, the same one is called once more."""
+REFUSALS: dict[int, Failure] = {429: "rate-limited", 503: "status-503"}
+FAILURES: dict[type[UpstreamError], Failure] = {
+    UpstreamUnreachable: "unreachable",
+    UpstreamBusy: "busy",
+    CircuitOpen: "circuit-open",
+}
+UNSENT = frozenset({"unreachable", "busy", "circuit-open"})
+REST_S_DEFAULT = 1.0
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 RETRY_DELAY_S = (0.02, 0.1)
 EVENT_STREAM = "text/event-stream"
@@ -46,7 +64,8 @@ class Cargo(msgspec.Struct):
     """What is sent: the body as it came, until it was sent, and where in it the model's name stands.
 
     ``bounds`` has the bound of an attempt by route, since routes differ in price. ``cache_headers`` say what the
-    cache had to do with it. ``revocable`` is who is cut off with the key, where that is not the call itself.
+    cache had to do with it. ``passed`` are targets that were passed over for the first. ``usage_splice`` has a chat
+    stream tell its usage. ``revocable`` is who is cut off with the key, where that is not the call itself.
     """
 
     body: bytes
@@ -57,6 +76,8 @@ class Cargo(msgspec.Struct):
     bounds: Mapping[Route, Bound]
     limit_headers: Headers
     cache_headers: Headers
+    passed: Sequence[Passed] = ()
+    usage_splice: Splice | None = None
     revocable: Revocable | None = None
     is_form: bool = False
 
@@ -65,13 +86,19 @@ class Cargo(msgspec.Struct):
         self.body = b""
         exchange.forget_body()
 
-    def body_for(self, route: Route) -> bytes:
-        """The original bytes; an alias is replaced at its place, and nothing else is touched."""
+    def body_for(self, route: Route, *, asks_usage: bool) -> bytes:
+        """The original bytes; an alias is replaced at its place, a wish for usage put in, and nothing else touched."""
         start, end = self.model_span
-        if route.model == self.model or start == end:
+        is_alias = route.model != self.model and start != end
+        if not is_alias and not asks_usage:
             return self.body
-        name = route.model.encode() if self.is_form else msgspec.json.encode(route.model)
-        return self.body[:start] + name + self.body[end:]
+        splices = []
+        if is_alias:
+            name = route.model.encode() if self.is_form else msgspec.json.encode(route.model)
+            splices.append(Splice(start, end, name))
+        if asks_usage and self.usage_splice is not None:
+            splices.append(self.usage_splice)
+        return spliced(self.body, splices)
 
 
 class Carrier:
@@ -82,13 +109,14 @@ class Carrier:
         pools: Mapping[str, UpstreamPool],
         running: Running,
         log: LogWriter,
-        may_retry: Callable[[str, Route], Awaitable[bool]],
+        routing: Routing,
+        admission: Admission,
     ) -> None:
-        """``may_retry(attempt id, route)``: whether the upstream's own limits have room for one more call."""
         self._pools = pools
         self._running = running
         self._log = log
-        self._may_retry = may_retry
+        self._routing = routing
+        self._admission = admission
         self._budgets = {name: RetryBudget() for name in pools}
         self.streams_open = 0
 
@@ -136,34 +164,32 @@ class Carrier:
         self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route
     ) -> tuple[Answer, UpstreamPool]:
         self._budgets[route.upstream].earn()
+        if cargo.passed:
+            flight.falls_back(cargo.passed)
         failure: type[UpstreamError] = UpstreamUnreachable
+        tried: list[Route] = []
         while True:
-            pool = self._pools[route.upstream]
-            headers = toward_upstream(exchange.headers, pool.forwarded)
-            headers.append((b"x-client-request-id", flight.meter.attempt_id.encode()))
+            tried.append(route)
             flight.sends()
             answer: Answer | None = None
             try:
-                answer = await relay.call(
-                    pool,
-                    exchange,
-                    headers=headers,
-                    body=cargo.body_for(route),
-                    wants_stream=cargo.stream,
-                )
+                answer = await self._ask(relay, exchange, cargo, route, flight.meter.attempt_id)
             except (UpstreamUnreachable, UpstreamBusy) as error:
                 # Only its kind: the error itself holds this frame, and with it the body, in a cycle.
                 failure = type(error)
-            if answer is not None and answer.status != 503:
-                return answer, pool
+            if answer is not None and answer.status not in REFUSALS:
+                return answer, self._pools[route.upstream]
             # Nothing was billed: a connection that never was, or a refusal before any work.
-            again = await self._again(flight, relay, cargo, route, was_reached=answer is not None)
+            why = REFUSALS[answer.status] if answer is not None else FAILURES[failure]
+            again = await self._again(flight, relay, cargo, tried, why)
             if again is None:
                 if answer is None:
                     raise failure
-                return answer, pool
+                return answer, self._pools[route.upstream]
             if answer is not None:
                 answer.close()
+            if again is not route:
+                flight.falls_back([Passed(route.upstream, why)])
             flight.retries(Attempt(flight.meter.attempt.number + 1, again.upstream, again.model, cargo.bounds[again]))
             if again is route:
                 await relay.pause(random.uniform(*RETRY_DELAY_S))  # noqa: S311 - jitter
@@ -171,20 +197,70 @@ class Carrier:
                     raise UpstreamUnreachable
             route = again
 
+    async def _ask(self, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route, attempt_id: str) -> Answer:
+        """One call, of whose outcome the upstream's breaker is told."""
+        pool = self._pools[route.upstream]
+        breaker = pool.breaker
+        if breaker.unfit(route.model) == "circuit-open":
+            # It was fit when it was chosen; meanwhile others have failed, or are the probes.
+            raise CircuitOpen
+        headers = toward_upstream(exchange.headers, pool.forwarded)
+        headers.append((b"x-client-request-id", attempt_id.encode()))
+        asks_usage = cargo.usage_splice is not None and pool.asks_usage
+        relay.usage_filter = UsageFilter() if asks_usage else None
+        ticket = breaker.begin()
+        try:
+            answer = await relay.call(
+                pool,
+                exchange,
+                headers=headers,
+                body=cargo.body_for(route, asks_usage=asks_usage),
+                wants_stream=cargo.stream,
+                model=route.model,
+            )
+        except (UpstreamUnreachable, UpstreamOutcomeUnknown, UpstreamTimeout, UpstreamInvalidResponse):
+            (breaker.failed if relay.upstream_failed else breaker.forget)(ticket)
+            raise
+        except BaseException:
+            breaker.forget(ticket)
+            raise
+        (breaker.failed if answer.status >= 500 else breaker.succeeded)(ticket)
+        if answer.status in REFUSALS:
+            seconds = retry_after_s(answer.headers)
+            if answer.status == 429:
+                # Limits are a model's; without a word of how long, the next second belongs to others.
+                breaker.rest(REST_S_DEFAULT if seconds is None else seconds, route.model)
+            elif seconds is not None:
+                breaker.rest(seconds)
+        return answer
+
     async def _again(
-        self, flight: Flight, relay: Relay, cargo: Cargo, route: Route, *, was_reached: bool
+        self, flight: Flight, relay: Relay, cargo: Cargo, tried: list[Route], why: Failure
     ) -> Route | None:
         """Where to call once more; only what burdens an upstream that has been reached comes out of a budget."""
-        if flight.meter.attempt.number >= ATTEMPTS_MAX or relay.client_gone:
+        if relay.client_gone or len(tried) >= ATTEMPTS_MAX:
             return None
-        again = choose(cargo.routes, besides=route)
-        if again is None:
+        route = tried[-1]
+        full: list[Route] = []
+        while (other := self._routing.next(cargo.routes, (*tried, *full), why)) is not None:
+            is_free = why in UNSENT and other.upstream != route.upstream
+            if not is_free and not full and not self._budgets[route.upstream].spend():
+                return None
+            if await self._has_room(flight, route, other):
+                return other
+            full.append(other)
+        if full or why == "rate-limited" or len(tried) >= ATTEMPTS_OF_ONE_MAX:
             return None
-        is_free = not was_reached and again.upstream != route.upstream
-        if not is_free and not self._budgets[route.upstream].spend():
+        if not self._routing.may_repeat(route) or not self._budgets[route.upstream].spend():
             return None
+        return route if await self._has_room(flight, route, route) else None
+
+    async def _has_room(self, flight: Flight, route: Route, other: Route) -> bool:
+        """Whether the limits that protect the upstream of ``other`` let it be called after ``route``."""
         next_id = attempt_id_of(flight.meter.opening.request_id, flight.meter.attempt.number + 1)
-        return again if await self._may_retry(next_id, again) else None
+        if other.upstream == route.upstream:
+            return await self._admission.may_repeat(next_id, other)
+        return await self._admission.may_move(flight.admitted, flight.meter.ask, next_id, other)
 
     # -- the way back -------------------------------------------------------------------------
 
@@ -214,7 +290,7 @@ class Carrier:
             if status >= 300 and _is_unbilled(status):
                 flight.settle("failed", void=True, error_code=UpstreamInvalidResponse.code)
             raise UpstreamInvalidResponse
-        headers = _headers(exchange, cargo, answer, pool)
+        headers = _headers(flight, exchange, cargo, answer, pool)
         if status >= 400:
             await _hand_error(flight, relay, exchange, answer, pool, headers)
         elif answer.content_type == EVENT_STREAM:
@@ -225,23 +301,32 @@ class Carrier:
                 cut = await relay.stream(answer, status, headers)
             finally:
                 self.streams_open -= 1
+            _tell_if_broken(pool, cut)
             _end_of_stream(flight, relay, exchange, cut)
         elif answer.content_type == "text/html":
             raise UpstreamInvalidResponse
         else:
-            await _hand_body(flight, relay, exchange, answer, headers)
+            await _hand_body(flight, relay, exchange, answer, pool, headers)
 
 
-def _headers(exchange: Exchange, cargo: Cargo, answer: Answer, pool: UpstreamPool) -> Headers:
+def _headers(flight: Flight, exchange: Exchange, cargo: Cargo, answer: Answer, pool: UpstreamPool) -> Headers:
     headers = toward_client(answer.headers, rename_limits=bool(cargo.limit_headers))
+    if answer.status in REFUSALS:
+        headers = sensible(headers)
     request_id = exchange.request_id.encode()
     headers.append((b"x-headgate-request-id", request_id))
     if find(headers, b"x-request-id") is None:
         headers.append((b"x-request-id", request_id))
     headers.append((b"x-headgate-upstream", pool.name.encode()))
+    headers.extend(_fallback_headers(flight))
     headers.extend(cargo.limit_headers)
     headers.extend(cargo.cache_headers)
     return headers
+
+
+def _fallback_headers(flight: Flight) -> Headers:
+    """Why it was not the target that would have been called first."""
+    return [(b"x-headgate-fallback", flight.fallbacks[0].reason.encode())] if flight.fallbacks else []
 
 
 async def _hand_error(
@@ -272,15 +357,19 @@ async def _hand_error(
     exchange.connection.respond(answer.status, headers, body)
 
 
-async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: Answer, headers: Headers) -> None:
+async def _hand_body(
+    flight: Flight, relay: Relay, exchange: Exchange, answer: Answer, pool: UpstreamPool, headers: Headers
+) -> None:
     body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
     flight.answers()
     if more:
         flight.first_byte()
         cut = await relay.pass_on(answer, answer.status, headers, body)
+        _tell_if_broken(pool, cut)
         _end_of_stream(flight, relay, exchange, cut)
         return
     if cut is not None:
+        _tell_if_broken(pool, cut)
         raise relay.error_of(cut)
     if not flight.saw_json(body) and _is_json(answer.content_type):
         raise UpstreamInvalidResponse
@@ -290,6 +379,12 @@ async def _hand_body(flight: Flight, relay: Relay, exchange: Exchange, answer: A
     if cost is not None:
         headers.append((b"x-headgate-cost-usd", usd_text(cost).encode()))
     exchange.connection.respond(answer.status, headers, body)
+
+
+def _tell_if_broken(pool: UpstreamPool, cut: Cut | None) -> None:
+    """The breaker has counted the answer's head as a success."""
+    if cut in {"upstream_disconnected", "upstream_stalled"}:
+        pool.breaker.broke_off()
 
 
 def _is_unbilled(status: int) -> bool:
@@ -327,6 +422,7 @@ def _fail(flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, error:
     else:
         flight.settle("failed", void=isinstance(error, UpstreamUnreachable | UpstreamBusy), error_code=error.code)
     error.headers.append((b"x-headgate-upstream", flight.meter.attempt.upstream.encode()))
+    error.headers.extend(_fallback_headers(flight))
     error.headers.extend(cargo.limit_headers)
     error.headers.extend(cargo.cache_headers)
     exchange.connection.respond(*render(error, exchange.request_id))

@@ -8,7 +8,7 @@ the record to the ledger and tells metrics and log. Neither waits for anything.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
@@ -25,6 +25,7 @@ from app.metering.tokens import Reading
 from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import own_s_of, report
+from app.pipeline.routing import Passed
 from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
@@ -33,6 +34,9 @@ FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
 """An answer's id where it is the first member, as it is with every server seen so far."""
 
 
+FALLBACKS_TOLD_MAX = 8
+"""A decision has to fit into 2 KiB."""
+
 OnSettled: TypeAlias = Callable[[Record, Outcome], None]
 
 
@@ -40,7 +44,6 @@ class Flight:
     """One admitted request. The witness of its relay, and the only one that closes its meter."""
 
     __slots__ = (
-        "_admitted",
         "_desk",
         "_drain_bytes_end",
         "_drains",
@@ -48,13 +51,16 @@ class Flight:
         "_landed",
         "_owns",
         "_principal",
+        "admitted",
         "answered_s",
         "asker_gone",
         "cancel_on_disconnect",
         "client_gone",
         "drain_tokens_max",
+        "fallbacks",
         "first_byte_s",
         "meter",
+        "on_named",
         "on_own_failure",
         "on_settled",
         "record",
@@ -86,15 +92,19 @@ class Flight:
         self.asker_gone = False
         self.on_settled: OnSettled | None = None
         self.on_own_failure: Callable[[], None] | None = None
+        self.on_named: Callable[[list[str]], None] | None = None
+        """Is told of ids that the answer names."""
         self.cancel_on_disconnect = cancel_on_disconnect
         self.drain_tokens_max = drain_tokens_max
+        self.fallbacks: list[Passed] = []
+        """The targets that were passed over or tried in vain, as far as another was called instead."""
         self.sent_s: float | None = None
         self.answered_s: float | None = None
         self.first_byte_s: float | None = None
         self._desk = desk
         self._exchange = exchange
         self._principal = principal
-        self._admitted = admitted
+        self.admitted = admitted
         self._owns = owns
         self._landed = False
         self._drains = False
@@ -124,7 +134,13 @@ class Flight:
         self.meter.retry(attempt)
         self._desk.metrics.retries.labels(attempt.upstream).inc()
         line = self._desk.books.attempt(self._exchange.request_id, attempt)
-        self._desk.accounts.go_on(self._admitted.grant.claim, line)
+        self._desk.accounts.go_on(self.admitted.grant.claim, line)
+
+    def falls_back(self, passed: Sequence[Passed]) -> None:
+        """Another target is called instead of these."""
+        self.fallbacks += passed
+        for each in passed:
+            self._desk.metrics.fallbacks.labels(each.upstream, each.reason).inc()
 
     # -- witness of the relay -----------------------------------------------------------------
 
@@ -226,6 +242,8 @@ class Flight:
         if (self.client_gone or self.asker_gone) and outcome != "interrupted" and not self.meter.opening.background:
             outcome = "disconnected"
         payload = b""
+        if self.fallbacks:
+            self._note_fallbacks()
         try:
             record = self.meter.close(
                 desk.clock.now_ms(), outcome, void=void, error_code=error_code, own_us=self._own_us(), awaited=awaited
@@ -239,6 +257,11 @@ class Flight:
             self.on_settled(record, of_answer)
         return record
 
+    def _note_fallbacks(self) -> None:
+        opening = self.meter.opening
+        told = [list(each) for each in self.fallbacks[:FALLBACKS_TOLD_MAX]]
+        self.meter.opening = msgspec.structs.replace(opening, decision={**opening.decision, "fallback": told})
+
     def _own_us(self) -> int | None:
         """What the gateway itself has taken, as far as that is known: a body is about to be passed on."""
         first_byte_s = self.first_byte_s if self.first_byte_s is not None else self._desk.clock.monotonic_s()
@@ -247,7 +270,7 @@ class Flight:
 
     def _give_back(self, payload: bytes) -> None:
         """What was reserved; only the first outcome counts."""
-        accounts, record, grant = self._desk.accounts, self.record, self._admitted.grant
+        accounts, record, grant = self._desk.accounts, self.record, self.admitted.grant
         if record is None:
             # Nobody can say what it cost: as much as was reserved for it.
             outcome = Settlement(RANK_ESTIMATE, grant.claim.bound_nanousd, grant.claim.tokens)
@@ -261,8 +284,8 @@ class Flight:
                 record=payload,
             )
         accounts.settle(grant.claim, outcome)
-        if self._admitted.upstream_grant is not None:
-            accounts.settle(self._admitted.upstream_grant.claim, outcome)
+        if self.admitted.upstream_grant is not None:
+            accounts.settle(self.admitted.upstream_grant.claim, outcome)
 
     def progress(self) -> Progress:
         """What has been seen of it so far, for whoever has to write its row if this process dies."""
@@ -326,6 +349,8 @@ class Flight:
     def _own_all(self) -> None:
         """What the answer has named so far is the team's, before the client knows it."""
         found = self.meter.reading.take_objects()
+        if found and self.on_named is not None:
+            self.on_named([object_id for _, object_id in found])
         if found and self._owns:
             for kind, object_id in found:
                 self._own(kind or self._kind, object_id)
@@ -348,4 +373,4 @@ class Flight:
         self._desk.books.seen(owned)
         if kind == "response" and self.meter.opening.background:
             # Whoever has to write its row must know what to ask for.
-            self._desk.accounts.go_on(self._admitted.grant.claim, encode_payload(SeenLine(owned)))
+            self._desk.accounts.go_on(self.admitted.grant.claim, encode_payload(SeenLine(owned)))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-from app.auth.references import Reference, find_references, references_of_fields
+from app.auth.references import Reference, fields_of_query, find_references, references_of_fields
 from app.auth.running import Running
 from app.cache.telling import bypass_headers
 from app.core.errors import (
     GatewayError,
     Headers,
     InvalidAPIKey,
+    UpgradeRequired,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamInvalidResponse,
@@ -21,10 +24,12 @@ from app.pipeline.desk import Desk
 from app.pipeline.errand import Errand, OnReading
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
+from app.pipeline.plain_socket import PlainSocket
 from app.pipeline.planning import Planner, parse, parse_multipart, references_of_path, with_model
+from app.pipeline.sockets import Accept
 from app.settings import Configuration
 from app.upstream.client import Answer
-from app.upstream.headers import find, toward_client, toward_upstream
+from app.upstream.headers import find, subprotocols_of, toward_client, toward_upstream
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Collection, Cut, Relay
 from app.upstream.watch import Sweep
@@ -94,6 +99,31 @@ class Passing:
                 if kind == "response":
                     await self._desk.background.ask_before_it_goes(pool.name, object_id)
         await self._carry(exchange, principal, pool, body)
+
+    async def serve_socket(
+        self, exchange: Exchange, principal: Principal, accept: Accept, is_draining: Callable[[], bool]
+    ) -> None:
+        """A WebSocket that is passed on as it is. What is refused before the handshake is raised as GatewayError."""
+        references = references_of_path(exchange)
+        model = dict(fields_of_query(exchange.query)).get("model")
+        pool, route = await self._planner.pool_for(exchange, principal, references, model)
+        if not pool.has_sockets:
+            raise UpgradeRequired
+        headers = toward_upstream(exchange.headers, pool.forwarded)
+        headers.append((b"x-client-request-id", exchange.request_id.encode()))
+        offered = subprotocols_of(exchange.headers)
+        upstream = await pool.switch(
+            exchange.path, exchange.query, headers, offered, "" if route is None else route.model
+        )
+        slow_s = self._configuration.server.slow_client_s
+        socket = PlainSocket(accept(upstream.subprotocol), upstream, slow_s=slow_s, is_draining=is_draining)
+        if not self._running.enter(principal.secret_id, socket):
+            socket.revoke()
+        try:
+            await socket.run()
+        finally:
+            self._running.leave(principal.secret_id, socket)
+            self._tell(exchange, principal, 101)
 
     async def _read(self, exchange: Exchange) -> Load:
         """The body, and what it names. Raises InvalidRequest."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.catalog import Catalog
-from app.catalog.catalog import choose
 from app.core.errors import (
     AmbiguousJSON,
     EndpointNotAllowed,
@@ -16,26 +17,20 @@ from app.core.errors import (
     NotFound,
     Overloaded,
     Unavailable,
-    quoted,
 )
 from app.core.exchange import Exchange
 from app.core.identity import Principal
-from app.core.money import UNITS_PER_PRICE, nanousd_from_usd
-from app.core.peek import Peek
-from app.core.records import CacheResult, Record
-from app.core.tags import tags_of
+from app.core.records import Record
 from app.ledger.journal import Journal
 from app.ledger.refusals import RefusalLog
 from app.limits.headers import ratelimit_headers
 from app.limits.policy import Policy, upstream_limits
-from app.metering.bounds import ask_of
-from app.metering.estimates import Ask, Estimates
-from app.metering.meter import Meter
+from app.metering.estimates import Estimates
 from app.metering.pricing import PriceBook
-from app.pipeline.admission import Admission, Admitted, Question
+from app.pipeline.admission import Admission
+from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
-from app.pipeline.flight import Flight
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
@@ -44,10 +39,11 @@ from app.pipeline.plan import Plan
 from app.pipeline.planning import Planner
 from app.pipeline.recall import Recall
 from app.pipeline.riders import Shared
+from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
+from app.pipeline.sockets import Accept, Sockets
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
-from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
@@ -108,12 +104,14 @@ class Pipeline:
             keeps_unlimited=parts.configuration.durability == "shared",
             counts_saved_tokens=parts.configuration.cache.count_tokens,
         )
+        self._routing = Routing(parts.pools, parts.desk.metrics)
         self._planner = Planner(
             parts.ownership,
             parts.catalog,
             parts.pools,
             Inquirer(parts.cache.secret, parts.configuration.cache, parts.catalog, parts.pools),
             Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
+            self._routing,
             parts.configuration.default_upstream_of(parts.pools),
         )
         self._passing = Passing(
@@ -126,6 +124,15 @@ class Pipeline:
             collection=self._load.collection,
             configuration=parts.configuration,
         )
+        self._boarding = Boarding(
+            parts.desk,
+            self._admission,
+            self._routing,
+            parts.journal,
+            parts.prices,
+            parts.estimates,
+            parts.configuration.stream,
+        )
         self._saving = Saving(
             parts.cache,
             parts.configuration,
@@ -135,8 +142,19 @@ class Pipeline:
             parts.authenticator.running,
             self._fly,
         )
-        self._carrier = Carrier(parts.pools, parts.authenticator.running, parts.desk.log, self._admission.may_retry)
-        self._drain_nanousd_max = nanousd_from_usd(parts.configuration.stream.drain_usd_max)
+        self._sockets = Sockets(
+            self._planner,
+            self._boarding,
+            parts.desk,
+            parts.authenticator.running,
+            parts.configuration,
+            pools=lambda name: parts.pools[name],
+            principal_of=parts.authenticator.of_secret,
+            on_refused=self._refused_on_socket,
+        )
+        self._carrier = Carrier(
+            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
+        )
         self._serving = 0
 
     def __repr__(self) -> str:
@@ -156,6 +174,21 @@ class Pipeline:
     def streams_open(self) -> int:
         """Event streams that an upstream is sending."""
         return self._carrier.streams_open
+
+    async def serve_socket(self, exchange: Exchange, accept: Accept, is_draining: Callable[[], bool]) -> None:
+        """One WebSocket, from its handshake to its end. ``accept`` switches the protocol; what is refused before that
+        is raised as GatewayError.
+        """
+        principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
+        self._check_endpoint(principal, exchange)
+        self._serving += 1
+        try:
+            if exchange.endpoint.family == "responses":
+                await self._sockets.serve(exchange, principal, accept, is_draining)
+            else:
+                await self._passing.serve_socket(exchange, principal, accept, is_draining)
+        finally:
+            self._serving -= 1
 
     async def serve(self, exchange: Exchange) -> None:
         """One request, from its head to its record."""
@@ -196,6 +229,11 @@ class Pipeline:
             )
         )
 
+    def _refused_on_socket(self, exchange: Exchange, principal: Principal, error: GatewayError) -> None:
+        self._parts.desk.metrics.refused.labels(error.code).inc()
+        if not isinstance(error, Unavailable):
+            self._note(exchange, principal, error)
+
     def _check_endpoint(self, principal: Principal, exchange: Exchange) -> None:
         """Whether the key was given the family. Raises EndpointNotAllowed, NotFound for a path in no table."""
         family = exchange.endpoint.family
@@ -211,41 +249,22 @@ class Pipeline:
         or it is kept. Returns what it left on the bill.
         """
         parts = self._parts
-        ask, routes = plan.ask, plan.routes
-        route = choose(routes) or routes[0]
-        size = ask_of(exchange.endpoint.dialect, ask, plan.size_bytes)
-        try:
-            if ask.background and parts.desk.background.is_full:
-                raise Overloaded("The gateway waits for as many background responses as it may.")
-            bounds = {candidate: self._admission.bound(exchange, ask, size, candidate) for candidate in routes}
-            tags = tags_of(find(exchange.headers, b"x-headgate-tags"), principal.tags)
-            did: CacheResult = "bypass" if shared is None else "miss"
-            question = Question(exchange, principal, ask, size, route, bounds, tags, did, plan.inquiry.reason or "miss")
-            admitted = await self._admission.admit(question)
-        except GatewayError as error:
-            error.explanation = {"model": quoted(ask.model), **error.explanation}
-            raise
-        try:
-            flight = self._open(exchange, principal, ask, size, admitted)
-            limit_headers = ratelimit_headers(admitted.grant.standings)
-            others = self._admission.may_follow(route, routes)
-            cargo = Cargo(
-                plan.take_body(),
-                ask.model,
-                ask.model_span,
-                ask.stream,
-                others,
-                bounds,
-                limit_headers,
-                plan.cache_headers,
-                is_form=plan.is_form,
-            )
-            parts.journal.open(exchange.request_id, admitted.payload)
-        except BaseException:
-            self._admission.give_back(admitted)
-            raise
-        if ask.stream:
-            parts.desk.accounts.watch(exchange.request_id, flight.progress)
+        boarded = await self._boarding.board(exchange, principal, plan, "bypass" if shared is None else "miss")
+        flight, admitted = boarded.flight, boarded.admitted
+        ask = plan.ask
+        cargo = Cargo(
+            plan.take_body(),
+            ask.model,
+            ask.model_span,
+            ask.stream,
+            plan.routes,
+            boarded.bounds,
+            ratelimit_headers(admitted.grant.standings),
+            plan.cache_headers,
+            boarded.passed,
+            plan.usage_splice,
+            is_form=plan.is_form,
+        )
         relay = Relay(
             exchange.connection if shared is None else shared.answer,
             flight,
@@ -259,32 +278,9 @@ class Pipeline:
         live, request_id = parts.desk.live, admitted.opening.request_id
         live.begin(request_id, flight)
         try:
-            await self._carrier.carry(flight, relay, exchange, cargo, route)
+            await self._carrier.carry(flight, relay, exchange, cargo, boarded.route)
         finally:
             live.leave(request_id)
             relay.close()
             flight.land(was_sent=relay.was_sent)
         return flight.record
-
-    def _open(self, exchange: Exchange, principal: Principal, ask: Peek, size: Ask, admitted: Admitted) -> Flight:
-        """The tally of an admitted request, and the one who will close it."""
-        parts = self._parts
-        meter = Meter(admitted.opening, size, prices=parts.prices, estimates=parts.estimates, reasons=ask.reasons)
-        return Flight(
-            parts.desk,
-            exchange,
-            principal,
-            meter,
-            admitted,
-            owns=ask.stores,
-            cancel_on_disconnect=parts.configuration.stream.on_disconnect == "cancel",
-            drain_tokens_max=self._drain_tokens_max(meter, size),
-        )
-
-    def _drain_tokens_max(self, meter: Meter, size: Ask) -> int | None:
-        """How many output tokens the drain budget buys; None where they have no price."""
-        price = meter.price()
-        if price is None:
-            return None
-        rate = price.rates_for(size.body_bytes).output
-        return None if not rate else self._drain_nanousd_max * UNITS_PER_PRICE // rate

@@ -9,11 +9,13 @@ from app.cache.telling import bypass_headers, miss_headers
 from app.catalog import Route
 from app.core.errors import Headers
 from app.core.peek import Peek
+from app.core.splices import Splice
 
 
 class Plan(msgspec.Struct):
     """What a request asks for, the routes that may serve it, and what the cache has to do with it. ``size_bytes``: how
-    large the body is where it is measured in text.
+    large the body is where it is measured in text. ``usage_splice`` has a chat stream tell its usage, for upstreams
+    that are to be asked for it.
     """
 
     ask: Peek
@@ -21,6 +23,7 @@ class Plan(msgspec.Struct):
     routes: tuple[Route, ...]
     inquiry: Inquiry
     size_bytes: int
+    usage_splice: Splice | None = None
     is_form: bool = False
 
     def take_body(self) -> bytes:

@@ -23,9 +23,11 @@ from app.core.form import Form, parse_form
 from app.core.identity import Principal
 from app.core.patterns import matches_any
 from app.core.peek import Peek, peek, peek_other
+from app.core.splices import usage_splice
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.plan import Plan
 from app.pipeline.recall import Recall
+from app.pipeline.routing import Routing
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 
@@ -43,6 +45,7 @@ class Planner:
         pools: Mapping[str, UpstreamPool],
         inquirer: Inquirer,
         recall: Recall,
+        routing: Routing,
         default_upstream: str | None,
     ) -> None:
         """``default_upstream``: where a request goes that names neither a model nor anything stored."""
@@ -51,6 +54,7 @@ class Planner:
         self._pools = pools
         self._inquirer = inquirer
         self._recall = recall
+        self._routing = routing
         self._default_upstream = default_upstream
         self._public = {object_id: name for name, pool in pools.items() for object_id in pool.settings.shared_objects}
 
@@ -75,7 +79,8 @@ class Planner:
             routes = await self._routes(exchange, principal, ask, references)
             inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
             inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
-            plan = Plan(ask, body, routes, inquiry, len(body))
+            asks_usage = ask.stream and exchange.endpoint.family == "chat" and self._routing.asks_usage(routes)
+            plan = Plan(ask, body, routes, inquiry, len(body), usage_splice(document) if asks_usage else None)
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
             raise
@@ -105,7 +110,10 @@ class Planner:
         if exchange.endpoint.family == "responses":
             routes = tuple(r for r in routes if self._pools[r.upstream].settings.responses == "native")
             if not routes:
-                raise ModelNotFound(f"The upstream of {quoted(ask.model)!r} has no /v1/responses.", param="model")
+                raise ModelNotFound(
+                    f"The upstream of {quoted(ask.model)!r} has no /v1/responses. Use /v1/chat/completions.",
+                    param="model",
+                )
         pinned = await self.holder_of(principal, references)
         if pinned is not None:
             routes = tuple(route for route in routes if route.upstream == pinned)
@@ -123,6 +131,36 @@ class Planner:
         if principal.models is not None and not matches_any(principal.models, model):
             raise ModelNotAllowed(f"This key may not use the model {quoted(model)!r}.", param="model")
         return routes
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether any upstream has WebSockets."""
+        return any(pool.has_sockets for pool in self._pools.values())
+
+    async def socket_routes(
+        self, principal: Principal, ask: Peek, references: list[Reference], pool: UpstreamPool | None
+    ) -> tuple[Route, ...]:
+        """Where a create may go that came over a WebSocket; ``pool`` is where the connection leads already. Raises
+        GatewayError.
+        """
+        routes = tuple(r for r in self.routes_of(principal, ask.model) if self._pools[r.upstream].has_sockets)
+        if not routes:
+            raise ModelNotFound(
+                f"The upstream of {quoted(ask.model)!r} has no WebSocket here; use HTTP.", param="model"
+            )
+        pinned = await self.holder_of(principal, references)
+        fit = [r for r in routes if r.upstream == (pinned or r.upstream) and pool in {None, self._pools[r.upstream]}]
+        if not fit:
+            raise InvalidRequest(
+                "This connection leads to another upstream than the one that serves this model or holds what is named."
+                " Open another connection.",
+                param="model",
+            )
+        return tuple(fit)
+
+    def references_in(self, document: JSONObject) -> list[Reference]:
+        """What a frame of a Responses WebSocket names."""
+        return find_references("responses", document)
 
     # -- what is stored -------------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ class Recall:
         if found is None:
             return key, None
         self._plans.move_to_end(key)
-        return key, Plan(found.ask, body, found.routes, found.inquiry, len(body))
+        return key, Plan(found.ask, body, found.routes, found.inquiry, len(body), found.usage_splice)
 
     def keep(self, key: Key | None, plan: Plan) -> None:
         """Only what the cache can answer is worth it, and only what no request is alone with."""
@@ -62,7 +62,7 @@ class Recall:
             return
         if key not in self._plans:
             self._bytes += len(body) + OVERHEAD_BYTES
-        self._plans[key] = Plan(plan.ask, body, plan.routes, plan.inquiry, len(body))
+        self._plans[key] = Plan(plan.ask, body, plan.routes, plan.inquiry, len(body), plan.usage_splice)
         while self._bytes > BODIES_BYTES_MAX:
             (*_, gone, _), _ = self._plans.popitem(last=False)
             self._bytes -= len(gone) + OVERHEAD_BYTES

@@ -53,6 +53,8 @@ from app.upstream.headers import find
 
 REPLAYED_AT_ONCE_BYTES = 64 * 1024
 OK = 200
+OF_THE_CALL = frozenset((b"x-headgate-upstream", b"x-headgate-fallback"))
+"""Headers that say by whom an answer was given: of one that is kept, its record tells."""
 
 Fly: TypeAlias = Callable[[Exchange, Principal, Plan, Shared | None], Awaitable[Record | None]]
 
@@ -195,7 +197,7 @@ class Saving:
         record = lead.record
         if record is not None and answer.status == OK and lead.outcome in SETTLED:
             kept = kept_of(record, change=lead.change, ttl_s=inquiry.ttl_s, request_digest=inquiry.request_digest)
-            headers = [header for header in answer.headers if header[0] != b"x-headgate-upstream"]
+            headers = [header for header in answer.headers if header[0] not in OF_THE_CALL]
             whole = msgspec.structs.replace(kept, status=answer.status, headers=headers, body=answer.body)
             if self._cache.keep(lead, exchange.endpoint.dialect, whole):
                 return

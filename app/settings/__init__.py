@@ -14,15 +14,15 @@ from app.settings.model import (
     ServerSettings,
     StreamSettings,
     Target,
-    Timeouts,
-    UpstreamLimits,
-    UpstreamSettings,
 )
 from app.settings.sso import SSOSettings
+from app.settings.transport import ProxySettings, TLSSettings
+from app.settings.upstream import BreakerSettings, Timeouts, UpstreamLimits, UpstreamSettings
 
 __all__ = [
     "AlertSettings",
     "AlertTarget",
+    "BreakerSettings",
     "CacheSettings",
     "Configuration",
     "ConfigurationError",
@@ -34,10 +34,12 @@ __all__ = [
     "ModelCache",
     "ModelRule",
     "PriceOverride",
+    "ProxySettings",
     "SMTPSettings",
     "SSOSettings",
     "ServerSettings",
     "StreamSettings",
+    "TLSSettings",
     "Target",
     "Timeouts",
     "UpstreamLimits",

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from datetime import date
 from decimal import Decimal
 from ipaddress import ip_network
-from typing import Annotated, Any, Literal, Self, TypeAlias
-from urllib.parse import urlsplit
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from app.core.calendar import zone_of
 from app.core.identity import BoundPolicy, LimitKind, LimitMode, LimitPolicy, LimitRule, LimitWindow
@@ -20,116 +18,15 @@ from app.settings.alerts import AlertSettings
 from app.settings.cache import CacheSettings, OptionalModelCache
 from app.settings.section import Bytes, Count, Duration, Number, Seconds, Section
 from app.settings.sso import SSOSettings
-
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
-HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
-# Never forwarded, whatever the file says: they carry the client's secrets or frame the message.
-NEVER_FORWARDED = frozenset(
-    "authorization cookie host connection content-length transfer-encoding te trailer upgrade expect "
-    "proxy-authorization proxy-connection keep-alive api-key x-api-key accept-encoding content-encoding "
-    "x-client-request-id".split()
-)
-
-
-ObjectId: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}$")]
-
-
-class Timeouts(Section):
-    connect_s: Seconds = 5
-    first_byte_s: Seconds = 600
-    idle_s: Seconds = 600
-
-
-class UpstreamLimits(Section):
-    """What an upstream can bear, whoever asks. Where these cannot be counted, requests go on under a local
-    share (``protective``), unless they are to be refused (``strict``).
-    """
-
-    requests_per_minute: Count | None = None
-    tokens_per_minute: Count | None = None
-    concurrency: Count | None = None
-    policy: LimitPolicy = "protective"
-    mode: LimitMode = "enforce"
-
-
-class UpstreamSettings(Section):
-    """One upstream. Without a key an upstream of kind ``openai`` that is api.openai.com is off."""
-
-    kind: Literal["openai", "simulator"] = "openai"
-    base_url: str | None = None
-    api_key: SecretStr | None = None
-    api_keys: tuple[SecretStr, ...] = ()
-    responses: Literal["native", "none"] = "native"
-    timeouts: Timeouts = Timeouts()
-    limits: UpstreamLimits = UpstreamLimits()
-    connections_max: Count = 1000
-    keepalive_timeout_s: Seconds = 4
-    forward_headers: tuple[str, ...] = ()
-    organization: str | None = None
-    project: str | None = None
-    shared_objects: Annotated[tuple[ObjectId, ...], Field(max_length=10_000)] = ()
-
-    @field_validator("base_url")
-    @classmethod
-    def _base_url_is_plain(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("expected an http:// or https:// URL")
-        if parts.username or parts.password:
-            raise ValueError("credentials in a URL are not allowed; use api_key")
-        if parts.query or parts.fragment:
-            raise ValueError("expected a URL without query and fragment")
-        return value.rstrip("/")
-
-    @field_validator("api_key", "api_keys", "organization", "project")
-    @classmethod
-    def _credentials_fit_into_a_header(cls, value: Any) -> Any:
-        for each in value if isinstance(value, tuple) else (value,):
-            # White space around a key is cut off; of a file there is a line break at its end.
-            text = each.get_secret_value().strip() if isinstance(each, SecretStr) else each or ""
-            if not text.isascii() or not text.isprintable():
-                raise ValueError("expected printable ASCII, which fits into a header")
-        return value
-
-    @field_validator("forward_headers")
-    @classmethod
-    def _headers_may_be_forwarded(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = tuple(name.lower() for name in value)
-        for name in names:
-            if not HEADER_NAME.match(name):
-                raise ValueError(f"not a header name: {name!r}")
-            if name in NEVER_FORWARDED or name.startswith(("x-headgate-", "x-forwarded-", "sec-")):
-                raise ValueError(f"{name} is never forwarded")
-        return names
-
-    @model_validator(mode="after")
-    def _kind_and_url_agree(self) -> Self:
-        if self.kind == "openai" and self.base_url is None:
-            raise ValueError("expected base_url (only kind: simulator needs none)")
-        if self.kind == "simulator" and self.base_url is not None:
-            raise ValueError("kind: simulator is built in and takes no base_url")
-        if self.api_key is not None and self.api_keys:
-            raise ValueError("expected api_key or api_keys, not both")
-        return self
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The credentials, in the order given; empty where there are none."""
-        secrets = self.api_keys or ((self.api_key,) if self.api_key is not None else ())
-        return tuple(text for secret in secrets if (text := secret.get_secret_value().strip()))
-
-    @property
-    def is_off(self) -> bool:
-        """A key was named and is empty (an environment variable that is not set): it cannot be used."""
-        return (self.api_key is not None or bool(self.api_keys)) and not self.keys
+from app.settings.upstream import UPSTREAM_NAME, UpstreamSettings
 
 
 class Target(Section):
     upstream: str
     model: str | None = None
     weight: Annotated[int, Number, Field(ge=1, le=10_000)] = 1
+    priority: Annotated[int, Number, Field(ge=0, le=1000)] = 0
+    """The lowest is tried first; the next where none of it is left to try."""
 
 
 class ModelRule(Section):
@@ -378,7 +275,7 @@ class Configuration(Section):
     def faults(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """What does not fit together: (place in the file, what is wrong)."""
         for name in self.upstreams:
-            if not NAME.match(name):
+            if not UPSTREAM_NAME.match(name):
                 yield ("upstreams", name), "expected a name of letters, digits, '_', '.' and '-'"
         if self.default_upstream is not None and self.default_upstream not in self.upstreams:
             yield ("default_upstream",), f"there is no upstream named {self.default_upstream!r}"

@@ -35,10 +35,11 @@ class Begun:
         """Remember the finished response wherever it has to be."""
         body, memory = self._body, self._memory
         conversation = Conversation(_answer_turns(self.plan), self._prompt.conversation)
-        block_chars = sum(len(part.block) for part in self.plan.parts if isinstance(part, Message))
+        last = self.plan.parts[-1] if self.plan.parts else None
+        block_chars = len(last.block) if isinstance(last, Message) else 0
         stored = StoredResponse(finished, conversation, self.given, block_chars, events)
         memory.keep(self.response_id, stored, for_all=body.stored)
-        if body.conversation_id is not None:
+        if body.conversation is not None and body.conversation_id is not None:
             asked = input_items(decoded_input(self.given), self.response_id) if body.input else []
             memory.conversations.add(body.conversation_id, [*asked, *output_items(finished)])
 

@@ -111,7 +111,7 @@ class Conversations:
         resolved = self._memory.resolved(given)
         # What a model could not read must not get in: it would spoil every request after it.
         turns_of_input(resolved)
-        return new_items(resolved if isinstance(resolved, list) else [])
+        return new_items(resolved)
 
 
 def metadata_of(members: dict[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from app.simulator.events import OUTSIDE
+from app.simulator.stream import EVENTS_PER_TURN
 from app.simulator.wire import frame
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ class EventRecord:
                     continue
                 if written == events_max:
                     return False
+                if place % EVENTS_PER_TURN == 0:
+                    # The other connections get their turn, and a leaving client is noticed.
+                    await asyncio.sleep(0)
                 await channel.write(frame(event))
                 written += event.kind != OUTSIDE
             return False

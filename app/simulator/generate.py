@@ -90,9 +90,9 @@ class Generator:
     @staticmethod
     def _prompt_of(body: ResponsesBody, memory: Memory) -> Prompt:
         previous = None
-        if body.conversation_id is not None:
+        if body.conversation is not None and body.conversation_id is not None:
             previous = memory.kept_conversation(body.conversation_id).spoken()
-        if body.input is not None:
+        if isinstance(body.input, list):
             body.input = memory.resolved(body.input)
         return prompt_of(body, memory.conversation_of, previous)
 

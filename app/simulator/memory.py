@@ -43,10 +43,8 @@ class Memory:
             raise RequestRefused(404, f"Conversation with id '{conversation_id}' not found.")
         return kept
 
-    def resolved(self, given: str | list[Any] | None) -> str | list[Any]:
+    def resolved(self, given: list[Any]) -> list[Any]:
         """An input with the items in the places of the references to them."""
-        if not isinstance(given, list):
-            return given or ""
         if not any(isinstance(item, dict) and item.get("type") == "item_reference" for item in given):
             return given
         return [self._item(item, f"input[{index}]") for index, item in enumerate(given)]

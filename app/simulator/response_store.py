@@ -34,7 +34,9 @@ class StoredResponse(NamedTuple):
         size = len(self.data) + self.conversation.chars + TURN_OVERHEAD_BYTES
         if isinstance(self.given, bytes):
             size += len(self.given)
-        return size + sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in self.events)
+        if self.events:
+            size += sum(len(event.data) + EVENT_OVERHEAD_BYTES for event in self.events)
+        return size
 
     def input_items(self, response_id: str) -> list[dict[str, Any]]:
         """What it was asked, as items."""
@@ -53,7 +55,8 @@ class ResponseStore:
 
     def keep(self, response_id: str, stored: StoredResponse) -> None:
         """Store a response; the least recently used go where there is no room."""
-        self.remove(response_id)
+        if response_id in self._responses:
+            self.remove(response_id)
         self._responses[response_id] = stored
         self._stems[stem_of_response(response_id)] = response_id
         self._bytes += stored.size_bytes

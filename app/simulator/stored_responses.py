@@ -54,6 +54,9 @@ class StoredResponses:
         await channel.start(200, [(b"content-type", EVENT_STREAM), (b"x-request-id", new_request_id())])
         if await record.follow(channel, first):
             await channel.finish()
+        elif not channel.gone:
+            # Nothing came for so long that it must not look like an end.
+            await channel.cut(reset=False)
         return None
 
     async def delete(self, request: Request, response_id: str) -> Reply:

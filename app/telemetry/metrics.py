@@ -95,6 +95,12 @@ class Metrics:
             registry=registry,
         )
         self.retries = Counter("headgate_retries_total", "Calls repeated upstream.", ("upstream",), registry=registry)
+        self.fallbacks = Counter(
+            "headgate_fallbacks_total",
+            "Targets passed over or tried in vain, where another one was called instead.",
+            ("upstream", "reason"),
+            registry=registry,
+        )
         self.disconnects = Counter(
             "headgate_disconnects_total", "Clients that left early, by phase.", ("phase",), registry=registry
         )

@@ -1,7 +1,7 @@
 """A small HTTP/1.1 client for a proxy: what it is given goes out, and what comes is handed over as it came.
 
-No automatic headers but ``host`` and ``content-length``, no cookies, redirects, decompression or proxies, and
-nothing is sent twice. Deadlines for the answer are the caller's, who cancels.
+No automatic headers but ``host`` and ``content-length``, no cookies, redirects or decompression, no proxy but the
+one that it is given, and nothing is sent twice. Deadlines for the answer are the caller's, who cancels.
 
 One race is in the nature of keep-alive: an upstream may close an idle connection while a request is already
 on its way there. Whether it was read nobody can tell, so that is ConnectionBroken, not another try. To make it
@@ -29,7 +29,9 @@ from app.upstream.connection import (
     NotConnected,
     TooManyConnections,
 )
+from app.upstream.proxies import Proxy, open_tunnel
 from app.upstream.resolver import LOOKUP_S_MAX, Address, Lookup, Resolver, ask_system
+from app.upstream.tunnel import Tunnel
 
 __all__ = [
     "Answer",
@@ -42,10 +44,12 @@ __all__ = [
     "TooManyConnections",
 ]
 
+SWITCH_S_MAX = 30.0
+"""How long a WebSocket's handshake may take."""
 HAPPY_EYEBALLS_DELAY_S = 0.25
 SWEEP_INTERVAL_S_MIN = 0.1
 
-_REQUEST_LINE = re.compile(rb"[A-Z]+ /[!-~]* HTTP/1\.1")
+_REQUEST_LINE = re.compile(rb"[A-Z]+ (?:http://[!-.0-~]+)?/[!-~]* HTTP/1\.1")
 
 _OURS = frozenset(
     (b"host", b"content-length", b"transfer-encoding", b"connection", b"keep-alive", b"upgrade", b"te", b"expect")
@@ -109,17 +113,30 @@ class Client:
         keepalive_timeout_s: float,
         connections_max: int,
         lookup: Lookup = ask_system,
+        proxy: Proxy | None = None,
     ) -> None:
-        """``lookup`` asks the name service. Half of the time to connect is left for connecting."""
+        """``lookup`` asks the name service, of the upstream or of the ``proxy`` on the way to it. Half of the time to
+        connect is left for connecting.
+        """
         self._host = host
+        self._port = port
         self._tls = tls
+        self._proxy = proxy
         self._uds = uds
         self._base_path = base_path.encode("ascii")
         self._connect_timeout_s = connect_timeout_s
         self._keepalive_timeout_s = keepalive_timeout_s
         self._connections_max = connections_max
-        self._resolver = Resolver(host, port, lookup=lookup, lookup_s_max=min(LOOKUP_S_MAX, connect_timeout_s / 2))
-        self._line_rest = b" HTTP/1.1\r\nhost: %s\r\n" % _host_header(host, port, tls=tls is not None)
+        dialled = (host, port) if proxy is None else (proxy.host, proxy.port)
+        self._resolver = Resolver(*dialled, lookup=lookup, lookup_s_max=min(LOOKUP_S_MAX, connect_timeout_s / 2))
+        name = _host_header(host, port, tls=tls is not None)
+        self._line_rest = b" HTTP/1.1\r\nhost: %s\r\n" % name
+        self._own_lines = 3
+        if proxy is not None and tls is None:
+            self._base_path = b"http://" + name + self._base_path
+            if proxy.authorization:
+                self._line_rest += b"proxy-authorization: %s\r\n" % proxy.authorization
+                self._own_lines += 1
         # Kept in the order in which they were given back.
         self._idle: dict[Connection, None] = {}
         self._connections: set[Connection] = set()
@@ -162,6 +179,47 @@ class Client:
         await connection.exchange(answer, head, body, is_head=method == b"HEAD")
         return answer
 
+    async def switch(self, target: bytes, headers: Headers) -> tuple[Tunnel, int, Headers]:
+        """Asks for a WebSocket on a connection of its own: the connection, and status and headers of the answer. Where
+        the status is not 101, and once it is not needed any more, the caller closes it.
+
+        Raises NotConnected (nothing was written), ConnectionBroken, BadAnswer.
+        """
+        head = self._head(b"GET", target, headers, None)[:-2] + b"connection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+        if self._closed:
+            raise NotConnected("The client is closed.")
+        if self.in_use >= self._connections_max:
+            raise TooManyConnections(f"All {self._connections_max} connections are in use.")
+        loop = self._loop = asyncio.get_running_loop()
+        tunnel = Tunnel()
+        self._connecting += 1
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await self._open(loop, tunnel)
+        except (OSError, UnicodeError) as error:
+            tunnel.abort()
+            raise NotConnected(f"The upstream could not be connected to: {type(error).__name__}.") from error
+        finally:
+            self._connecting -= 1
+        try:
+            async with asyncio.timeout(SWITCH_S_MAX):
+                return tunnel, *(await tunnel.head(head))
+        except TimeoutError:
+            tunnel.abort()
+            raise ConnectionBroken("The upstream did not answer in time.") from None
+        except BaseException:
+            tunnel.abort()
+            raise
+
+    async def can_connect(self) -> bool:
+        """Whether a connection can be made as for a request; it is closed at once, and nothing is sent."""
+        try:
+            connection = await self._connect()
+        except NotConnected as error:
+            return isinstance(error, TooManyConnections)
+        connection.abandon("It was a try.")
+        return True
+
     async def close(self) -> None:
         """Closes every connection; answers that are still being read break off."""
         self._closed = True
@@ -202,7 +260,7 @@ class Client:
             parts.append(b"transfer-encoding: chunked\r\n" if length is None else b"content-length: %d\r\n" % length)
         parts.append(b"\r\n")
         head = b"".join(parts)
-        lines = len(headers) + (3 if body is None else 4)
+        lines = len(headers) + self._own_lines + (body is not None)
         if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
             raise ValueError("A header has a line break or a NUL.")
         if _REQUEST_LINE.match(head) is None:
@@ -264,7 +322,7 @@ class Client:
         if not connection.closed:
             self._connections.add(connection)
 
-    async def _open(self, loop: asyncio.AbstractEventLoop, connection: Connection) -> None:
+    async def _open(self, loop: asyncio.AbstractEventLoop, connection: Connection | Tunnel) -> None:
         server_hostname = self._host if self._tls is not None else None
         if self._uds is not None:
             await loop.create_unix_connection(
@@ -272,9 +330,12 @@ class Client:
             )
             return
         found = await self._resolver.addresses()
+        one = await _first_to_connect(loop, _in_turn(found))
+        if self._proxy is not None and self._tls is not None:
+            await open_tunnel(loop, one, self._proxy, self._host, self._port)
         await loop.create_connection(
             lambda: connection,
-            sock=await _first_to_connect(loop, _in_turn(found)),
+            sock=one,
             ssl=self._tls,
             server_hostname=server_hostname,
         )

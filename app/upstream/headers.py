@@ -42,6 +42,8 @@ WITHHELD = HOP_BY_HOP | frozenset(
 )
 OURS_PREFIX = b"x-headgate-"
 RATE_LIMIT_PREFIX = b"x-ratelimit-"
+KEY_PREFIX = "openai-insecure-api-key."
+SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -81,3 +83,17 @@ def find(headers: Headers, name: bytes) -> bytes | None:
         if candidate == name:
             return value
     return None
+
+
+def subprotocols_of(headers: Headers) -> list[str]:
+    """What a WebSocket's client offers to speak, without keys: some clients can send one in no other place."""
+    offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol").decode("latin-1")
+    names = [part.strip() for part in offered.split(",")]
+    return [name for name in names if SUBPROTOCOL.match(name) and not name.startswith(KEY_PREFIX)]
+
+
+def key_of_subprotocols(headers: Headers) -> str | None:
+    """The key among the subprotocols that are offered; None where there is none."""
+    offered = b",".join(value for name, value in headers if name == b"sec-websocket-protocol").decode("latin-1")
+    names = [part.strip() for part in offered.split(",")]
+    return next((name.removeprefix(KEY_PREFIX) for name in names if name.startswith(KEY_PREFIX)), None)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import os
 import re
 import ssl
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from app.core.errors import (
     Headers,
+    UpgradeRequired,
+    UpstreamAuthFailed,
     UpstreamBusy,
     UpstreamInvalidResponse,
     UpstreamOutcomeUnknown,
@@ -18,6 +23,8 @@ from app.core.errors import (
 )
 from app.core.exchange import BodyStream
 from app.settings import UpstreamSettings
+from app.upstream.azure import AzureAddresses
+from app.upstream.breaker import Breaker
 from app.upstream.client import (
     Answer,
     BadAnswer,
@@ -27,7 +34,10 @@ from app.upstream.client import (
     Sent,
     TooManyConnections,
 )
+from app.upstream.frames import FrameStream, accept_of
+from app.upstream.proxies import proxy_of
 from app.upstream.resolver import Lookup, ask_system
+from app.upstream.tunnel import SWITCHED
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 SECRET_SHAPE = re.compile(rb"\bsk-[A-Za-z0-9_*.-]{6,}")
@@ -55,8 +65,15 @@ class UpstreamPool:
         """Whether the last try to connect succeeded."""
         self.unreachable_since_ms: int | None = None
         """When it was found not to be reachable, in milliseconds since 1970 UTC."""
+        self.breaker = Breaker(settings.breaker)
+        self.has_sockets = settings.has_sockets
+        """Whether it has ``/v1/responses`` over WebSockets."""
+        self.asks_usage = settings.chat_stream_usage == "inject"
+        """Whether chat streams are asked for their usage where the client has not."""
         self._keys = settings.keys
-        self._turns = itertools.cycle([b"Bearer %s" % key.encode() for key in self._keys]) if self._keys else None
+        self._azure = AzureAddresses(settings) if settings.kind == "azure" else None
+        shown = [_shown(key.encode(), settings) for key in self._keys]
+        self._turns = itertools.cycle(shown) if shown else None
         self._own: Headers = [(b"accept-encoding", b"identity")]
         if settings.organization:
             self._own.append((b"openai-organization", settings.organization.encode()))
@@ -72,6 +89,10 @@ class UpstreamPool:
         """Calls that it is serving, as far as this process knows."""
         return self._client.in_use
 
+    async def can_connect(self) -> bool:
+        """Whether it could be reached now, the way that calls take; nothing is sent."""
+        return await self._client.can_connect()
+
     async def close(self) -> None:
         """Close every connection."""
         await self._client.close()
@@ -84,10 +105,12 @@ class UpstreamPool:
         headers: Headers,
         body: bytes | BodyStream | None,
         sent: Sent | None = None,
+        model: str = "",
     ) -> Answer:
         """Send a request and wait for the answer's head; the caller reads or closes the answer.
 
-        ``sent`` tells, also after a cancellation, whether anything was written.
+        ``sent`` tells, also after a cancellation, whether anything was written. ``model`` is what it is for, where
+        the upstream has it in its addresses.
 
         Raises UpstreamBusy and UpstreamUnreachable (nothing was sent), UpstreamOutcomeUnknown (it may have
         been), UpstreamInvalidResponse (what came is not HTTP); and what a ``body`` that streams raises, after which
@@ -95,23 +118,74 @@ class UpstreamPool:
         """
         headers += self._own
         if self._turns is not None:
-            headers.append((b"authorization", next(self._turns)))
-        target = b"%s?%s" % (path.encode(), query) if query else path.encode()
+            headers.append(next(self._turns))
+        if self._azure is not None:
+            target = self._azure.target(path, query, model)
+        else:
+            target = b"%s?%s" % (path.encode(), query) if query else path.encode()
         try:
             answer = await self._client.request(method.encode(), target, headers, body, sent)
         except TooManyConnections as error:
             raise UpstreamBusy from error
         except NotConnected as error:
-            if self.reachable:
-                self.reachable, self.unreachable_since_ms = False, time.time_ns() // 1_000_000
+            self._lose()
             raise UpstreamUnreachable from error
         except ConnectionBroken as error:
             raise UpstreamOutcomeUnknown from error
         except BadAnswer as error:
             raise UpstreamInvalidResponse from error
+        if answer.status == 407 and self.settings.proxy is not None:
+            # Only a proxy says that, and the upstream has not heard of the request.
+            answer.close()
+            self._lose()
+            raise UpstreamUnreachable
         if not self.reachable:
             self.reachable, self.unreachable_since_ms = True, None
         return answer
+
+    async def switch(
+        self, path: str, query: bytes, headers: Headers, subprotocols: Sequence[str] = (), model: str = ""
+    ) -> FrameStream:
+        """A WebSocket of its own. Raises UpstreamBusy, UpstreamUnreachable, UpstreamOutcomeUnknown,
+        UpstreamAuthFailed, UpgradeRequired where the upstream has none, UpstreamInvalidResponse.
+        """
+        key = base64.b64encode(os.urandom(16))
+        headers = [header for header in [*headers, *self._own] if header[0] != b"accept-encoding"]
+        headers += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
+        if subprotocols:
+            headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
+        if self._turns is not None:
+            headers.append(next(self._turns))
+        if self._azure is not None:
+            target = self._azure.target(path, query, model)
+        else:
+            target = b"%s?%s" % (path.encode(), query) if query else path.encode()
+        try:
+            tunnel, status, told = await self._client.switch(target, headers)
+        except TooManyConnections as error:
+            raise UpstreamBusy from error
+        except NotConnected as error:
+            self._lose()
+            raise UpstreamUnreachable from error
+        except ConnectionBroken as error:
+            raise UpstreamOutcomeUnknown from error
+        except BadAnswer as error:
+            raise UpstreamInvalidResponse from error
+        found = dict(told)
+        chosen = found.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
+        is_good = found.get(b"sec-websocket-accept") == accept_of(key) and b"sec-websocket-extensions" not in found
+        if status == SWITCHED and is_good and (chosen is None or chosen in subprotocols):
+            return FrameStream(tunnel, "client", chosen)
+        tunnel.abort()
+        if status in {401, 403}:
+            raise UpstreamAuthFailed
+        if status in {400, 404, 405, 426, 501}:
+            raise UpgradeRequired("The upstream has no WebSocket here; use HTTP.")
+        raise UpstreamInvalidResponse
+
+    def _lose(self) -> None:
+        if self.reachable:
+            self.reachable, self.unreachable_since_ms = False, time.time_ns() // 1_000_000
 
     def redact(self, body: bytes) -> bytes:
         """An error's body without this upstream's keys, or anything of a key's shape."""
@@ -125,11 +199,21 @@ def _client_for(base_url: str, settings: UpstreamSettings, simulator_socket: Pat
     return Client(
         host=parts.hostname or "",
         port=parts.port or DEFAULT_PORTS[parts.scheme],
-        tls=ssl.create_default_context() if parts.scheme == "https" else None,
+        tls=_tls_of(settings) if parts.scheme == "https" else None,
         uds=str(simulator_socket) if settings.kind == "simulator" else None,
         base_path=parts.path,
         connect_timeout_s=settings.timeouts.connect_s,
         keepalive_timeout_s=settings.keepalive_timeout_s,
         connections_max=settings.connections_max,
         lookup=lookup,
+        proxy=proxy_of(settings.proxy, base_url, os.environ),
     )
+
+
+def _tls_of(settings: UpstreamSettings) -> ssl.SSLContext:
+    return ssl.create_default_context() if settings.tls is None else settings.tls.context()
+
+
+def _shown(key: bytes, settings: UpstreamSettings) -> tuple[bytes, bytes]:
+    """The header by which the upstream is shown a key."""
+    return (b"api-key", key) if settings.kind == "azure" else (b"authorization", b"Bearer %s" % key)

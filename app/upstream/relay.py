@@ -25,6 +25,7 @@ from app.upstream.client import Answer, BadAnswer, ConnectionBroken, Sent
 from app.upstream.endings import Cause, Trail, chat_ending, response_ending
 from app.upstream.pool import UpstreamPool
 from app.upstream.sending import Upload
+from app.upstream.usage_chunk import UsageFilter
 from app.upstream.watch import Sweep, Watched
 
 HELD_BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -126,6 +127,8 @@ class Relay:
     ) -> None:
         self.connection = connection
         self.client_gone = False
+        self.usage_filter: UsageFilter | None = None
+        """Where the stream was asked for a usage that is not for the client."""
         self._witness = witness
         self._sweep = sweep
         self._collection = collection
@@ -170,6 +173,7 @@ class Relay:
         headers: Headers,
         body: bytes | BodyStream | None,
         wants_stream: bool,
+        model: str = "",
     ) -> Answer:
         """Send, and wait for the answer's head. Raises UpstreamError, and InvalidAPIKey after ``revoke``.
 
@@ -185,7 +189,9 @@ class Relay:
         if body is not None and not isinstance(body, bytes):
             body = self._upload = Upload(body, self._timeouts, self._watch)
         try:
-            self._answer = await pool.send(exchange.method, exchange.path, exchange.query, headers, body, self._sent)
+            self._answer = await pool.send(
+                exchange.method, exchange.path, exchange.query, headers, body, self._sent, model
+            )
         except asyncio.CancelledError:
             cut = self._take_cancellation()
             if self.client_gone and self._is_uploading:
@@ -232,6 +238,11 @@ class Relay:
     def was_sent(self) -> bool:
         """Whether any of the current call was written: it may be billed."""
         return self._sent.was_written
+
+    @property
+    def upstream_failed(self) -> bool:
+        """Whether a call that raised did so on the upstream's account, and not because nobody wanted it any more."""
+        return self._cut is None or self._cut == "upstream_stalled"
 
     async def pause(self, seconds: float) -> None:
         """Wait before a call is repeated; the deadline of the last one does not count meanwhile."""
@@ -316,7 +327,12 @@ class Relay:
         if cut is not None:
             # What is held still is part of an event that will never be whole.
             return cut
-        rest = splitter.rest()
+        return self._end(answer, passage)
+
+    def _end(self, answer: Answer, passage: Passage) -> Cut | None:
+        """The upstream's body has come to its end: what is left goes out, if the stream is whole."""
+        reader = passage.reader
+        rest = passage.splitter.rest()
         for event in reader.feed(rest + EVENT_END):
             # The last event's blank line is missing: some servers leave it out.
             self._witness.saw_event(event.data)
@@ -326,6 +342,8 @@ class Relay:
         elif not self._witness.came_to_its_end(delimited=answer.is_delimited):
             return "upstream_disconnected"
         self._witness.saw_last()
+        if self.usage_filter is not None:
+            rest = self.usage_filter.finish(rest)
         if rest:
             self.connection.write(rest)
         return None
@@ -340,7 +358,10 @@ class Relay:
         held = reader.buffered_bytes
         if held != self._collected and not self._collect(held):
             reader.overflow()
-        self.connection.write(released)
+        if self.usage_filter is not None:
+            released = self.usage_filter.feed(released)
+        if released:
+            self.connection.write(released)
 
     def _collect(self, size: int) -> bool:
         """Hold ``size`` bytes in all; False, and nothing is held, where there is no room for them."""

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from app.admin.schemas.fields import Answer
 
 UpstreamState = Literal["healthy", "degraded", "down", "off"]
+Circuit = Literal["closed", "half-open", "open"]
 
 
 class Hour(Answer):
@@ -17,7 +18,7 @@ class Hour(Answer):
 
 
 class Upstream(Answer):
-    """`in_flight`, and whether it can be reached, are what the process that answers has seen."""
+    """`in_flight`, `circuit`, `resting` and whether it can be reached are what the process that answers has seen."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -27,6 +28,8 @@ class Upstream(Answer):
                 "host": "api.openai.com",
                 "state": "degraded",
                 "since": "2026-11-24T15:15:00.000Z",
+                "circuit": "closed",
+                "resting": False,
                 "in_flight": 11,
                 "failed_percent": 0.31,
                 "recent_failed_percent": 3.8,
@@ -38,13 +41,15 @@ class Upstream(Answer):
     )
 
     name: str
-    kind: Literal["openai", "simulator"]
+    kind: Literal["openai", "azure", "simulator"]
     host: str
     state: UpstreamState = Field(
         description="`down`: the last try to connect failed. `degraded`: 3 % of at least 20 requests failed of late."
         " `off`: it has no key."
     )
     since: str | None = Field(description="When it ceased to be well")
+    circuit: Circuit = Field(description="`open`: it fails and is left alone; `half-open`: single calls try it again")
+    resting: bool = Field(description="It asked to be called later, be it with one model")
     in_flight: int
     failed_percent: float | None = Field(description="Of the last 24 hours")
     recent_failed_percent: float | None = Field(description="Of the last quarter of an hour")

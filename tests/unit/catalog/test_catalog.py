@@ -29,6 +29,21 @@ def test_an_alias_has_targets_in_the_order_of_their_weight():
     assert choose(routes[:1], besides=routes[0]) == routes[0]
 
 
+def test_weights_balance_within_a_priority_and_the_lowest_is_first():
+    targets = [
+        {"upstream": "b", "model": "last", "priority": 5, "weight": 10_000},
+        {"upstream": "a", "model": "x", "weight": 1},
+        {"upstream": "b", "model": "y", "weight": 3},
+    ]
+    routes = catalog({"name": "fast", "targets": targets}).resolve("fast")
+    assert [(route.model, route.priority) for route in routes] == [("y", 0), ("x", 0), ("last", 5)]
+    chosen = [choose(routes).model for _ in range(1000)]
+    assert 650 < chosen.count("y") < 850
+    assert chosen.count("y") + chosen.count("x") == 1000
+    assert choose(routes[2:]).model == "last"
+    assert choose(routes[1:], besides=routes[1]).model == "last"
+
+
 @pytest.mark.parametrize("name", ["", "nope", "A", "a\x00b", "a" * 300, "models/../x"])
 def test_what_nobody_serves_is_not_found(name):
     with pytest.raises(ModelNotFound) as caught:

@@ -31,12 +31,24 @@ def entry_of(simulator, response_id):
     return entry
 
 
+async def generating(simulator, response_id):
+    for _ in range(500):
+        if entry_of(simulator, response_id).usage.output_tokens:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(entry_of(simulator, response_id))
+
+
 async def test_it_is_queued_first_and_costs_once_when_it_is_done(client, simulator):
-    begun = await begin(client, "queue_ms=150 tokens=20")
-    assert (begun.status, begun.usage, begun.background, begun.output) == ("queued", None, True, [])
-    entry = entry_of(simulator, begun.id)
+    waiting = await begin(client, "queue_ms=60000")
+    assert (waiting.status, waiting.usage, waiting.background, waiting.output) == ("queued", None, True, [])
+    entry = entry_of(simulator, waiting.id)
     assert (entry.outcome, entry.billed, entry.status) == ("running", False, 200)
-    assert (await client.responses.retrieve(begun.id)).status == "queued"
+    assert await client.responses.retrieve(waiting.id) == waiting
+    assert (await client.responses.cancel(waiting.id)).status == "cancelled"
+    assert (entry.outcome, entry.billed) == ("cancelled", False)
+    begun = await begin(client, "queue_ms=150 tokens=20")
+    entry = entry_of(simulator, begun.id)
     done = await settled(client, begun.id)
     assert done.status == "completed" and done.output_text
     again = await client.responses.retrieve(begun.id)
@@ -51,7 +63,7 @@ async def test_it_is_queued_first_and_costs_once_when_it_is_done(client, simulat
 
 async def test_it_is_in_progress_while_tokens_come(client, simulator):
     begun = await begin(client, "pace_ms=20 tokens=30")
-    await asyncio.sleep(0.1)
+    await generating(simulator, begun.id)
     running = await client.responses.retrieve(begun.id)
     assert (running.status, running.usage) == ("in_progress", None)
     assert 0 < entry_of(simulator, begun.id).usage.output_tokens < 30
@@ -141,6 +153,8 @@ async def test_it_fails_as_steered(client, simulator):
 async def test_one_that_never_ends_is_cancelled(client, simulator):
     begun = await begin(client, "stall_after=8 stall_s=3600 tokens=30")
     stream = await client.responses.retrieve(begun.id, stream=True)
+    await generating(simulator, begun.id)
+    # Until it stalls: what was generated before is written at once.
     await asyncio.sleep(0.1)
     cancelled = await client.responses.cancel(begun.id)
     assert (cancelled.status, cancelled.usage) == ("cancelled", None)
@@ -193,3 +207,11 @@ async def test_a_simulator_that_stops_ends_them():
         await connection.close()
     assert [entry.outcome for entry in simulator.log] == ["cut"]
     assert "runs=" in repr(simulator.runs)
+
+
+async def test_a_follower_that_hears_nothing_for_too_long_is_cut(caller, client, monkeypatch):
+    monkeypatch.setattr("app.simulator.event_record.FOLLOW_S_MAX", 0.05)
+    begun = await begin(client, "stall_after=4 stall_s=3600")
+    reply = await caller.get(f"/v1/responses/{begun.id}?stream=true")
+    assert (reply.status, reply.whole, len(reply.events())) == (200, False, 4)
+    await client.responses.cancel(begun.id)

@@ -70,7 +70,7 @@ async def test_a_response_goes_on_from_it_and_is_added_to_it(client, stream):
 async def test_a_background_response_is_added_when_it_is_done(client):
     made = await client.conversations.create()
     begun = await client.responses.create(
-        model="sim-mini", input="Hi [[sim: queue_ms=50]]", conversation=made.id, background=True
+        model="sim-mini", input="Hi [[sim: queue_ms=500]]", conversation=made.id, background=True
     )
     assert begun.conversation.id == made.id
     assert (await client.conversations.items.list(made.id)).data == []

@@ -78,7 +78,7 @@ async def test_other_endpoints_run_in_batches_too(client, url, body):
 
 async def test_a_batch_is_cancelled_and_costs_what_was_done(client, simulator):
     lines = [line(str(number), {"model": "sim-mini", "input": "2+2"}) for number in range(50)]
-    begun = await begin(client, lines, metadata={"sim": "pace_ms=20"})
+    begun = await begin(client, lines, metadata={"sim": "pace_ms=60"})
     await asyncio.sleep(0.2)
     cancelled = await client.batches.cancel(begun.id)
     assert cancelled.status == "cancelled" and cancelled.cancelled_at

@@ -1,0 +1,79 @@
+"""A client's connection after its protocol was switched: bytes both ways."""
+
+from __future__ import annotations
+
+import asyncio
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+BUFFER_HIGH_BYTES = 256 * 1024
+"""With more than this not taken, the client is not read."""
+
+
+class RawStream:
+    """A ``ByteStream``. Fed by the server's protocol."""
+
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+        self._transport = transport
+        self._flow = flow
+        self._parts: list[bytes] = []
+        self._buffered = 0
+        self._gone = False
+        self._event = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"RawStream(buffered={self._buffered}, gone={self._gone})"
+
+    @property
+    def write_paused(self) -> bool:
+        return self._flow.write_paused
+
+    async def read(self) -> bytes:
+        """What has come, b"" once the client has gone."""
+        while not self._parts:
+            if self._gone:
+                return b""
+            self._event.clear()
+            await self._event.wait()
+        data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts.clear()
+        self._buffered = 0
+        self._flow.resume_reading()
+        return data
+
+    def write(self, data: bytes) -> None:
+        if not self._gone:
+            self._transport.write(data)
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Waits until more may be written; False if the client has gone, or read nothing for ``timeout_s``."""
+        while self._flow.write_paused and not self._gone:
+            pending = self._transport.get_write_buffer_size()
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._flow.drain()
+            except TimeoutError:
+                if self._transport.get_write_buffer_size() >= pending:
+                    return False
+        return not self._gone
+
+    def close(self) -> None:
+        """Once what was written is sent."""
+        self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    # For the server's protocol.
+
+    def feed(self, data: bytes) -> None:
+        self._parts.append(data)
+        self._buffered += len(data)
+        if self._buffered > BUFFER_HIGH_BYTES:
+            self._flow.pause_reading()
+        self._event.set()
+
+    def lost(self) -> None:
+        self._gone = True
+        self._flow.resume_writing()
+        self._event.set()

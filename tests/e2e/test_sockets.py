@@ -1,0 +1,277 @@
+"""Responses over WebSockets, by the SDK and by hand: a connection is a conversation, each create on it a request."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.fakes.gateway import RunningGateway
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    with RunningGateway(tmp_path_factory.mktemp("sockets")) as gateway:
+        yield gateway
+
+
+def opened(gateway: RunningGateway, key: str | None = None, path: str = "/responses", **more: Any) -> ClientConnection:
+    headers = {"authorization": f"Bearer {key or gateway.key}"}
+    url = f"ws://127.0.0.1:{gateway.port}/v1{path}"
+    return connect(url, additional_headers=more.pop("headers", headers), **more)
+
+
+def create(**more: Any) -> str:
+    return json.dumps({"type": "response.create", "model": "sim-large", "input": "hi", **more})
+
+
+def until_end(socket: ClientConnection) -> list[dict[str, Any]]:
+    events = []
+    while True:
+        events.append(json.loads(socket.recv(timeout=20)))
+        if events[-1]["type"] in {"response.completed", "response.failed", "response.incomplete", "error"}:
+            return events
+
+
+# The SDK's own way of opening a connection is deprecated by the library that it uses.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_sdk_speaks_it(gateway):
+    client = OpenAI(base_url=gateway.base_url, api_key=gateway.key)
+    before = len(gateway.records())
+    with client.responses.connect() as connection:
+        connection.response.create(model="sim-large", input="hi")
+        types = []
+        for event in connection:
+            types.append(event.type)
+            if event.type == "response.completed":
+                used = event.response.usage
+                break
+        connection.response.create(model="sim-large", input="more", previous_response_id=event.response.id)
+        for event in connection:
+            if event.type == "response.completed":
+                break
+    assert types[0] == "response.created"
+    first, second = gateway.records(before + 2)[before:]
+    assert (first["stream"], first["endpoint"], first["outcome"], first["status"]) == (1, "responses", "completed", 200)
+    (entry,) = first["entries"]
+    assert (entry["kind"], entry["input_tokens"], entry["output_tokens"]) == (
+        "charge",
+        used.input_tokens,
+        used.output_tokens,
+    )
+    assert second["entries"][0]["kind"] == "charge"
+    assert second["entries"][0]["cost_nanousd"] > 0
+
+
+def test_frames_are_the_upstreams(gateway):
+    with opened(gateway) as socket:
+        socket.send(create())
+        over_socket = until_end(socket)
+    streamed = httpx.post(
+        f"{gateway.base_url}/responses",
+        json={"model": "sim-large", "input": "hi", "stream": True},
+        headers=gateway.headers,
+    )
+    over_http = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: ")]
+    assert [event["type"] for event in over_socket] == [event["type"] for event in over_http]
+    assert [event["sequence_number"] for event in over_socket] == [event["sequence_number"] for event in over_http]
+
+
+def test_what_is_not_stored_is_there_on_its_connection_only(gateway):
+    with opened(gateway) as socket:
+        socket.send(create(store=False))
+        made = until_end(socket)[-1]["response"]["id"]
+        socket.send(create(store=False, previous_response_id=made))
+        assert until_end(socket)[-1]["type"] == "response.completed"
+        with opened(gateway) as other:
+            other.send(create(previous_response_id=made))
+            (error,) = until_end(other)
+            assert (error["status"], error["error"]["param"]) == (404, "previous_response_id")
+
+
+def test_another_teams_response_is_unknown(gateway):
+    team = gateway.json("teams", "create", "--name", "theirs")["id"]
+    theirs = gateway.json("keys", "create", "--team", team, "--name", "k")["key"]
+    with opened(gateway) as mine, opened(gateway, theirs) as other:
+        mine.send(create())
+        foreign = until_end(mine)[-1]["response"]["id"]
+        told = []
+        for object_id in (foreign, foreign[:-4] + "0000"):
+            other.send(create(previous_response_id=object_id))
+            (error,) = until_end(other)
+            del error["request_id"]
+            told.append(json.dumps(error).replace(object_id, "ID"))
+            assert error["error"]["code"] == "not_found"
+        assert told[0] == told[1]
+        # Nothing was said upstream; the connection goes on.
+        other.send(create())
+        assert until_end(other)[-1]["type"] == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        ("nonsense", 400, "invalid_json"),
+        ('{"type":"response.create","model":"a","model":"b"}', 400, "ambiguous_json"),
+        (json.dumps({"type": "response.create", "input": "hi"}), 400, "invalid_request"),
+        (create(model="no-such\u0000model"), 404, "model_not_found"),
+        (json.dumps({"type": "response.steer", "input": "x"}), 400, "invalid_request"),
+        (create(temperature=9), 400, None),
+    ],
+)
+def test_a_bad_frame_is_told_and_the_connection_goes_on(gateway, sent, status, code):
+    with opened(gateway) as socket:
+        socket.send(sent)
+        (error,) = until_end(socket)
+        assert (error["type"], error["status"]) == ("error", status)
+        assert set(error["error"]) >= {"message", "type", "param", "code"}
+        assert code in {None, error["error"]["code"]}
+        socket.send(create())
+        assert until_end(socket)[-1]["type"] == "response.completed"
+
+
+def test_limits_hold_inside_of_a_connection(gateway):
+    team = gateway.json("teams", "create", "--name", "limited")["id"]
+    key = gateway.json("keys", "create", "--team", team, "--name", "k", "--requests-per-minute", "2")["key"]
+    with opened(gateway, key) as socket:
+        for _ in range(2):
+            socket.send(create())
+            assert until_end(socket)[-1]["type"] == "response.completed"
+        socket.send(create())
+        (error,) = until_end(socket)
+        assert (error["status"], error["error"]["code"]) == (429, "rate_limit_exceeded")
+        assert int(error["headers"]["retry-after-ms"]) > 0
+
+
+def test_a_revoked_key_is_cut_off(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "short-lived")
+    with opened(gateway, made["key"]) as socket:
+        socket.send(create(input="hi [[sim: stall_after=8 stall_s=60 tokens=20]]"))
+        while json.loads(socket.recv(timeout=10))["type"] != "response.output_text.delta":
+            pass
+        began = time.monotonic()
+        gateway.command("keys", "revoke", made["id"], "--now")
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                last = json.loads(socket.recv(timeout=20))
+        assert (last["type"], last["error"]["code"]) == ("error", "invalid_api_key")
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1008
+        assert time.monotonic() - began < 15
+    deadline = time.monotonic() + 10
+    while not [row for row in gateway.records() if row["error_code"] == "key_revoked"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("how", ["query", "none", "wrong"])
+def test_a_handshake_without_a_key_is_refused(gateway, how):
+    headers = {"wrong": {"authorization": "Bearer sk-wrong"}}.get(how, {})
+    path = "/responses?api_key=" + gateway.key if how == "query" else "/responses"
+    with pytest.raises(InvalidStatus) as refused:
+        opened(gateway, path=path, headers=headers)
+    assert refused.value.response.status_code == 401
+
+
+def test_the_key_may_come_as_a_subprotocol(gateway):
+    offered = ["realtime", f"openai-insecure-api-key.{gateway.key}"]
+    with opened(gateway, headers={}, subprotocols=offered) as socket:
+        assert socket.subprotocol == "realtime"
+        socket.send(create())
+        assert until_end(socket)[-1]["type"] == "response.completed"
+
+
+def test_an_upstream_without_them_has_426(tmp_path):
+    config = """
+upstreams:
+  gpu: {base_url: "http://127.0.0.1:9/v1"}
+models: [{match: "*", upstream: gpu}]
+server: {drain_delay_s: 0}
+"""
+    with RunningGateway(tmp_path, config) as gateway:
+        with pytest.raises(InvalidStatus) as refused:
+            opened(gateway)
+        assert refused.value.response.status_code == 426
+        assert json.loads(refused.value.response.body)["error"]["code"] == "upgrade_required"
+
+
+def test_a_client_that_leaves_is_billed_for_what_was_made(gateway):
+    before = len(gateway.records())
+    with opened(gateway) as socket:
+        socket.send(create(input="hi [[sim: pace_ms=10 tokens=40]]"))
+        while json.loads(socket.recv(timeout=10))["type"] != "response.output_text.delta":
+            pass
+    (record,) = gateway.records(before + 1)[before:]
+    assert record["outcome"] == "disconnected"
+    assert record["entries"][0]["output_tokens"] > 0
+
+
+def test_an_upstream_that_dies_is_told(gateway):
+    before = len(gateway.records())
+    with opened(gateway) as socket:
+        socket.send(create(input="hi [[sim: cut_after=4]]"))
+        with pytest.raises(ConnectionClosed):
+            while True:
+                last = json.loads(socket.recv(timeout=20))
+    assert (last["type"], last["error"]["code"]) == ("error", "upstream_outcome_unknown")
+    (record,) = gateway.records(before + 1)[before:]
+    assert (record["outcome"], record["error_code"]) == ("failed", "upstream_disconnected")
+    assert record["entries"][0]["kind"] == "estimate"
+
+
+def test_a_prewarm_and_many_at_once(gateway):
+    with opened(gateway) as socket:
+        socket.send(create(generate=False, input=[]))
+        assert until_end(socket)[-1]["type"] == "response.completed"
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(opened(gateway)) for _ in range(17)]
+        for socket in sockets:
+            socket.send(create())
+        for socket in sockets:
+            assert until_end(socket)[-1]["type"] == "response.completed"
+
+
+def test_a_fragmented_create_and_a_ping(gateway):
+    with opened(gateway) as socket:
+        text = create()
+        socket.send([text[:10], text[10:30], text[30:]])
+        assert until_end(socket)[-1]["type"] == "response.completed"
+        assert socket.ping().wait(5)
+
+
+def test_a_drain_lets_what_runs_end(tmp_path):
+    with RunningGateway(tmp_path) as gateway:
+        with opened(gateway) as socket, opened(gateway) as idle:
+            socket.send(create(input="hi [[sim: pace_ms=50 tokens=40]]"))
+            while json.loads(socket.recv(timeout=10))["type"] != "response.output_text.delta":
+                pass
+            began = time.monotonic()
+            gateway.process.terminate()
+            assert until_end(socket)[-1]["type"] == "response.completed"
+            with pytest.raises(ConnectionClosed) as closed:
+                idle.recv(timeout=10)
+            assert closed.value.rcvd.code == 1001
+        assert gateway.process.wait(20) == 0
+        assert time.monotonic() - began < 20
+
+
+def test_realtime_is_passed_on_as_it_is(gateway):
+    key = gateway.json("keys", "create", "--team", "default", "--name", "rt", "--endpoints", "realtime")["key"]
+    with pytest.raises(InvalidStatus) as refused:
+        opened(gateway, path="/realtime?model=sim-large")
+    assert refused.value.response.status_code == 403
+    with opened(gateway, key, path="/realtime?model=sim-large") as socket:
+        assert json.loads(socket.recv(timeout=10))["type"] == "session.created"
+        item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hi"}]}
+        socket.send(json.dumps({"type": "conversation.item.create", "item": item}))
+        socket.send(json.dumps({"type": "response.create"}))
+        while (event := json.loads(socket.recv(timeout=10)))["type"] != "response.done":
+            pass
+        assert event["response"]["status"] == "completed"
