@@ -36,6 +36,7 @@ def team_of(team: TeamRow, limits: Sequence[LimitRow], *, keys_active: int, colo
         "id": team.id,
         "name": team.name,
         "limits": [limit_of(row, {team.id: team.name}, {}) for row in limits],
+        "endpoints": None if team.endpoints is None else list(team.endpoints),
         "keys_active": keys_active,
         "created_at": iso_time(team.created_at_ms),
         "color": color,

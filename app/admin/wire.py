@@ -80,8 +80,9 @@ class InForce(msgspec.Struct, frozen=True):
 
 class Tools(msgspec.Struct, frozen=True):
     """What routes work with. ``in_force`` tells what the data plane goes by at this moment, ``is_secure`` whether
-    a request came by TLS, ``families`` the endpoints that keys may be given, ``peek`` what is counted of limits under
-    the tag of a team: how much, and for how many milliseconds more; None where that is not known.
+    a request came by TLS, ``families`` the endpoints that keys may be given, ``default_families`` those that they have
+    without, ``peek`` what is counted of limits under the tag of a team: how much, and for how many milliseconds more;
+    None where that is not known.
     """
 
     database: Database
@@ -93,6 +94,7 @@ class Tools(msgspec.Struct, frozen=True):
     in_force: Callable[[], InForce]
     is_secure: Callable[[HTTPConnection], bool]
     families: tuple[str, ...]
+    default_families: frozenset[str]
     peek: Callable[[str, tuple[CountedLimit, ...]], Awaitable[tuple[tuple[int, int], ...] | None]]
     live: LiveFeed
     alerts: Courier

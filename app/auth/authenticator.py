@@ -232,7 +232,7 @@ class Authenticator:
             key_limits=key.limits,
             team_limits=team.limits,
             models=key.models,
-            endpoints=key.endpoints,
+            endpoints=team.endpoints if key.endpoints is None else key.endpoints,
             expires_at_ms=min(expiries, default=None),
             cache=key.cache_mode,
             tags=key.tags,

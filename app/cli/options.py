@@ -13,6 +13,7 @@ import typer
 from msgspec import UNSET, UnsetType
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.core.families import EVERYTHING, families_of
 from app.core.identity import CacheMode
 from app.edge.endpoints import FAMILIES
 from app.settings import ConfigurationError, Environment
@@ -25,7 +26,13 @@ Models = Annotated[
     str | None, typer.Option("--models", metavar="PATTERN,…", help="What the key may ask for; all for everything.")
 ]
 Endpoints = Annotated[
-    str | None, typer.Option("--endpoints", metavar="FAMILY,…", help=f"{', '.join(FAMILIES)}; all for every one.")
+    str | None,
+    typer.Option(
+        "--endpoints",
+        metavar="FAMILY,…",
+        help=f"{', '.join(FAMILIES)}; * for every path, also those that the gateway does not know; default (or all) "
+        "for a key to have its team's, and for a team to have those that are on by default.",
+    ),
 ]
 Expires = Annotated[
     str | None, typer.Option("--expires", metavar="DATE|30d", help="A date (UTC), a time, or days from now; or never.")
@@ -110,19 +117,31 @@ def limit_of(text: str | None) -> int | UnsetType | None:
     return int(text)
 
 
-def patterns_of(text: str | None, known: tuple[str, ...] | None = None) -> tuple[str, ...] | UnsetType | None:
+def patterns_of(text: str | None) -> tuple[str, ...] | UnsetType | None:
     """A list of patterns: UNSET where it was not given, None for ``all``. Raises BadParameter."""
     if text is None:
         return UNSET
-    if text.strip().lower() == "all":
+    return None if text.strip().lower() == "all" else _parts_of(text)
+
+
+def endpoints_of(text: str | None) -> tuple[str, ...] | UnsetType | None:
+    """Families of endpoints: UNSET where they were not given, None for ``default``. Raises BadParameter."""
+    if text is None:
+        return UNSET
+    # Scripts say "all" since before there were families that are off.
+    if text.strip().lower() in {"default", "all"}:
         return None
-    patterns = tuple(part.strip() for part in text.split(",") if part.strip())
-    if not patterns:
+    try:
+        return families_of(_parts_of(text), FAMILIES)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}, {EVERYTHING}, default") from error
+
+
+def _parts_of(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not parts:
         raise typer.BadParameter("the list is empty")
-    for pattern in patterns:
-        if known is not None and pattern not in known:
-            raise typer.BadParameter(f"{pattern!r} is none of {', '.join(known)}")
-    return patterns
+    return parts
 
 
 def cache_mode_of(text: str | None) -> CacheMode | UnsetType | None:

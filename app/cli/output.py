@@ -31,8 +31,13 @@ class Format(StrEnum):
 
 def fail(sentence: str) -> typer.Exit:
     """Say why on stderr; the caller raises the exit."""
-    print(f"headgate: {sentence}", file=sys.stderr)
+    warn(sentence)
     return typer.Exit(1)
+
+
+def warn(sentence: str) -> None:
+    """Say something on stderr that does not stop the command."""
+    print(f"headgate: {sentence}", file=sys.stderr)
 
 
 def sentence_of(error: Exception) -> str:

@@ -20,6 +20,7 @@ from app.cli.options import (
     Expires,
     Models,
     cache_mode_of,
+    endpoints_of,
     expiry_of,
     moment_text,
     name_of,
@@ -28,9 +29,9 @@ from app.cli.options import (
     reading,
     writing,
 )
-from app.cli.output import Format, run, show_object, show_rows
+from app.cli.output import Format, run, show_object, show_rows, warn
 from app.cli.plain_limits import PLAIN_COLUMNS, PlainLimits, plain_columns, takes_limits
-from app.edge.endpoints import FAMILIES
+from app.core.families import EVERYTHING
 from app.store import keys as stored_keys
 from app.store import teams as stored_teams
 from app.store.explanations import iso_time
@@ -40,10 +41,15 @@ from app.store.teams import TeamChanges
 
 T = TypeVar("T")
 
+NO_ISOLATION = (
+    f"{EVERYTHING} gives up the isolation of teams: paths that the gateway does not know are passed to the provider as "
+    "they are, whatever they name, and leave no record."
+)
+
 teams = typer.Typer(help="Teams: who shares limits and a bill.", no_args_is_help=True)
 keys = typer.Typer(help="Keys: what an SDK is given.", no_args_is_help=True)
 
-TEAM_COLUMNS = ("id", "name", *PLAIN_COLUMNS, "created_at")
+TEAM_COLUMNS = ("id", "name", *PLAIN_COLUMNS, "endpoints", "created_at")
 KEY_COLUMNS = (
     "id",
     "team",
@@ -73,15 +79,19 @@ def create_team(
     name: Annotated[str, typer.Option("--name", help="Unique among teams.")],
     *,
     limits: PlainLimits,
+    endpoints: Endpoints = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a team."""
     plain = limits.changes()
+    families = _given(_families(endpoints))
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
-            team = await stored_teams.create_team(connection, name=name_of(name), now_ms=now_ms(), limits=plain)
+            team = await stored_teams.create_team(
+                connection, name=name_of(name), now_ms=now_ms(), limits=plain, endpoints=families
+            )
             await _note_team(connection, "team.create", None, team)
         return _team(team)
 
@@ -106,16 +116,18 @@ def update_team(
     name: Annotated[str | None, typer.Option("--name")] = None,
     *,
     limits: PlainLimits,
+    endpoints: Endpoints = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Rename a team or change its limits."""
+    """Rename a team, or change its limits or the endpoints of its keys."""
     new_name = UNSET if name is None else name_of(name)
+    families = _families(endpoints)
 
     async def work() -> dict[str, Any]:
         async with writing(data_dir) as connection:
             found = await stored_teams.find_team(connection, team)
-            changes = TeamChanges(name=new_name, limits=limits.changes(found.limits))
+            changes = TeamChanges(name=new_name, limits=limits.changes(found.limits), endpoints=families)
             changed = await stored_teams.update_team(connection, found.id, changes, now_ms=now_ms())
             await _note_team(connection, "team.update", found, changed)
             return _team(changed)
@@ -143,6 +155,7 @@ def create_key(
     """Make a key; its text is shown this once."""
     minted = mint()
     plain = limits.changes()
+    families = _families(endpoints)
     at_ms = now_ms()
 
     async def work() -> dict[str, Any]:
@@ -157,7 +170,7 @@ def create_key(
                 now_ms=at_ms,
                 limits=plain,
                 models=_given(patterns_of(models)),
-                endpoints=_given(patterns_of(endpoints, FAMILIES)),
+                endpoints=_given(families),
                 cache_mode=_given(cache_mode_of(cache)),
                 expires_at_ms=_given(expiry_of(expires, at_ms)),
             )
@@ -219,7 +232,7 @@ def update_key(
     changes = KeyChanges(
         name=UNSET if name is None else name_of(name),
         models=patterns_of(models),
-        endpoints=patterns_of(endpoints, FAMILIES),
+        endpoints=_families(endpoints),
         cache_mode=cache_mode_of(cache),
         expires_at_ms=expiry_of(expires, now_ms()),
     )
@@ -336,6 +349,14 @@ async def _find(connection: AsyncConnection, key: str, team: str | None) -> tupl
     return found, (await stored_teams.find_team(connection, found.team_id)).name
 
 
+def _families(text: str | None) -> tuple[str, ...] | UnsetType | None:
+    """What ``--endpoints`` gives. Raises BadParameter."""
+    families = endpoints_of(text)
+    if families is not UNSET and families is not None and EVERYTHING in families:
+        warn(NO_ISOLATION)
+    return families
+
+
 def _given(value: T | UnsetType | None) -> T | None:
     return None if value is UNSET else value
 
@@ -345,6 +366,7 @@ def _team(team: TeamRow) -> dict[str, Any]:
         "id": team.id,
         "name": team.name,
         **plain_columns(team.limits),
+        "endpoints": team.endpoints,
         "created_at": moment_text(team.created_at_ms),
     }
 

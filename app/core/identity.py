@@ -49,8 +49,9 @@ class LimitRule(msgspec.Struct, frozen=True, omit_defaults=True):
 class Principal(msgspec.Struct, frozen=True, eq=False):
     """One secret of a live key, with all that its requests need. Compared by identity.
 
-    ``models`` and ``endpoints`` are None where everything (that is on by default) is allowed, ``cache`` where
-    nothing is set on the key. ``tags`` are the key's own: every request of it has them.
+    ``models`` are None where everything is allowed, ``endpoints`` where neither the key nor its team was given any, so
+    that it has those that are on by default, ``cache`` where nothing is set on the key. ``tags`` are the key's own:
+    every request of it has them.
     """
 
     team_id: str

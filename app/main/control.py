@@ -13,7 +13,7 @@ from app.admin.origins import Origins
 from app.admin.sso import SSO, is_installed
 from app.admin.wire import Tools
 from app.alerts.courier import Courier
-from app.edge.endpoints import FAMILIES
+from app.edge.endpoints import FAMILIES, ON_BY_DEFAULT
 from app.edge.peers import Peers
 from app.main.switch import Switch
 from app.settings import Configuration, ConfigurationError, Environment
@@ -69,6 +69,7 @@ def control_plane(
         in_force=lambda: switch.in_force,
         is_secure=is_secure,
         families=FAMILIES,
+        default_families=ON_BY_DEFAULT,
         peek=accounts.peek,
         live=live,
         alerts=alerts,

@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 
 class TeamRow(msgspec.Struct, frozen=True):
+    """``endpoints`` are the families that its keys have; None: those that are on by default."""
+
     id: str
     name: str
     limits: tuple[LimitRule, ...]
     created_at_ms: int
     changed: int
+    endpoints: tuple[str, ...] | None = None
 
 
 class KeyRow(msgspec.Struct, frozen=True):
-    """``models`` and ``endpoints`` are None where everything is allowed, ``cache_mode`` where none is set.
+    """``models`` are None where everything is allowed, ``endpoints`` where it has its team's, ``cache_mode`` where
+    none is set.
 
     ``owner`` is who answers for it, ``tags`` are labels that its requests have too.
     """
@@ -69,7 +73,14 @@ class LimitRow(msgspec.Struct, frozen=True):
 
 
 def team_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> TeamRow:
-    return TeamRow(row["id"], row["name"], limits, row["created_at_ms"], row["changed"])
+    return TeamRow(
+        id=row["id"],
+        name=row["name"],
+        limits=limits,
+        created_at_ms=row["created_at_ms"],
+        changed=row["changed"],
+        endpoints=_patterns_from(row["endpoints"]),
+    )
 
 
 def key_from(row: RowMapping, limits: tuple[LimitRule, ...]) -> KeyRow:

@@ -12,27 +12,34 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.core.ids import random_base62
 from app.store.errors import NameTaken, NoSuchTeam
 from app.store.limits import PlainLimit, rules_of_teams, set_plain_limits
-from app.store.rows import TeamRow, next_change, team_from
+from app.store.rows import TeamRow, next_change, patterns_text, team_from
 from app.store.tables import teams
 
 TEAM_ID_CHARS = 10
 
 
 class TeamChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """What to change."""
+    """What to change; None takes the families away that were given."""
 
     name: str | UnsetType = UNSET
     limits: tuple[PlainLimit, ...] = ()
+    endpoints: tuple[str, ...] | UnsetType | None = UNSET
 
 
 async def create_team(
-    connection: AsyncConnection, *, name: str, now_ms: int, limits: Sequence[PlainLimit] = ()
+    connection: AsyncConnection,
+    *,
+    name: str,
+    now_ms: int,
+    limits: Sequence[PlainLimit] = (),
+    endpoints: tuple[str, ...] | None = None,
 ) -> TeamRow:
     """Raises NameTaken, LimitInvalid."""
     change = await next_change(connection)
     await _require_free(connection, name)
     team_id = random_base62(TEAM_ID_CHARS)
-    await connection.execute(insert(teams).values(id=team_id, name=name, created_at_ms=now_ms, changed=change))
+    columns = {"name": name, "endpoints": patterns_text(endpoints), "created_at_ms": now_ms, "changed": change}
+    await connection.execute(insert(teams).values(id=team_id, **columns))
     await set_plain_limits(connection, limits, team_id=team_id, key_id=None, now_ms=now_ms)
     return await find_team_by_id(connection, team_id)
 
@@ -64,6 +71,8 @@ async def update_team(connection: AsyncConnection, team_id: str, changes: TeamCh
     if changes.name is not UNSET:
         await _require_free(connection, changes.name, except_id=team_id)
         columns["name"] = changes.name
+    if changes.endpoints is not UNSET:
+        columns["endpoints"] = patterns_text(changes.endpoints)
     changed = update(teams).where(teams.c.id == team_id).values(columns)
     if not (await connection.execute(changed)).rowcount:
         raise NoSuchTeam(f"There is no team {team_id!r}.")

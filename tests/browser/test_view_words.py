@@ -340,6 +340,19 @@ def test_programs_name_the_address_the_model_and_never_a_pattern(words):
     assert words("views/me/snippets", "m.modelFor(null)") == words("views/me/snippets", "m.modelFor(['gpt-*'])")
 
 
+@pytest.mark.parametrize(
+    ("endpoints", "text"),
+    [
+        (None, "those of the team"),
+        ([], "none"),
+        (["files", "batches"], "files, batches"),
+        (["responses", "*"], "every path (*), without isolation or records of what is not known"),
+    ],
+)
+def test_endpoints_are_told_with_what_everything_gives_up(words, endpoints, text):
+    assert words("views/keys/words", f"m.endpointsText({json.dumps(endpoints)}, 'those of the team')") == text
+
+
 def test_an_audit_entry_says_only_what_changed(words):
     entry = {
         "before": {

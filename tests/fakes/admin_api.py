@@ -189,6 +189,7 @@ class AdminApi:
                 "id": f"team_{index}",
                 "name": name,
                 "limits": [],
+                "endpoints": None,
                 "keys_active": 1,
                 "created_at": "2026-03-03T09:00:00.000Z",
                 "color": index % 8 + 1,

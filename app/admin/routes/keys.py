@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
 from app.admin.answers import OF_OTHERS, TAKEN
+from app.admin.families import families_sent, require_may_give
 from app.admin.naming import key_of, limits_by_owner, secret_of
 from app.admin.schemas.fields import ms_of
 from app.admin.schemas.people import (
@@ -75,12 +76,14 @@ async def read_key_counts(caller: Reader, tools: ToolsOf, team: TeamId = None) -
 
 @router.post("/keys", summary="Make a key", status_code=201, response_model=NewKey, responses={**OF_OTHERS, **TAKEN})
 async def make_key(body: KeyMade, caller: KeyKeeper, tools: ToolsOf) -> dict[str, Any]:
-    """Its text is in this answer and never again. A lead makes keys of one team."""
+    """Its text is in this answer and never again. A lead makes keys of one team, with families that the team has."""
     if not caller.sees(body.team_id):
         raise NotFound(f"There is no team {body.team_id!r}.")
     now_ms = tools.clock.now_ms()
     minted = mint()
+    families = families_sent(body.endpoints, tools)
     async with tools.database.transaction() as connection:
+        await require_may_give(connection, caller, tools, team_id=body.team_id, families=families)
         key = await stored.create_key(
             connection,
             team_id=body.team_id,
@@ -90,7 +93,7 @@ async def make_key(body: KeyMade, caller: KeyKeeper, tools: ToolsOf) -> dict[str
             now_ms=now_ms,
             limits=body.plain_limits(),
             models=None if body.models is None else tuple(body.models),
-            endpoints=_endpoints(body, tools),
+            endpoints=families,
             cache_mode=body.cache_mode,
             expires_at_ms=_expiry(body, now_ms),
             owner=body.owner,
@@ -114,11 +117,12 @@ async def change_key(key_id: KeyId, body: KeyChanged, caller: KeyKeeper, tools: 
     """What is left out stays; null takes a restriction away."""
     now_ms = tools.clock.now_ms()
     models = body.sent("models")
+    families = families_sent(body.endpoints, tools)
     changes = KeyChanges(
         name=UNSET if body.name is None else body.name,
         limits=body.plain_limits(),
         models=tuple(models) if isinstance(models, list) else models,
-        endpoints=_endpoints(body, tools) if "endpoints" in body.model_fields_set else UNSET,
+        endpoints=families if "endpoints" in body.model_fields_set else UNSET,
         cache_mode=body.sent("cache_mode"),
         expires_at_ms=_expiry(body, now_ms) if "expires_at" in body.model_fields_set else UNSET,
         owner=body.sent("owner"),
@@ -126,6 +130,7 @@ async def change_key(key_id: KeyId, body: KeyChanged, caller: KeyKeeper, tools: 
     )
     async with tools.database.transaction() as connection:
         key = await _own(connection, caller, key_id)
+        await require_may_give(connection, caller, tools, team_id=key.team_id, families=families, owned=key.endpoints)
         before = (await _shown(connection, tools, [key]))[0]
         changed = await stored.update_key(connection, key_id, changes, now_ms=now_ms)
         shown = (await _shown(connection, tools, [changed]))[0]
@@ -248,15 +253,6 @@ async def _own(connection: AsyncConnection, caller: Caller, key_id: str) -> KeyR
     if found is None or not caller.sees(found.team_id):
         raise NotFound(f"There is no key {key_id!r}.")
     return found
-
-
-def _endpoints(body: KeyChanged, tools: Tools) -> tuple[str, ...] | None:
-    if body.endpoints is None:
-        return None
-    unknown = [family for family in body.endpoints if family not in tools.families]
-    if unknown or not body.endpoints:
-        raise InvalidRequest(f"endpoints are any of {', '.join(tools.families)}; null is all.", param="endpoints")
-    return tuple(dict.fromkeys(body.endpoints))
 
 
 def _expiry(body: KeyChanged, now_ms: int) -> int | None:

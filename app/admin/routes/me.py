@@ -18,6 +18,7 @@ from app.admin.schemas.records import Records
 from app.admin.schemas.usage import Usage
 from app.admin.usage_pages import PAGE_DEFAULT, PAGE_MAX, page_asked, question_asked, usage_page
 from app.admin.wire import OwnKey, Tools, ToolsOf
+from app.core.families import families_on
 from app.store.explanations import iso_time
 
 router = APIRouter(prefix="/me", tags=["me"])
@@ -34,6 +35,7 @@ async def read_me(principal: OwnKey, request: Request, tools: ToolsOf) -> Respon
             "team": {"name": principal.team_name},
             "models": principal.models,
             "endpoints": principal.endpoints,
+            "families": families_on(principal.endpoints, tools.families, tools.default_families),
             "expires_at": iso_time(principal.expires_at_ms),
             "state": "active",
             "base_url": _base_url(request, tools),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Query
+from msgspec import UNSET
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.admin.access import Caller
 from app.admin.answers import TAKEN
+from app.admin.families import families_sent
 from app.admin.naming import limits_by_owner, team_of
 from app.admin.schemas.people import Team, TeamChanged, TeamMade, Teams
 from app.admin.wire import Administrator, Cursor, Limit, Reader, Tools, ToolsOf, cursor_text, position_of
@@ -51,8 +52,11 @@ async def read_teams(
 async def make_team(body: TeamMade, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
     """A name that is taken is 409."""
     now_ms = tools.clock.now_ms()
+    families = families_sent(body.endpoints, tools)
     async with tools.database.transaction() as connection:
-        team = await create_team(connection, name=body.name, now_ms=now_ms, limits=body.plain_limits())
+        team = await create_team(
+            connection, name=body.name, now_ms=now_ms, limits=body.plain_limits(), endpoints=families
+        )
         shown = (await _shown(connection, tools, [team.id]))[0]
         await _note(connection, caller, "team.create", now_ms, None, shown)
     return (await _colored(tools, [shown]))[0]
@@ -70,12 +74,16 @@ async def read_team(team_id: TeamId, caller: Reader, tools: ToolsOf) -> dict[str
 
 @router.patch("/teams/{team_id}", summary="Change a team", response_model=Team, responses=TAKEN)
 async def change_team(team_id: TeamId, body: TeamChanged, caller: Administrator, tools: ToolsOf) -> dict[str, Any]:
-    """What is left out stays."""
+    """What is left out stays; null takes the families away that were given."""
     now_ms = tools.clock.now_ms()
-    name = msgspec.UNSET if body.name is None else body.name
+    families = families_sent(body.endpoints, tools)
+    changes = TeamChanges(
+        name=UNSET if body.name is None else body.name,
+        limits=body.plain_limits(),
+        endpoints=families if "endpoints" in body.model_fields_set else UNSET,
+    )
     async with tools.database.transaction() as connection:
         before = (await _shown(connection, tools, [team_id]))[0]
-        changes = TeamChanges(name=name, limits=body.plain_limits())
         await update_team(connection, team_id, changes, now_ms=now_ms)
         shown = (await _shown(connection, tools, [team_id]))[0]
         await _note(connection, caller, "team.update", now_ms, before, shown)

@@ -27,6 +27,7 @@ class Me(Answer):
                 "team": {"name": "support"},
                 "models": ["gpt-5*", "gpt-4.1-mini"],
                 "endpoints": ["responses", "embeddings"],
+                "families": ["responses", "embeddings"],
                 "expires_at": None,
                 "state": "active",
                 "base_url": "https://ai.acme.example/v1",
@@ -37,7 +38,13 @@ class Me(Answer):
     key: OwnKeyNamed
     team: OwnTeam
     models: list[str] | None = Field(description="Patterns of models that it may ask for; null is all")
-    endpoints: list[str] | None = Field(description="Families that it may use; null is all")
+    endpoints: list[str] | None = Field(
+        description="Families that it, or else its team, was given; null is all that are on by default"
+    )
+    families: list[str] = Field(
+        description="Families that are on for it: what it was given, else its team's, else the default ones; "
+        "of `*` all there are, and `*`"
+    )
     expires_at: str | None
     state: Literal["active"]
     base_url: str = Field(description="For the SDK, as this request came")

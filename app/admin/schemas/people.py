@@ -13,7 +13,12 @@ from app.admin.schemas.limits import Limit, PlainLimits
 KeyState = Literal["active", "expired", "revoked"]
 CacheModeName = Literal["off", "shadow", "deterministic", "all"]
 OVERLAP_S_MAX = 90 * 24 * 60 * 60
-
+EVERY_PATH = (
+    "`*` is every path, also those that the gateway does not know: they are passed to the provider as they are, "
+    "whatever they name, and leave no record, which gives up the isolation of teams. Beside it nothing else counts."
+)
+OF_TEAM = f"Families that its keys have, unless they have their own; null is those that are on by default. {EVERY_PATH}"
+OF_KEY = f"Families that it may use; null is its team's. A lead gives what the team has, and never `*`. {EVERY_PATH}"
 
 SECRET_EXAMPLE: JsonDict = {
     "id": "9t2xkdC6r8",
@@ -47,16 +52,27 @@ KEY_EXAMPLE: JsonDict = {
 class TeamMade(PlainLimits):
     model_config = ConfigDict(
         extra="forbid",
-        json_schema_extra={"example": {"name": "search", "budget_usd": "5000", "time_zone": "Europe/Berlin"}},
+        json_schema_extra={
+            "example": {
+                "name": "search",
+                "endpoints": ["responses", "models", "files", "vector_stores"],
+                "budget_usd": "5000",
+                "time_zone": "Europe/Berlin",
+            }
+        },
     )
 
     name: Name
+    endpoints: list[str] | None = Field(default=None, description=OF_TEAM)
 
 
 class TeamChanged(PlainLimits):
-    model_config = ConfigDict(json_schema_extra={"example": {"name": "search", "requests_per_minute": 600}})
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"name": "search", "endpoints": None, "requests_per_minute": 600}}
+    )
 
     name: Name | None = None
+    endpoints: list[str] | None = Field(default=None, description=OF_TEAM)
 
 
 class Team(Answer):
@@ -66,6 +82,7 @@ class Team(Answer):
                 "id": "8Zk2m1qLp0xA",
                 "name": "search",
                 "limits": [],
+                "endpoints": ["responses", "models", "files", "vector_stores"],
                 "keys_active": 4,
                 "created_at": "2026-03-01T09:00:00.000Z",
                 "color": 3,
@@ -76,6 +93,7 @@ class Team(Answer):
     id: str
     name: str
     limits: list[Limit]
+    endpoints: list[str] | None = Field(description=OF_TEAM)
     keys_active: int
     created_at: str
     color: int = Field(description="1 to 8: its colour in every chart.")
@@ -97,7 +115,7 @@ class KeyChanged(PlainLimits):
     owner: Name | None = None
     tags: Tags | None = None
     models: Patterns | None = Field(default=None, description="Patterns of models that it may ask for; null is all.")
-    endpoints: list[str] | None = Field(default=None, description="Families that it may use; null is all.")
+    endpoints: list[str] | None = Field(default=None, description=OF_KEY)
     cache_mode: CacheModeName | None = None
     expires_at: Moment | None = None
 
@@ -148,7 +166,7 @@ class Key(Answer):
     owner: str | None
     tags: dict[str, str]
     models: list[str] | None
-    endpoints: list[str] | None
+    endpoints: list[str] | None = Field(description=OF_KEY)
     cache_mode: CacheModeName | None
     limits: list[Limit]
     expires_at: str | None

@@ -56,9 +56,8 @@ async def fill(database, count=30):
     """A ledger with something of everything; returns the text of its key."""
     key = mint()
     async with database.transaction() as connection:
-        team = await create_team(
-            connection, name="søk\n", now_ms=1, limits=[PlainLimit("money", "month", 5_000_000_000)]
-        )
+        budget = PlainLimit("money", "month", 5_000_000_000)
+        team = await create_team(connection, name="søk\n", now_ms=1, limits=[budget], endpoints=("files", "*"))
         await create_key(connection, team_id=team.id, name="k", secret_id=key.id, digest=key.digest, now_ms=1)
         await connection.execute(
             insert(processes).values(id="p", node="n", slot=0, started_at_ms=1, seen_at_ms=1, acked_epoch=1, closed=0)

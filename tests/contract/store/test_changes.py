@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from app.store.changes import current_change, rows_since
+from app.store.changes import current_change, find_secret, rows_since
 from app.store.keys import add_secret, create_key, revoke_key
 from app.store.limits import PlainLimit
 from app.store.teams import TeamChanges, create_team, update_team
@@ -40,6 +40,14 @@ async def test_the_feed_gives_what_changed_and_its_number(database):
     async with database.read() as connection:
         changes = await rows_since(connection, changes.change)
         assert ([each.id for each in changes.teams], changes.keys, changes.secrets) == ([team.id], [], [])
+    async with database.transaction() as connection:
+        await update_team(connection, team.id, TeamChanges(endpoints=("files",)), now_ms=3)
+    async with database.read() as connection:
+        changes = await rows_since(connection, changes.change)
+        assert [each.endpoints for each in changes.teams] == [("files",)]
+        found = await find_secret(connection, "secret0001")
+        assert found is not None
+        assert found[2] == changes.teams[0]
 
 
 async def test_a_changed_secret_comes_with_its_key_and_its_siblings(database):

@@ -91,6 +91,18 @@ async def test_only_what_is_given_of_a_team_is_changed(connection, team):
         await update_team(connection, "nobody", TeamChanges(), now_ms=2)
 
 
+async def test_a_team_has_families_until_they_are_taken_away(connection, team):
+    assert team.endpoints is None
+    given = await create_team(connection, name="given", now_ms=2, endpoints=("files", "batches"))
+    assert given.endpoints == ("files", "batches")
+    renamed = await update_team(connection, given.id, TeamChanges(name="other"), now_ms=3)
+    assert renamed.endpoints == given.endpoints
+    for families in (("*",), (), None):
+        changed = await update_team(connection, given.id, TeamChanges(endpoints=families), now_ms=3)
+        assert (changed.endpoints, changed.changed > renamed.changed) == (families, True)
+        assert await find_team(connection, given.id) == changed
+
+
 async def test_a_key_has_the_id_of_its_first_secret(connection, team):
     key = await key_of(
         connection,

@@ -17,12 +17,11 @@ from app.store.changes import Changes
 from app.store.rows import KeyRow, SecretRow, TeamRow
 
 MINTED = mint()
-TEAM = TeamRow("t1", "team", (), 0, 1)
 SECRET = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, None)
 
 
-def key(*, revoked: bool, changed: int) -> KeyRow:
-    return KeyRow(MINTED.id, "t1", "k", (), None, None, "shadow", None, 5 if revoked else None, 0, changed)
+def key(*, revoked: bool, changed: int, endpoints: tuple[str, ...] | None = None) -> KeyRow:
+    return KeyRow(MINTED.id, "t1", "k", (), None, endpoints, "shadow", None, 5 if revoked else None, 0, changed)
 
 
 class Feed:
@@ -32,6 +31,8 @@ class Feed:
         self.change = 1
         self.revoked = False
         self.secret_revoked = False
+        self.of_key: tuple[str, ...] | None = None
+        self.of_team: tuple[str, ...] | None = None
         self.cleared: list[CacheClear] = []
         self.failure: Exception | None = None
         self.delays = [0.0]
@@ -48,7 +49,9 @@ class Feed:
     async def rows_since(self, _, since):
         secret = SecretRow(MINTED.id, MINTED.id, MINTED.digest, 0, None, 5) if self.secret_revoked else SECRET
         cleared = [clear for clear in self.cleared if clear.change > since]
-        seen = Changes(self.change, [TEAM], [key(revoked=self.revoked, changed=self.change)], [secret], cleared)
+        team = TeamRow("t1", "team", (), 0, 1, self.of_team)
+        one = key(revoked=self.revoked, changed=self.change, endpoints=self.of_key)
+        seen = Changes(self.change, [team], [one], [secret], cleared)
         await asyncio.sleep(self.delays.pop(0) if self.delays else 0)
         return seen
 
@@ -157,6 +160,24 @@ async def test_a_principal_has_its_keys_mode_of_the_cache(feed):
     one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
     await one._follow()
     assert (await one.authenticate(MINTED.text, "")).cache == "shadow"
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_team", "families"),
+    [
+        (None, None, None),
+        (None, ("files",), ("files",)),
+        (("responses",), ("files",), ("responses",)),
+        (("responses",), ("*",), ("responses",)),
+        ((), ("files",), ()),
+        (("*",), None, ("*",)),
+    ],
+)
+async def test_a_principal_has_its_keys_families_else_its_teams(feed, of_key, of_team, families):
+    feed.of_key, feed.of_team = of_key, of_team
+    one = Authenticator(feed, SystemClock(), on_state=lambda *_: None)
+    await one._follow()
+    assert (await one.authenticate(MINTED.text, "")).endpoints == families
 
 
 async def test_a_burst_of_a_new_key_is_looked_up_once(feed, monkeypatch):

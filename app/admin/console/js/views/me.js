@@ -13,6 +13,7 @@ import { copy } from '../status.js';
 import { table } from '../table.js';
 import { tiles } from '../tiles.js';
 import { memberName } from '../amounts.js';
+import { endpointsText } from './keys/words.js';
 import { goneAt, leadOf, shareOf } from './me/left.js';
 import { modelFor, snippetsOf } from './me/snippets.js';
 import { recordColumns } from './requests/words.js';
@@ -94,7 +95,7 @@ async function render(root, ctx) {
       snippet = value;
       show();
     } }), h('button.button.is-small.is-plain', { type: 'button', onclick: () => copy(place.textContent, 'Program copied') }, icon('copy'), 'Copy')), place,
-    h('dl.facts.me-facts', fact('Models', me.models?.length ? me.models.join(', ') : 'every model'), fact('Endpoints', me.endpoints?.length ? me.endpoints.join(', ') : 'every endpoint'), fact('Ends', me.expires_at ? moment(me.expires_at, ctx.state.tz) : 'never')));
+    h('dl.facts.me-facts', fact('Models', me.models?.length ? me.models.join(', ') : 'every model'), fact('Endpoints', endpointsText(me.families, 'the default ones')), fact('Ends', me.expires_at ? moment(me.expires_at, ctx.state.tz) : 'never')));
   }
 
   drawControls();

@@ -10,7 +10,7 @@ import { hoursChart } from './hours.js';
 import { giveMoreTime, revokeKey, rotateKey, stopOldSecret } from './acts.js';
 import { today } from '../../range.js';
 import { rotationOf, stillOnOld } from './rotation.js';
-import { limitsSentence, secretStem, stateOf } from './words.js';
+import { endpointsText, limitsSentence, secretStem, stateOf } from './words.js';
 
 /** 3 Mar 2026. */
 const dateOf = (at, tz) => day(today(tz, Date.parse(at)), { day: 'numeric', month: 'short', year: 'numeric' });
@@ -125,7 +125,7 @@ export class KeyDrawer {
     shown.part(null, h('dl.facts',
       rotation ? null : fact('State', state.text),
       fact('May use', key.models?.length ? key.models.join(', ') : 'every model'),
-      key.endpoints?.length ? fact('Endpoints', key.endpoints.join(', ')) : null,
+      key.endpoints ? fact('Endpoints', endpointsText(key.endpoints, '')) : null,
       fact('Limits', limitsSentence(key.limits)),
       tags.length ? fact('Tags', tags.map(([name, value]) => h('span.chip', `${name}=${value}`))) : null,
       key.cache_mode ? fact('Cache', key.cache_mode) : null,

@@ -4,6 +4,7 @@ import { commaList, dollarAmount, endOfDay, field, folded, formDialog, tagPairs,
 import { readTeams } from '../../menu.js';
 import { toast } from '../../status.js';
 import { reveal } from './reveal.js';
+import { NO_ISOLATION } from './words.js';
 
 const WINDOWS = [{ value: 'month', label: 'a month' }, { value: 'week', label: 'a week' }, { value: 'day', label: 'a day' }, { value: 'total', label: 'in total' }];
 
@@ -18,7 +19,7 @@ export function keyFields({ tz, values = {} }) {
     field({ name: 'concurrency', label: 'At once', value: values.concurrency, placeholder: 'no limit', attributes: { inputmode: 'numeric' }, read: wholeNumber }),
   ];
   const models = field({ name: 'models', label: 'Models', value: values.models, placeholder: 'every model', hint: 'Names or patterns, with commas: gpt-5*, o4-mini', read: commaList });
-  const endpoints = field({ name: 'endpoints', label: 'Endpoints', value: values.endpoints, placeholder: 'every endpoint', hint: 'Such as responses, embeddings', read: commaList });
+  const endpoints = field({ name: 'endpoints', label: 'Endpoints', value: values.endpoints, placeholder: 'those of the team', hint: `Families, with commas: responses, files. ${NO_ISOLATION}`, read: commaList });
   const budget = [
     field({ name: 'budget_usd', label: 'Budget in dollars', value: values.budget_usd, placeholder: 'no own budget', attributes: { inputmode: 'decimal' }, read: dollarAmount }),
     field({ name: 'budget_window', label: 'For', value: values.budget_window ?? 'month', options: WINDOWS }),

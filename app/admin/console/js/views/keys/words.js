@@ -31,6 +31,17 @@ export function limitLines(limits) {
   return [told[0], [told[1], others > 0 && told.length > 1 && others > 1 ? `${others} more` : null].filter(Boolean).join(' · ')];
 }
 
+export const NO_ISOLATION = 'With * every path is passed on, known or not: teams are not kept apart there, and it leaves no record.';
+
+/**
+ * What a key or a team was given of the API. @param {?string[]} endpoints @param {string} otherwise where it was given nothing
+ * @returns {string} "files, batches", "every path (*): …"
+ */
+export function endpointsText(endpoints, otherwise) {
+  if (!endpoints) return otherwise;
+  return endpoints.includes('*') ? 'every path (*), without isolation or records of what is not known' : endpoints.join(', ') || 'none';
+}
+
 /** All in one line: "60 requests, 400k tokens / min, 20 at once". @param {object[]} limits */
 export function limitsSentence(limits) {
   const texts = plain(limits).map((each) => (each.kind === 'requests' ? limitText(each).replace(' / ', ' requests / ') : limitText(each)));

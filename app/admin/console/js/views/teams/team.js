@@ -16,7 +16,7 @@ import { table } from '../../table.js';
 import { tiles } from '../../tiles.js';
 import { today } from '../../range.js';
 import { budgetBar, budgetName, budgetScope, goneBy } from '../budgets/words.js';
-import { limitText } from '../keys/words.js';
+import { endpointsText, limitText } from '../keys/words.js';
 import { changeTeamLimits } from './limits.js';
 
 const REFRESH_MS = 60_000;
@@ -157,5 +157,5 @@ function drawLimits(place, team) {
   put(place, h('h3.row-title', 'Limits of the team'), plain.length === 0 ? h('p.text-2', 'No limit of its own. What its keys have still holds.') : h('dl.facts', plain.map((each) => [
     h('dt', [each.kind === 'concurrency' ? 'At once' : each.kind === 'tokens' ? 'Tokens' : 'Requests', each.model && `, ${each.model}`, each.tag_name && `, ${each.tag_name}${each.tag_value ? `=${each.tag_value}` : ''}`].filter(Boolean).join('')),
     h('dd', limitText(each), each.mode === 'observe' && h('span.text-3', ' only watched')),
-  ])));
+  ])), h('h3.row-title', 'Endpoints'), h('p.text-2', endpointsText(team.endpoints, 'Those that are on by default.')));
 }
