@@ -12,12 +12,11 @@ from urllib.parse import unquote
 
 from app.core.errors import GatewayError, MethodNotAllowed, NotFound, UpgradeRequired
 from app.core.exchange import Dialect, Endpoint
+from app.core.families import EVERYTHING
 from app.edge.table import FAMILIES as TABLE
 
 FAMILIES = tuple(family.name for family in TABLE)
 ON_BY_DEFAULT = frozenset(family.name for family in TABLE if family.on)
-EVERYTHING = "*"
-"""Given to a key: every path, also those in no table, of which nobody knows whose objects they name."""
 PREFIXES = ("/v1", "/openai/v1", "")
 """SDKs are configured with and without the version; Azure-style clients put ``/openai`` before it."""
 BARE = frozenset(("/responses", "/chat/completions", "/embeddings", "/models"))

@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from app.core.errors import GatewayError, Overloaded, RequestTimeout, render
 from app.core.ids import new_request_id
 from app.edge.cycle import App, Cycle, Scope
+from app.edge.defaults import DefaultHeaders
 from app.edge.pace import UploadPace
 from app.edge.protocol import (
     HEAD_END,
@@ -52,23 +53,6 @@ LINGER_BYTES_MAX = 1024 * 1024
 
 # What a connection is doing. From _LINGER on it reads nothing more.
 _HEAD, _BODY, _ANSWER, _RAW, _LINGER, _CLOSING = range(6)
-
-
-class DefaultHeaders:
-    """uvicorn's default headers (the date, renewed each second) as header lines, joined once a second."""
-
-    def __init__(self) -> None:
-        self._of: list[tuple[bytes, bytes]] = []
-        self._lines = b""
-        self._lines_without_date = b""
-
-    def lines(self, headers: list[tuple[bytes, bytes]], *, has_date: bool) -> bytes:
-        if headers is not self._of:
-            lines = [(name, b"%b: %b\r\n" % (name, value)) for name, value in headers if name != b"server"]
-            self._of = headers
-            self._lines = b"".join(line for _, line in lines)
-            self._lines_without_date = b"".join(line for name, line in lines if name != b"date")
-        return self._lines_without_date if has_date else self._lines
 
 
 class HardenedProtocol(HttpToolsProtocol):
@@ -438,10 +422,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
 
 def hardened_protocol(limits: ServerLimits, *, on_refused: OnRefused | None = None) -> type[HardenedProtocol]:
-    """A protocol class for ``uvicorn.Config(http=...)``; one for each server, as its connections share a sweeper.
-
-    ``on_refused`` is told the error and the id of every request that is refused here.
-    """
+    """A protocol class for ``uvicorn.Config(http=...)``; one for each server, as its connections share a sweeper."""
 
     class LimitedProtocol(HardenedProtocol):
         pass

@@ -19,6 +19,7 @@ from app.core.errors import (
     Unavailable,
 )
 from app.core.exchange import Exchange
+from app.core.families import EVERYTHING
 from app.core.identity import Principal
 from app.core.records import Record
 from app.ledger.journal import Journal
@@ -47,9 +48,6 @@ from app.store.refusals import RefusalRow
 from app.upstream.pool import UpstreamPool
 from app.upstream.relay import Collection, Relay
 from app.upstream.watch import Sweep
-
-EVERYTHING = "*"
-"""Given to a key: all families, and what is in no table."""
 
 
 class Parts(msgspec.Struct, frozen=True):

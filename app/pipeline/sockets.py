@@ -39,6 +39,7 @@ from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
 from app.pipeline.plan import Plan
 from app.pipeline.planning import Planner, parse, with_model
+from app.pipeline.socket_events import SocketEvent, error_frame, read_event
 from app.settings import Configuration, Timeouts
 from app.upstream.frames import GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION, FrameStream, Message, text_message
 from app.upstream.headers import toward_upstream
@@ -60,28 +61,11 @@ Accept = Callable[[str | None], FrameStream]
 OnRefused = Callable[[Exchange, Principal, GatewayError], None]
 
 
-class _Error(msgspec.Struct):
-    code: Any = None
-
-
-class _Event(msgspec.Struct):
-    """What is read of an upstream's event before the meter sees it."""
-
-    type: Any = None
-    stream_id: Any = None
-    status: Any = None
-    error: _Error | None = None
-    code: Any = None
-
-
 class Aloft(NamedTuple):
     """A response under way on the connection."""
 
     flight: Flight
     exchange: Exchange
-
-
-_event_decoder = msgspec.json.Decoder(_Event)
 
 
 class Sockets:
@@ -328,9 +312,8 @@ class _Talk:
 
     def _saw(self, data: bytes) -> None:
         """An event: to the meter first, so that what ends with it is settled before the client has it."""
-        try:
-            event = _event_decoder.decode(data)
-        except (ValueError, RecursionError):
+        event = read_event(data)
+        if event is None:
             return
         stream_id = event.stream_id if isinstance(event.stream_id, str) else ""
         lane = self._aloft.get(stream_id)
@@ -350,7 +333,7 @@ class _Talk:
                 self._deadline_s = None
             self._land(flight, exchange)
 
-    def _refused_upstream(self, flight: Flight, event: _Event) -> None:
+    def _refused_upstream(self, flight: Flight, event: SocketEvent) -> None:
         """A create that the upstream refused before it began."""
         status = event.status if type(event.status) is int and 400 <= event.status <= 599 else 400
         flight.meter.status = status
@@ -439,19 +422,8 @@ class _Talk:
         )
 
     def _tell(self, error: GatewayError, stream_id: str | None, request_id: str) -> None:
-        """An ``error`` frame in the API's shape."""
-        told: dict[str, Any] = {
-            "type": "error",
-            "status": error.status,
-            "error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code},
-            "request_id": request_id,
-        }
-        if stream_id:
-            told["stream_id"] = stream_id
-        if error.retry_after_ms is not None:
-            told["headers"] = {"retry-after-ms": str(error.retry_after_ms)}
         with contextlib.suppress(UnicodeEncodeError):
-            self.client.send_text(msgspec.json.encode(told))
+            self.client.send_text(error_frame(error, stream_id, request_id))
 
 
 async def _no_body() -> bytes:
