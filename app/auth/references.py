@@ -63,7 +63,7 @@ def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
         return []
     found = _Found(dialect)
     for name, value in body.value.items():
-        if name == "input" and dialect == "responses":
+        if name in {"input", "items"} and dialect == "responses":
             found.items(value)
         elif name not in OPAQUE_FIELDS and not (name == "prompt" and isinstance(value, str)):
             found.member(name, value, DEPTH_MAX)

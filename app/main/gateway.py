@@ -18,7 +18,7 @@ from app.auth.authenticator import Authenticator
 from app.auth.ownership import Ownership
 from app.cache.cache import ResponseCache
 from app.core.clock import Clock, SystemClock
-from app.edge.endpoints import ON_BY_DEFAULT
+from app.edge.endpoints import ON_BY_DEFAULT, match_in_batch
 from app.edge.peers import Peers
 from app.edge.plane import Gateway as GatewayApp
 from app.ledger.journal import Journal
@@ -160,6 +160,7 @@ async def open_gateway(
             sweep=sweep,
             cache=cache,
             default_families=ON_BY_DEFAULT,
+            match_in_batch=match_in_batch,
         )
         switch = _open_switch(stack, parts, upstreams, off, set_prices)
         _start_background(stack, background, Awaiting(database, clock, journal, writer, log, lambda: switch.parts))

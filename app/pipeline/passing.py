@@ -13,13 +13,16 @@ from app.core.errors import (
     GatewayError,
     Headers,
     InvalidAPIKey,
+    InvalidRequest,
     UpgradeRequired,
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamInvalidResponse,
+    UpstreamTimeout,
 )
 from app.core.exchange import BodyStream, Exchange
 from app.core.identity import Principal
+from app.pipeline.batch_input import Match, check_batch_input
 from app.pipeline.desk import Desk
 from app.pipeline.errand import Errand, OnReading
 from app.pipeline.models import ModelList
@@ -37,6 +40,8 @@ from app.upstream.watch import Sweep
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 EVENT_STREAM = "text/event-stream"
 PASSED_HEADERS = bypass_headers("endpoint")
+OF_ITEMS = frozenset(("responses", "conversations"))
+"""Families whose bodies hold items, whose ids are in known places."""
 NO_BODY = (204, 205, 304)
 
 
@@ -63,7 +68,10 @@ class Passing:
         sweep: Sweep,
         collection: Collection,
         configuration: Configuration,
+        match_in_batch: Match,
+        allows: Callable[[Principal, str], bool],
     ) -> None:
+        """``match_in_batch`` tells what a line of a batch asks for, ``allows`` whether a key was given a family."""
         self._planner = planner
         self._models = models
         self._lists = lists
@@ -72,6 +80,8 @@ class Passing:
         self._sweep = sweep
         self._collection = collection
         self._configuration = configuration
+        self._match_in_batch = match_in_batch
+        self._allows = allows
 
     def __repr__(self) -> str:
         return f"Passing({self._planner!r})"
@@ -91,6 +101,8 @@ class Passing:
         load = await self._read(exchange)
         references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
         pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
+        if endpoint.creates == "batch":
+            await self._check_batch(principal, pool, load)
         body = load.body
         if isinstance(body, bytes) and route is not None and load.model is not None:
             body = with_model(body, load.model_span, route, load.model)
@@ -135,10 +147,27 @@ class Passing:
         if exchange.media == "form":
             return Load(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
         document = await parse(body)
-        dialect = "responses" if exchange.endpoint.family == "responses" else exchange.endpoint.dialect
+        dialect = "responses" if exchange.endpoint.family in OF_ITEMS else exchange.endpoint.dialect
         model = document.get_str("model")
         span = (0, 0) if model is None else document.span_of("model")
         return Load(body, find_references(dialect, document), model, span)
+
+    async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Load) -> None:
+        """What the batch is to run. Raises GatewayError."""
+        file_id = next((each.object_id for each in load.references if each.param == "input_file_id"), None)
+        if file_id is None:
+            raise InvalidRequest("A batch needs an input_file_id.", param="input_file_id")
+        try:
+            await check_batch_input(
+                self._planner,
+                pool,
+                principal,
+                file_id,
+                self._match_in_batch,
+                lambda family: self._allows(principal, family),
+            )
+        except TimeoutError:
+            raise UpstreamTimeout from None
 
     # -- the call -------------------------------------------------------------------------------
 

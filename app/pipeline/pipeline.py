@@ -29,6 +29,7 @@ from app.limits.policy import Policy, upstream_limits
 from app.metering.estimates import Estimates
 from app.metering.pricing import PriceBook
 from app.pipeline.admission import Admission
+from app.pipeline.batch_input import Match
 from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
@@ -67,6 +68,8 @@ class Parts(msgspec.Struct, frozen=True):
     cache: ResponseCache
     default_families: frozenset[str]
     """What a key may use that was given no families."""
+    match_in_batch: Match
+    """What a line of a batch asks for."""
 
 
 class Load:
@@ -121,6 +124,8 @@ class Pipeline:
             sweep=parts.sweep,
             collection=self._load.collection,
             configuration=parts.configuration,
+            match_in_batch=parts.match_in_batch,
+            allows=self._allows,
         )
         self._boarding = Boarding(
             parts.desk,
@@ -232,11 +237,15 @@ class Pipeline:
         if not isinstance(error, Unavailable):
             self._note(exchange, principal, error)
 
+    def _allows(self, principal: Principal, family: str) -> bool:
+        """Whether the key was given a family, or has it without."""
+        allowed = self._parts.default_families if principal.endpoints is None else principal.endpoints
+        return family in allowed or EVERYTHING in allowed
+
     def _check_endpoint(self, principal: Principal, exchange: Exchange) -> None:
         """Whether the key was given the family. Raises EndpointNotAllowed, NotFound for a path in no table."""
         family = exchange.endpoint.family
-        allowed = self._parts.default_families if principal.endpoints is None else principal.endpoints
-        if family in allowed or EVERYTHING in allowed:
+        if self._allows(principal, family):
             return
         if not exchange.endpoint.known:
             raise NotFound("There is no such endpoint.")

@@ -40,7 +40,9 @@ class Anything:
 
             def do_GET(self) -> None:
                 last = urlsplit(self.path).path.rpartition("/")[2]
-                if last in upstream.gone:
+                if last == "content":
+                    self.tell_bytes(b"")
+                elif last in upstream.gone:
                     self.tell({"error": {"message": "No such object.", "type": "invalid_request_error"}}, 404)
                 else:
                     self.tell({"id": last, "object": "thing", "status": "completed", "usage": None})
@@ -61,6 +63,14 @@ class Anything:
                     self.rfile.read(int(self.headers.get("content-length") or 0))
                 made = f"obj_{secrets.token_hex(12)}"
                 self.tell({"id": made, "object": "thing", "status": "completed", "output": [], "usage": USAGE})
+
+            def tell_bytes(self, body: bytes) -> None:
+                upstream.asked.append((self.command, self.path))
+                self.send_response(200)
+                self.send_header("content-type", "application/octet-stream")
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
 
             def tell(self, value: dict[str, Any], status: int = 200) -> None:
                 upstream.asked.append((self.command, self.path))

@@ -50,6 +50,8 @@ class Team:
         path = self.fill(endpoint.path)
         if "json" in endpoint.body:
             body = {"model": "gpt-4o", "input": "hi", "messages": [], "prompt": "a", "store": True}
+            if kind == "batch":
+                body = {"input_file_id": self.make("file"), "endpoint": "/v1/responses", "completion_window": "24h"}
             answer = self.client.post(path, json=body)
         else:
             data = {"purpose": "user_data"}

@@ -108,6 +108,7 @@ NAMES_NOTHING = {
     "embeddings": "its input is text",
     "models": "the gateway answers it; to delete one belongs to fine_tuning",
     "moderations": "its input is text and pictures",
+    "realtime": "its only path is a WebSocket, whose frames are passed as they are; what they make lives in it",
     "audio": "a form of text and one file; voices are a member named voice, and are looked up",
 }
 """Families with no place for an id that a team could have, and why."""
