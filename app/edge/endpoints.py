@@ -26,7 +26,7 @@ NEVER = frozenset(("organization", "organizations", "projects"))
 
 SOCKET_PATHS: tuple[tuple[str, Dialect], ...] = (("/responses", "responses"), ("/realtime", "other"))
 SOCKETS = {
-    f"{prefix}{path}".encode(): Endpoint(path[1:], "GET", path, dialect=dialect)
+    f"{prefix}{path}".encode(): Endpoint(path[1:], "GET", path, dialect=dialect, unbilled=path == "/realtime")
     for prefix in PREFIXES
     for path, dialect in SOCKET_PATHS
     if prefix or path in BARE

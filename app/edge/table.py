@@ -44,9 +44,11 @@ class _Rows:
         )
         return self
 
-    def creates(self, path: str, kind: str, *, body: Body = "json") -> _Rows:
-        """A POST that costs nothing by itself, and whose answer's ``id`` is the team's."""
-        self._endpoints.append(Endpoint(self._name, "POST", path, body=body, creates=kind))
+    def creates(self, path: str, kind: str, *, body: Body = "json", unbilled: bool = False) -> _Rows:
+        """A POST that costs nothing by itself, and whose answer's ``id`` is the team's. ``unbilled``: what it makes
+        runs by itself, at a cost that is on no bill here.
+        """
+        self._endpoints.append(Endpoint(self._name, "POST", path, body=body, creates=kind, unbilled=unbilled))
         return self
 
     def lists(self, path: str, kind: str, *filters: str) -> _Rows:
@@ -170,13 +172,13 @@ STORING = (
 
 WORKING = (
     _off("batches")
-    .creates("/batches", "batch")
+    .creates("/batches", "batch", unbilled=True)
     .lists("/batches", "batch")
     .reads("/batches/{batch}")
     .acts("/batches/{batch}/cancel")
     .family(),
     _off("fine_tuning")
-    .creates("/fine_tuning/jobs", "job")
+    .creates("/fine_tuning/jobs", "job", unbilled=True)
     .lists("/fine_tuning/jobs", "job", "metadata")
     .reads("/fine_tuning/jobs/{job}", "/fine_tuning/jobs/{job}/events", "/fine_tuning/jobs/{job}/checkpoints")
     .acts("/fine_tuning/jobs/{job}/cancel", "/fine_tuning/jobs/{job}/pause", "/fine_tuning/jobs/{job}/resume")
@@ -190,7 +192,7 @@ WORKING = (
     .reads("/evals/{eval}/runs", learns="run")
     .reads("/evals/{eval}/runs/{run}/output_items/<item>")
     .acts("/evals/{eval}", "/evals/{eval}/runs/{run}")
-    .creates("/evals/{eval}/runs", "run")
+    .creates("/evals/{eval}/runs", "run", unbilled=True)
     .deletes("/evals/{eval}", "/evals/{eval}/runs/{run}")
     .acts("/evals/{eval}/runs/{run}/cancel")
     .family(),

@@ -47,6 +47,7 @@ from app.pipeline.background import Background
 from app.settings import Configuration, Environment
 from app.store.database import Database
 from app.store.migrate import upgrade
+from app.telemetry.live import LiveFeed
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 from app.telemetry.shared import SUFFIX
@@ -180,7 +181,7 @@ async def open_gateway(
         switch.connect(app)
         watchdog = _start_watchdog(stack, log)
         _watch(metrics, switch, journal, writer, space, watchdog)
-        metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
+        _watch_more(metrics, live, background)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
 
@@ -207,6 +208,13 @@ async def _open_people(
     if isinstance(accounts, Shared):
         accounts.know_teams(authenticator.team_ids)
     return authenticator
+
+
+def _watch_more(metrics: Metrics, live: LiveFeed, background: Background) -> None:
+    metrics.watch("headgate_live_viewers", "Who watches the live feed.", lambda: live.viewers)
+    metrics.watch(
+        "headgate_background_responses", "Responses that go on after their answer.", lambda: background.running
+    )
 
 
 def _start_watchdog(stack: AsyncExitStack, log: LogWriter) -> Watchdog:

@@ -129,6 +129,17 @@ class Admission:
             raise UnpricedModel(f"The model {quoted(ask.model)!r} has no price.", param="model")
         return bound_of(size, price, output_max, context, others=others)
 
+    def holds_money(self, principal: Principal) -> Limit | None:
+        """A budget of money that binds whatever the key does; None where there is none."""
+        bound = self._policy.bind(principal, "", {})
+        return next((limit for limit in bound if limit.kind == "money" and limit.mode == "enforce"), None)
+
+    def check_unbilled(self, principal: Principal) -> None:
+        """What costs at the provider and is on no bill here passes no budget. Raises UnpricedModel."""
+        budget = self.holds_money(principal)
+        if budget is not None:
+            raise UnpricedModel(f"What this costs is on no bill here, and {_whose(budget)} has a budget of money.")
+
     async def admit(self, question: Question) -> Admitted:
         """Raises RateLimited, InsufficientQuota, UnpricedModel, InvalidRequest, LimitsUnavailable."""
         principal, route = question.principal, question.route

@@ -311,6 +311,10 @@ class Flight:
         self._landed = True
         if self._drains:
             self._desk.drains.end(self._principal.key_id)
+        if self.runs_on:
+            # Nobody here can wait for it any more: whoever lives asks later.
+            self.meter.body_seen = False
+            self.settle("interrupted", error_code="gateway_shutdown", awaited=True)
         record = self.settle("interrupted", void=not was_sent, error_code="internal_error")
         self._desk.books.submit(record)
         report(self._desk, self._principal, record, self._exchange.started_s, self)

@@ -243,9 +243,14 @@ class Pipeline:
         return family in allowed or EVERYTHING in allowed
 
     def _check_endpoint(self, principal: Principal, exchange: Exchange) -> None:
-        """Whether the key was given the family. Raises EndpointNotAllowed, NotFound for a path in no table."""
+        """Whether the key was given the family, and may spend so. Raises EndpointNotAllowed, UnpricedModel, and
+        NotFound for a path in no table.
+        """
         family = exchange.endpoint.family
         if self._allows(principal, family):
+            is_unknown = not exchange.endpoint.known and exchange.method not in {"GET", "HEAD"}
+            if exchange.endpoint.unbilled or is_unknown:
+                self._admission.check_unbilled(principal)
             return
         if not exchange.endpoint.known:
             raise NotFound("There is no such endpoint.")
