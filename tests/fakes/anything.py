@@ -17,13 +17,14 @@ USAGE = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "prompt_token
 
 class Anything:
     """Started with ``with``. ``asked`` has method and target of every request, in order; ``more`` what every answer has
-    beside its id, ``gone`` the ids of what is not there any more.
+    beside its id, ``gone`` the ids of what is not there any more; ``lengths`` how long each POST said that it is.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.more: dict[str, Any] = {}
         self.gone: set[str] = set()
+        self.lengths: list[str | None] = []
 
     def __enter__(self) -> Self:
         upstream = self
@@ -55,6 +56,7 @@ class Anything:
                 self.tell({"id": last, "object": "thing", "deleted": True})
 
             def do_POST(self) -> None:
+                upstream.lengths.append(self.headers.get("content-length"))
                 if self.headers.get("transfer-encoding") == "chunked":
                     while int(self.rfile.readline(), 16):
                         self.rfile.readline()
