@@ -1,6 +1,7 @@
 """Every example of the documents that this project began from, through the official SDK."""
 
 import asyncio
+import time
 
 import httpx
 import openai
@@ -8,6 +9,15 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 SYSTEM = "You are a helpful assistant."
+
+
+@pytest.fixture(scope="module")
+def stores(simulated):
+    """A client whose key was given files too."""
+    families = "files,responses,conversations,chat"
+    key = simulated.json("keys", "create", "--team", "default", "--name", "stores", "--endpoints", families)["key"]
+    with OpenAI(base_url=simulated.base_url, api_key=key, max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
@@ -152,6 +162,68 @@ def test_tools_structured_output_embeddings_and_models(client):
     assert '"n"' in client.responses.create(model="gpt-4o", input="A number.", text=text).output_text
     assert len(client.embeddings.create(model="text-embedding-3-small", input=["a", "b"]).data) == 2
     assert "sim-large" in [model.id for model in client.models.list()]
+
+
+def test_conversations(client):
+    said = {"type": "message", "role": "user", "content": "My name is Ada."}
+    made = client.conversations.create(items=[said])
+    answer = client.responses.create(model="gpt-4o", input="What is my name?", conversation=made.id, temperature=0)
+    assert "Ada" in answer.output_text
+    items = list(client.conversations.items.list(made.id, limit=2, order="asc"))
+    assert [item.role for item in items] == ["user", "user", "assistant"]
+    client.conversations.items.delete(items[0].id, conversation_id=made.id)
+    assert len(list(client.conversations.items.list(made.id))) == 2
+    assert client.conversations.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.conversations.retrieve(made.id)
+
+
+def test_background_is_polled_and_cancelled(client):
+    answer = client.responses.create(model="gpt-4o", input="What is 2+2?", background=True)
+    assert answer.usage is None
+    deadline = time.monotonic() + 10
+    while answer.status in {"queued", "in_progress"} and time.monotonic() < deadline:
+        time.sleep(0.02)
+        answer = client.responses.retrieve(answer.id)
+    assert (answer.status, answer.usage.output_tokens > 0) == ("completed", True)
+    long = client.responses.create(model="gpt-4o", input="[[sim: stall_after=4 stall_s=3600]] Go.", background=True)
+    assert client.responses.cancel(long.id).status == "cancelled"
+
+
+def test_a_background_stream_is_taken_up_again(client):
+    seen = []
+    with client.responses.create(
+        model="gpt-4o", input="[[sim: tokens=30 pace_ms=5]] Go.", background=True, stream=True
+    ) as stream:
+        for event in stream:
+            seen.append(event)
+            if len(seen) == 8:
+                break
+    seen += client.responses.retrieve(seen[0].response.id, stream=True, starting_after=seen[-1].sequence_number)
+    assert [event.sequence_number for event in seen] == list(range(len(seen)))
+    assert seen[-1].type == "response.completed"
+
+
+def test_files_go_up_and_down_and_their_list_pages_by_itself(stores):
+    ids = [stores.files.create(file=(f"{n}.txt", b"body %d" % n), purpose="user_data").id for n in range(5)]
+    assert [file.id for file in stores.files.list(limit=2, order="asc", purpose="user_data")] == ids
+    assert stores.files.content(ids[3]).read() == b"body 3"
+    content = [{"type": "input_file", "file_id": ids[0]}, {"type": "input_text", "text": "What is 2+2?"}]
+    assert "4" in stores.responses.create(model="gpt-4o", input=[{"role": "user", "content": content}]).output_text
+    assert all(stores.files.delete(file_id).deleted for file_id in ids)
+    assert list(stores.files.list()) == []
+
+
+def test_lists_of_what_is_stored_page_by_themselves(stores):
+    messages = [{"role": "user", "content": "Hello!"}]
+    ids = [stores.chat.completions.create(model="gpt-4o", messages=messages, store=True).id for _ in range(3)]
+    assert [chat.id for chat in stores.chat.completions.list(limit=2, order="asc")] == ids
+    answer = stores.responses.create(model="gpt-4o", input=[{"role": "user", "content": text} for text in "abc"])
+    assert [item.content[0].text for item in stores.responses.input_items.list(answer.id, limit=1, order="asc")] == [
+        "a",
+        "b",
+        "c",
+    ]
 
 
 def test_a_wrong_key_is_an_authentication_error(simulated):
