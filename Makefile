@@ -1,7 +1,7 @@
 # The project's habits. Each is one command, and CI runs the same ones.
 PYTHON ?= python
 
-.PHONY: run test test-long test-rolling chaos simulation browser monitoring lint format bench bench-usage lock
+.PHONY: run test test-long test-rolling sdks chaos simulation browser monitoring lint format bench bench-usage lock
 
 run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
@@ -10,10 +10,13 @@ test:           ## all tests but the long batteries
 	$(PYTHON) -m pytest
 
 test-long:      ## the long batteries too
-	$(PYTHON) -m pytest -m ''
+	$(PYTHON) -m pytest -m 'not sdks'
 
 test-rolling:   ## restarts under load: two gateways behind a balancer, and behind nginx where it is there
 	$(PYTHON) -m pytest -m '' tests/e2e/test_rolling_restart.py
+
+sdks:           ## existing clients, installed from PyPI and npm, with base URL and key changed only
+	$(PYTHON) -m pytest -m sdks tests/sdks
 
 chaos:          ## SEEDS=100 [START=0]: real processes under faults drawn from seeds, then the oracles
 	$(PYTHON) -m tests.faults.chaos --seeds $(or $(SEEDS),3) --start $(or $(START),0)
