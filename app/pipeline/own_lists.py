@@ -131,6 +131,9 @@ def _asked(endpoint: Endpoint, query: bytes) -> Asked:
             if value not in {"asc", "desc"}:
                 raise InvalidRequest("order is asc or desc.", param="order")
             ascending = value == "asc"
+        elif name == "order_by" and value == "created_at":
+            # That is how they stand anyway.
+            continue
         elif name == "after":
             after = value or None
         elif name.partition("[")[0] in endpoint.filters:

@@ -30,7 +30,6 @@ from app.store.refusals import RefusalRow, keep_refusals
 from app.store.tables import alert_states
 from tests.contract.alerts.watching import CLOCK, DAY_MS, Ledger, Process, webhook
 from tests.contract.store.samples import entry_of, record_of
-from tests.fakes.upstream import PlayedUpstream
 
 USD = 10**9
 ALL = watching.SLOW_EVERY
@@ -384,18 +383,25 @@ async def test_a_model_without_a_price_is_told_of_until_it_has_one(ledger, proce
     assert (alert.subject, alert.figures["requests"]) == ("openai/gpt-4.1-mini", 1)
 
 
+async def connects() -> bool:
+    return True
+
+
+async def connects_not() -> bool:
+    return False
+
+
 async def test_an_upstream_that_any_process_cannot_reach_is_down_until_it_has_stayed_up(ledger, database, monkeypatch):
     monkeypatch.setattr(watching, "UPSTREAM_CLEAR_S_MAX", 0.2)
     await ledger.only("upstream.down", targets=("ops",))
     on_duty, other = Process(database, webhook("ops")), Process(database, webhook("ops"))
     await on_duty.look()
-    with PlayedUpstream(lambda _seen: []) as somebody:
-        # What can be connected to by now is not down, whatever the last request met.
-        other.unreachable = {"gpu": f"{somebody.base_url}/v1"}
-        await other.look()
-        await on_duty.look()
+    # What can be connected to by now is not down, whatever the last request met.
+    other.unreachable = {"gpu": connects}
+    await other.look()
+    await on_duty.look()
     assert await ledger.told() == []
-    other.unreachable = {"gpu": "http://127.0.0.1:1/v1"}
+    other.unreachable = {"gpu": connects_not}
     await other.look()
     await on_duty.look()
     assert await ledger.told() == [], "not for so long yet"
@@ -405,7 +411,7 @@ async def test_an_upstream_that_any_process_cannot_reach_is_down_until_it_has_st
     other.unreachable = {}
     await other.look()
     await on_duty.look()
-    other.unreachable = {"gpu": "http://127.0.0.1:1/v1"}
+    other.unreachable = {"gpu": connects_not}
     await other.look()
     await on_duty.look()
     await asyncio.sleep(0.3)

@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from app.alerts.courier import Courier
 from app.alerts.kinds import first_rules
+from app.alerts.probing import Connect
 from app.alerts.sending import TargetSender
 from app.alerts.watch import AlertWatch, Surroundings
 from app.alerts.webhook import WebhookSender
@@ -45,7 +46,7 @@ class Process:
         self.database = database
         self.settings = AlertSettings(targets=targets)
         self.limits = LimitDefaults()
-        self.unreachable: dict[str, str] = {}
+        self.unreachable: dict[str, Connect] = {}
         self.metrics = Metrics()
         self.log = LogWriter(descriptor=-1)
         self.queued = asyncio.Event()
