@@ -267,6 +267,7 @@ REDIS = (
         running=RUNNING,
         then=(*ALL_CHARGED, SPENT_STILL),
         counts={LIMITED_AWAY: 2},
-        told=("redis_script_refused",),
+        # Whether a post is refused depends on what is new: an owner that is known is not told again.
+        told=None,
     ),
 )
