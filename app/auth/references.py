@@ -23,7 +23,7 @@ from app.core.exchange import Dialect
 # spell them) names nothing. ``_id`` is in the name of most.
 HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"prompt"', b"_file", b"\\u00")
 TOOL_HINT = b'"container"'
-PLAIN_FIELDS = frozenset("training_file validation_file input_reference".split())
+PLAIN_FIELDS = frozenset("training_file validation_file".split())
 """Names of references that do not end as the others do."""
 NOT_OBJECTS = frozenset(
     (
@@ -39,11 +39,12 @@ STANDS_FOR_STORED = {"image_generation_call": "result", "reasoning": "encrypted_
 """Items that are looked up by their id unless they have this member."""
 # A client's own schemas, names and labels: the words in there are not the API's.
 OPAQUE_FIELDS = frozenset(
-    "parameters schema input_schema metadata arguments json_schema headers response_format variables item"
+    "parameters schema input_schema metadata arguments json_schema headers response_format attributes item"
     " sample".split()
 )
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""
+ACCOUNT_SOURCES = ("stored_completions", "logs", "responses")
 DEPTH_MAX = 128
 REFERENCES_MAX = 2000
 _QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
@@ -72,11 +73,15 @@ def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
 
 def references_of_fields(fields: Iterable[tuple[str, str]]) -> list[Reference]:
     """What the fields of a form, or of a query, name."""
-    return [
-        Reference(value, name)
-        for field, value in fields
-        if value and is_reference(name := field.partition("[")[0].rstrip("]"))
-    ]
+    found = []
+    for field, value in fields:
+        outermost, *inner = field.replace("]", "").split("[")
+        if outermost in OPAQUE_FIELDS or not value:
+            continue
+        # ``video[id]`` is a reference, and so is ``images[0][file_id]``.
+        if is_reference(outermost) or any(part == "id" or is_reference(part) for part in inner):
+            found.append(Reference(value, field))
+    return found
 
 
 def references_of_query(query: bytes) -> list[Reference]:
@@ -97,8 +102,18 @@ def is_reference(name: str) -> bool:
     return (name.endswith(("_id", "_ids")) and name not in NOT_OBJECTS) or name in PLAIN_FIELDS
 
 
-def objects_of_answer(answer: Any) -> Iterator[str]:
-    """The ids in an answer's members that name objects, apart from its own ``id``."""
+TAUGHT = {
+    "fine_tuning": frozenset(("fine_tuned_model", "result_files")),
+    "uploads": frozenset(("file",)),
+}
+"""Members of a family's answers that name what was made, beside those that are named as references are."""
+
+
+def objects_of_answer(answer: Any, family: str = "") -> Iterator[str]:
+    """The ids in an answer's members that name objects, apart from its own ``id``. No member is read that a request
+    could have brought in unseen.
+    """
+    also = TAUGHT.get(family, frozenset())
     waiting: list[tuple[Any, int]] = [(answer, DEPTH_MAX)]
     while waiting:
         value, depth = waiting.pop()
@@ -108,7 +123,7 @@ def objects_of_answer(answer: Any) -> Iterator[str]:
             for name, member in value.items():
                 if name in OPAQUE_FIELDS:
                     continue
-                if name in {"file", "fine_tuned_model", "result_files"} or is_reference(name):
+                if name in also or is_reference(name):
                     yield from _texts(member)
                     if isinstance(member, dict):
                         yield from _texts(member.get("id"))
@@ -142,7 +157,9 @@ class _Found:
 
     def items(self, items: Any) -> None:
         """The items of a Responses input."""
-        for item in items if isinstance(items, list) else ():
+        for item in items if isinstance(items, list) else (items,):
+            if isinstance(item, list):
+                self.items(item)
             if not isinstance(item, dict):
                 continue
             object_id = item.get("id")
@@ -150,7 +167,7 @@ class _Found:
             says = {name for name, value in item.items() if value is not None} - BARE_FIELDS
             in_itself = STANDS_FOR_STORED.get(kind) if isinstance(kind, str) else None
             if object_id is not None and (
-                kind == "item_reference" or not says or (in_itself is not None and in_itself not in says)
+                kind == "item_reference" or not says or (in_itself is not None and not item.get(in_itself))
             ):
                 self._add("input", object_id)
             for name, member in item.items():
@@ -178,7 +195,10 @@ class _Found:
         if name in NAMES_BY_ID and self._ids_are_places and value.get("id"):
             self._add(name, value["id"])
         for inner, member in value.items():
-            if inner not in OPAQUE_FIELDS:
+            if name == "variables":
+                # What they are called is the prompt's; what they hold may be a file.
+                self.member("", member, depth - 1)
+            elif inner not in OPAQUE_FIELDS:
                 self.member(inner, member, depth - 1)
 
     def _add(self, param: str, object_id: Any) -> None:
@@ -194,3 +214,16 @@ class _Found:
 def _of_list(name: str) -> str:
     """What stands in a list of ``name`` is walked under a name that is no reference itself."""
     return "" if name in NAMES_BY_ID else name
+
+
+def refuse_account_sources(body: JSONObject) -> None:
+    """An eval may read what all teams have stored, and name none of it. Raises InvalidRequest."""
+    waiting: list[tuple[Any, int]] = [(body.value, DEPTH_MAX)]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            if value.get("type") in ACCOUNT_SOURCES:
+                raise InvalidRequest("This source holds what every team has stored; use a file.", param="data_source")
+            waiting += [(member, depth - 1) for member in value.values() if depth]
+        elif isinstance(value, list):
+            waiting += [(member, depth - 1) for member in value if depth]

@@ -24,6 +24,15 @@ BARE = frozenset(("/responses", "/chat/completions", "/embeddings", "/models"))
 NEVER = frozenset(("organization", "organizations", "projects"))
 """They administer the provider's account: nobody reaches them with a gateway key."""
 
+PAST_THE_GATEWAY = (
+    "/realtime/client_secrets",
+    "/realtime/sessions",
+    "/realtime/transcription_sessions",
+    "/realtime/translations",
+    "/chatkit/sessions",
+)
+"""They hand out credentials that would outlive the key."""
+
 SOCKET_PATHS: tuple[tuple[str, Dialect], ...] = (("/responses", "responses"), ("/realtime", "other"))
 SOCKETS = {
     f"{prefix}{path}".encode(): Endpoint(path[1:], "GET", path, dialect=dialect, unbilled=path == "/realtime")
@@ -186,7 +195,8 @@ def _unknown(method: str, raw_path: bytes, path: str) -> Match:
     parts = raw_path.split(b"/")[1:]
     if len(raw_path) > PATH_BYTES_MAX or path.encode() == raw_path or not all(map(_is_plain, parts)):
         raise NotFound("There is no such endpoint.")
-    if path[1:].split("/", maxsplit=1)[0].lower() in NEVER:
+    lower = path.lower()
+    if lower[1:].split("/", maxsplit=1)[0] in NEVER or lower.startswith(PAST_THE_GATEWAY):
         raise NotFound("There is no such endpoint.")
     has_body = method in {"POST", "PUT", "PATCH"}
     return Match(Endpoint(EVERYTHING, method, path, body="upload" if has_body else "", known=False), path)

@@ -124,5 +124,5 @@ def _owned(exchange: Exchange, answer: Any) -> Iterator[tuple[str, list[str]]]:
         rows = answer.get("data")
         ids = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [own_id]
         yield endpoint.learns, [each for each in ids if isinstance(each, str)]
-    if named := list(objects_of_answer(answer)):
+    if named := list(objects_of_answer(answer, endpoint.family)):
         yield "named", named

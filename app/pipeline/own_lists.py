@@ -15,7 +15,7 @@ import msgspec
 
 from app.auth.ownership import Ownership
 from app.auth.references import Reference, fields_of_query
-from app.core.errors import InvalidRequest, UpstreamInvalidResponse, UpstreamTimeout
+from app.core.errors import GatewayError, InvalidRequest, UpstreamInvalidResponse, UpstreamTimeout, copied
 from app.core.exchange import Endpoint, Exchange
 from app.core.identity import Principal
 from app.core.records import OwnedObject
@@ -27,6 +27,7 @@ SCANNED_MAX = 2000
 """Objects that are asked for to fill one page."""
 AT_ONCE_MAX = 16
 FETCH_TIMEOUT_S = 20.0
+LIST_S_MAX = 60.0
 OBJECT_BYTES_MAX = 1024 * 1024
 GONE = 404
 
@@ -54,6 +55,13 @@ class OwnLists:
         """A page as JSON, as OpenAI's cursor pages are. Raises InvalidRequest, StoredObjectNotFound for a cursor that
         is not the team's, UpstreamError, LedgerUnavailable.
         """
+        try:
+            async with asyncio.timeout(LIST_S_MAX):
+                return await self._body(exchange, principal)
+        except TimeoutError:
+            raise UpstreamTimeout from None
+
+    async def _body(self, exchange: Exchange, principal: Principal) -> bytes:
         endpoint, team_id = exchange.endpoint, principal.team_id
         asked = _asked(endpoint, exchange.query)
         after = None
@@ -79,8 +87,11 @@ class OwnLists:
     ) -> list[tuple[str, bytes]]:
         """The objects of a page that are still there, and that the filters let through: id and JSON."""
         gate = asyncio.Semaphore(AT_ONCE_MAX)
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._fetched(gate, endpoint, owned)) for owned in page]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._fetched(gate, endpoint, owned)) for owned in page]
+        except* GatewayError as failed:
+            raise copied(_first_of(failed)) from None
         found = [(owned, task.result()) for owned, task in zip(page, tasks, strict=True)]
         gone = [owned for owned, body in found if body is None and owned.upstream in self._pools]
         if gone:
@@ -97,6 +108,11 @@ class OwnLists:
                     return await _fetch(pool, f"{endpoint.path}/{quote(owned.object_id, safe='')}")
             except TimeoutError:
                 raise UpstreamTimeout from None
+
+
+def _first_of(failed: BaseExceptionGroup[GatewayError]) -> GatewayError:
+    first = failed.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 async def _fetch(pool: UpstreamPool, path: str) -> bytes | None:

@@ -6,7 +6,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from app.auth.references import Reference, fields_of_query, find_references, references_of_fields
+from app.auth.references import (
+    Reference,
+    fields_of_query,
+    find_references,
+    references_of_fields,
+    refuse_account_sources,
+)
 from app.auth.running import Running
 from app.cache.telling import bypass_headers
 from app.core.errors import (
@@ -52,6 +58,7 @@ class Load(msgspec.Struct, frozen=True):
     references: list[Reference]
     model: str | None = None
     model_span: tuple[int, int] = (0, 0)
+    input_file_id: str | None = None
 
 
 class Passing:
@@ -117,7 +124,11 @@ class Passing:
     ) -> None:
         """A WebSocket that is passed on as it is. What is refused before the handshake is raised as GatewayError."""
         references = references_of_path(exchange)
-        model = dict(fields_of_query(exchange.query)).get("model")
+        fields = fields_of_query(exchange.query)
+        if [name for name, _ in fields] != ["model"]:
+            # A call of another team's could be joined by its id, and of two models nobody knows which one counts.
+            raise InvalidRequest("A realtime session names one model, and nothing else.", param="model")
+        model = fields[0][1]
         pool, route = await self._planner.pool_for(exchange, principal, references, model)
         if not pool.has_sockets:
             raise UpgradeRequired
@@ -153,11 +164,14 @@ class Passing:
         dialect = "responses" if exchange.endpoint.family in OF_ITEMS else exchange.endpoint.dialect
         model = document.get_str("model")
         span = (0, 0) if model is None else document.span_of("model")
-        return Load(body, find_references(dialect, document), model, span)
+        if exchange.endpoint.family == "evals":
+            refuse_account_sources(document)
+        file_id = document.get_str("input_file_id") if exchange.endpoint.creates == "batch" else None
+        return Load(body, find_references(dialect, document), model, span, file_id)
 
     async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Load) -> None:
         """What the batch is to run. Raises GatewayError."""
-        file_id = next((each.object_id for each in load.references if each.param == "input_file_id"), None)
+        file_id = load.input_file_id
         if file_id is None:
             raise InvalidRequest("A batch needs an input_file_id.", param="input_file_id")
         try:
@@ -232,7 +246,7 @@ class Passing:
             connection.respond(status, headers, pool.redact(body))
         elif answer.content_type == EVENT_STREAM:
             self._end(exchange, await relay.stream(answer, status, headers))
-        elif answer.content_type in {"", "application/json"}:
+        elif answer.content_type in {"", "application/json"} and not exchange.path.endswith("/content"):
             body, cut, more = await relay.read(answer, HELD_BODY_BYTES_MAX)
             if cut is not None:
                 raise _error_of(relay, cut)

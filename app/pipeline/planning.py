@@ -164,13 +164,13 @@ class Planner:
 
     # -- what is stored -------------------------------------------------------------------------
 
-    async def holder_of(self, principal: Principal, references: list[Reference]) -> str | None:
+    async def holder_of(self, principal: Principal, references: list[Reference], *, shared: bool = True) -> str | None:
         """The upstream that holds what is referred to; None where nothing is. Raises StoredObjectNotFound,
         InvalidRequest, LedgerUnavailable.
         """
         if not references:
             return None
-        pinned = await self._ownership.holder_of(principal.team_id, references, self._public)
+        pinned = await self._ownership.holder_of(principal.team_id, references, self._public if shared else None)
         if pinned is not None and pinned not in self._pools:
             param = references[0].param
             raise StoredObjectNotFound(
@@ -186,7 +186,9 @@ class Planner:
         holds what it names, else one that serves the model, else the one that ``x-headgate-upstream`` or the
         configuration names. Raises GatewayError.
         """
-        pinned = await self.holder_of(principal, references)
+        # What every team may name is nobody's to change.
+        reads = exchange.method in {"GET", "HEAD"} or exchange.path.endswith("/search") or not exchange.ids
+        pinned = await self.holder_of(principal, references, shared=reads)
         if model is not None:
             routes = self.routes_of(principal, model)
             of_pinned = [route for route in routes if pinned in {None, route.upstream}]

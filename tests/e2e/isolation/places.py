@@ -66,10 +66,10 @@ BODIES: dict[str, list[dict[str, Any]]] = {
         {**MODEL, "training_file": ID},
         {**MODEL, "training_file": "", "validation_file": ID},
     ],
-    "/evals": [{"data_source_config": {"type": "stored_completions"}, "testing_criteria": [{"file_id": ID}]}],
+    "/evals": [{"data_source_config": {"type": "custom"}, "testing_criteria": [{"file_id": ID}]}],
     "/evals/{eval}/runs": [
         {"data_source": {"type": "jsonl", "source": {"type": "file_id", "id": ID}}},
-        {"data_source": {"type": "responses", "source": {"type": "responses", "response_id": ID}}},
+        {"data_source": {"type": "jsonl", "source": {"type": "file_content", "content": [], "file_id": ID}}},
     ],
     "/videos": [{"model": "sora-2", "prompt": "a", "input_reference": {"file_id": ID}}],
     "/videos/edits": [{"prompt": "a", "video": {"id": ID}}],

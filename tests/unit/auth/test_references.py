@@ -17,9 +17,11 @@ from app.auth.references import (
     objects_of_answer,
     references_of_fields,
     references_of_query,
+    refuse_account_sources,
 )
 from app.core.codec import parse_object_fast
 from app.core.errors import InvalidRequest
+from app.core.form import parse_form
 from app.edge.table import FAMILIES
 
 OURS = (
@@ -79,6 +81,15 @@ def test_a_clients_own_words_are_none(body):
         ("responses", {"a": [[{"new_ids": ["x", "y"]}]]}, [("new_ids", "x"), ("new_ids", "y")]),
         ("chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, [("audio", "audio_1")]),
         ("chat", {"audio": {"voice": {"id": "voice_1"}}}, [("voice", "voice_1")]),
+        (
+            "responses",
+            {"prompt": {"id": "pmpt_1", "variables": {"d": {"type": "input_file", "file_id": "file-1"}}}},
+            [("prompt", "pmpt_1"), ("file_id", "file-1")],
+        ),
+        ("responses", {"input": {"type": "item_reference", "id": "msg_1"}}, [("input", "msg_1")]),
+        ("responses", {"input": [[{"type": "item_reference", "id": "msg_1"}]]}, [("input", "msg_1")]),
+        ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": ""}]}, [("input", "rs_1")]),
+        ("other", {"file_id": "a", "attributes": {"customer_id": "mine"}}, [("file_id", "a")]),
         ("other", {"anything": {"id": "x"}}, [("id", "x")]),
         ("other", {"training_file": "file-1"}, [("training_file", "file-1")]),
         ("other", {"data_source": {"source": {"content": [{"item": {"id": "mine"}}]}}}, []),
@@ -103,6 +114,8 @@ def test_an_id_must_be_text():
 def test_fields_of_forms_and_queries():
     told = references_of_fields([("file_id", "a"), ("file_ids[]", "b"), ("include[]", "c"), ("metadata[file_id]", "d")])
     assert [each.object_id for each in told] == ["a", "b"]
+    hidden = references_of_fields([("video[id]", "v"), ("images[0][file_id]", "i"), ("attributes[file_id]", "x")])
+    assert [each.object_id for each in hidden] == ["v", "i"]
     assert [each.object_id for each in references_of_query(b"response%5Fid=r&include%5B%5D=x&after=y")] == ["r"]
 
 
@@ -112,11 +125,14 @@ def test_what_an_answer_names():
         "output_file_id": "file-1",
         "file": {"id": "file-2"},
         "metadata": {"file_id": "x"},
+        "attributes": {"file": "y", "file_id": "z"},
         "output": [{"content": [{"annotations": [{"container_id": "cntr_1", "file_id": "cfile_1"}]}]}],
         "previous_response_id": None,
         "fine_tuned_model": "ft:a",
     }
-    assert set(objects_of_answer(answer)) == {"file-1", "file-2", "cntr_1", "cfile_1", "ft:a"}
+    assert set(objects_of_answer(answer)) == {"file-1", "cntr_1", "cfile_1"}
+    assert set(objects_of_answer(answer, "uploads")) == {"file-1", "file-2", "cntr_1", "cfile_1"}
+    assert set(objects_of_answer(answer, "fine_tuning")) == {"file-1", "cntr_1", "cfile_1", "ft:a"}
 
 
 def test_every_parameter_of_the_sdk_that_holds_an_id_is_looked_at():
@@ -154,3 +170,35 @@ def test_every_operation_of_the_sdk_is_in_the_table_or_left_out_by_name():
             if operation not in table and not paged and not left_out.match(shape):
                 missing.add(operation)
     assert not missing
+
+
+@pytest.mark.parametrize("kind", ["stored_completions", "logs", "responses"])
+def test_an_eval_reads_no_source_of_all_teams(kind):
+    body = {"data_source": {"type": "jsonl", "source": {"type": kind, "created_after": 0}}}
+    document = parse_object_fast(msgspec.json.encode(body))
+    with pytest.raises(InvalidRequest):
+        refuse_account_sources(document)
+    refuse_account_sources(parse_object_fast(b'{"data_source":{"source":{"type":"file_id","id":"file-1"}}}'))
+
+
+@pytest.mark.parametrize(
+    "disposition",
+    [
+        b'form-data; name="file_id"; x-filename="a"',
+        b'form-data; name="x"; name="file_id"',
+        b'form-data; name="file_id";name="x"',
+        b'form-data; name=file_id; name="x"',
+        b"form-data; name=\"x\"; name*=utf-8''file_id",
+        b'form-data; filename="a"; name="file_id"',
+    ],
+)
+def test_a_part_of_a_form_has_one_name(disposition):
+    body = b"--b\r\ncontent-disposition: %b\r\n\r\nv\r\n--b--\r\n" % disposition
+    with pytest.raises(InvalidRequest):
+        parse_form(body, b"multipart/form-data; boundary=b")
+
+
+def test_a_reference_that_is_sent_as_a_file_is_one():
+    body = b'--b\r\ncontent-disposition: form-data; name="file_id"; filename=""\r\n\r\nfile-1\r\n--b--\r\n'
+    form = parse_form(body, b"multipart/form-data; boundary=b")
+    assert [each.object_id for each in references_of_fields(form.texts())] == ["file-1"]
