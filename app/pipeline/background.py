@@ -105,7 +105,7 @@ class Background:
 
     def take(self, flight: Runs) -> bool:
         """Wait for what becomes of ``flight``; False where nothing more can be waited for."""
-        if self.is_full:
+        if self.is_full or flight.place in self._runs:
             return False
         self._runs[flight.place] = _Run(flight, self._clock.monotonic_s())
         return True
@@ -156,7 +156,8 @@ class Background:
         self._asking.pop(place, None)
 
     def _told(self, place: tuple[str, str], reading: Reading) -> None:
-        if reading.terminal is None:
+        if reading.terminal is None or reading.response_id != place[1]:
+            # A stream's ``error`` is of the stream: how the response fares the gateway asks by itself.
             return
         run = self._runs.pop(place, None)
         if run is not None:

@@ -337,7 +337,9 @@ class Flight:
     def come_to_its_end(self, reading: Reading) -> None:
         """What it has come to is known."""
         self.meter.reading = reading
-        self.meter.body_seen = reading.finished = True
+        reading.finished = True
+        # Without usage nothing of it was seen that would bound what it cost.
+        self.meter.body_seen = reading.usage is not None
         self._own_all()
         self.settle(reading.terminal or "failed")
         self.land(was_sent=True)

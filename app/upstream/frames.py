@@ -74,7 +74,7 @@ class FrameStream:
     @property
     def ended(self) -> bool:
         """Whether nothing more comes from the other side."""
-        return self._ended
+        return self._ended and not self._waiting
 
     @property
     def write_paused(self) -> bool:
