@@ -223,6 +223,8 @@ def _credential(headers: Headers) -> str | None:
 
 def check_handshake(headers: Headers) -> None:
     """Raises InvalidRequest where a WebSocket is asked for in no valid way (RFC 6455, 4.2.1)."""
+    if any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers):
+        raise InvalidRequest("A WebSocket handshake has no body.")
     read = {name: value for name, value in headers if name.startswith(b"sec-websocket-")}
     if read.get(b"sec-websocket-version") != b"13":
         raise UpgradeRequired("The WebSocket version must be 13.", headers=[(b"sec-websocket-version", b"13")])

@@ -13,7 +13,7 @@ from app.core.errors import UpstreamError
 from app.ledger.journal import Journal
 from app.ledger.writer import LedgerWriter
 from app.main.rounds import Rounds
-from app.metering.estimates import Ask
+from app.metering.estimates import Ask, Estimates
 from app.metering.meter import Meter
 from app.metering.tokens import Reading
 from app.pipeline import Parts
@@ -101,7 +101,7 @@ class Awaiting:
             opening,
             Ask(body_bytes=0, output_tokens_max=None, follows_stored=False),
             prices=parts.prices,
-            estimates=parts.estimates,
+            estimates=Estimates(),
         )
         meter.reading = reading
         reading.finished = True

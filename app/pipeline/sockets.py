@@ -235,6 +235,8 @@ class _Talk:
         if sum(map(len, self._aloft.values())) >= FLIGHTS_MAX:
             raise InvalidRequest(f"At most {FLIGHTS_MAX} responses may be under way on one connection.")
         ask = msgspec.structs.replace(peek("responses", document), stream=True)
+        if ask.background:
+            raise InvalidRequest("A background response is asked for over HTTP.", param="background")
         routes = await self._sockets.planner.socket_routes(principal, ask, self._foreign(document), self._pool)
         plan = Plan(ask, b"", routes, Inquiry("websocket"), len(message.data))
         boarded = await self._sockets.boarding.board(exchange, principal, plan, "bypass")
@@ -245,6 +247,10 @@ class _Talk:
         except (UpstreamError, UpgradeRequired) as error:
             flight.meter.status = error.status
             flight.settle("failed", void=True, error_code=error.code)
+            flight.land(was_sent=False)
+            raise
+        except BaseException:
+            # Cut off while the socket was opened: nothing was sent.
             flight.land(was_sent=False)
             raise
         flight.sends()
