@@ -7,12 +7,12 @@ unknown to that team, whether it exists or not.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Mapping, Sequence
 
 from app.auth.references import Reference
 from app.core.errors import InvalidRequest, LedgerUnavailable, StoredObjectNotFound
+from app.core.ids import OBJECT_ID
 from app.core.records import OwnedObject
 from app.store.database import Database
 from app.store.errors import StoreError
@@ -24,7 +24,6 @@ FRESH_MAX = 2000
 """What was made last, for lists: more than comes to be before the ledger has it."""
 LOOKUP_S_MAX = 0.7
 """What a request waits for, also where the ledger is mute."""
-OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
 SHARED_LOOKUPS_MAX = 64
 """Of one request; what more it names is looked up in the ledger alone."""
 
@@ -118,7 +117,7 @@ class Ownership:
         return rows
 
     async def forget(self, team_id: str, object_ids: Sequence[str]) -> None:
-        """They are gone upstream. Where the ledger does not answer they stay, to be found gone again."""
+        """The team has deleted them. Where the ledger does not answer they stay, and are found gone upstream."""
         for object_id in object_ids:
             kept = [one for one in self._recent.pop(object_id, ()) if one.team_id != team_id]
             if kept:

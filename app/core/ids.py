@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import secrets
 
+OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
+"""The id of something stored upstream."""
+FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
+"""An answer's id where it is the first member, as it is with every server seen so far."""
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from app.core.errors import GatewayError, MethodNotAllowed, NotFound, UpgradeRequired
 from app.core.exchange import Dialect, Endpoint
 from app.core.families import EVERYTHING
+from app.core.ids import OBJECT_ID
 from app.edge.table import FAMILIES as TABLE
 
 FAMILIES = tuple(family.name for family in TABLE)
@@ -41,7 +42,6 @@ SOCKETS = {
     if prefix or path in BARE
 }
 """Where a WebSocket may be asked for."""
-OBJECT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,255}\Z")
 MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,255}\Z")
 _PLAIN_SEGMENT = re.compile(rb"[A-Za-z0-9_.:~@+=,$!*'()-]+\Z")
 PATH_BYTES_MAX = 2048

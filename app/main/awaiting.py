@@ -22,7 +22,6 @@ from app.store import awaited
 from app.store.awaited import Awaited
 from app.store.database import Database
 from app.telemetry.logs import LogWriter
-from app.upstream.client import ClientError
 
 EVERY_S = 2.0
 LEASE_MS = 60_000
@@ -77,7 +76,7 @@ class Awaiting:
             reading = None if pool is None else await ask(pool, one.object_id)
         except ResponseGone:
             is_over = True
-        except (UpstreamError, ClientError, TimeoutError):
+        except (UpstreamError, TimeoutError):
             # It is asked for again.
             pass
         if reading is not None and reading.terminal is not None:

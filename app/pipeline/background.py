@@ -18,7 +18,6 @@ from app.core.clock import Clock
 from app.core.errors import UpstreamError
 from app.metering.tokens import Reading
 from app.telemetry.logs import LogWriter
-from app.upstream.client import ClientError
 from app.upstream.pool import UpstreamPool
 
 RUNNING_MAX = 10_000
@@ -145,7 +144,7 @@ class Background:
             except ResponseGone:
                 self._end(place, "response_gone")
                 return
-            except (UpstreamError, ClientError, TimeoutError):
+            except (UpstreamError, TimeoutError):
                 reading = None
         if reading is not None:
             self._told(place, reading)
@@ -175,25 +174,10 @@ class ResponseGone(Exception):
 
 
 async def ask(pool: UpstreamPool, response_id: str) -> Reading | None:
-    """How a response stands; None where the upstream does not tell. Raises ResponseGone, UpstreamError, ClientError,
-    TimeoutError.
-    """
+    """How a response stands; None where that is not told. Raises ResponseGone, UpstreamError, TimeoutError."""
     async with asyncio.timeout(ASK_TIMEOUT_S):
-        path = f"/responses/{quote(response_id, safe='')}"
-        answer = await pool.send("GET", path, b"", [(b"accept", b"application/json")], None)
-        try:
-            if answer.status == GONE:
-                raise ResponseGone
-            if answer.status != 200 or answer.content_encoding not in {"", "identity"}:
-                return None
-            parts: list[bytes] = []
-            size = 0
-            while chunk := await answer.read_any():
-                parts.append(chunk)
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
-                    return None
-        finally:
-            answer.close()
+        status, body = await pool.fetch(f"/responses/{quote(response_id, safe='')}", BODY_BYTES_MAX)
+    if status == GONE:
+        raise ResponseGone
     reading = Reading()
-    return reading if reading.see_json(b"".join(parts)) else None
+    return reading if status == 200 and reading.see_json(body) else None

@@ -38,7 +38,7 @@ from app.upstream.client import Answer
 from app.upstream.endings import Cause
 from app.upstream.headers import find, toward_client, toward_upstream
 from app.upstream.pool import UpstreamPool
-from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay
+from app.upstream.relay import HELD_BODY_BYTES_MAX, Cut, Relay, is_json
 from app.upstream.retry import RetryBudget
 from app.upstream.retry_after import retry_after_s, sensible
 from app.upstream.usage_chunk import UsageFilter
@@ -371,7 +371,7 @@ async def _hand_body(
     if cut is not None:
         _tell_if_broken(pool, cut)
         raise relay.error_of(cut)
-    if not flight.saw_json(body) and _is_json(answer.content_type):
+    if not flight.saw_json(body) and is_json(answer.content_type):
         raise UpstreamInvalidResponse
     flight.first_byte()
     flight.saw_last()
@@ -390,10 +390,6 @@ def _tell_if_broken(pool: UpstreamPool, cut: Cut | None) -> None:
 def _is_unbilled(status: int) -> bool:
     """Whether a refusal with ``status`` is known to cost nothing; of other server errors nobody can tell."""
     return status < 500 or status == 503
-
-
-def _is_json(content_type: str) -> bool:
-    return content_type in {"", "application/json"} or content_type.endswith("+json")
 
 
 def _end_of_stream(flight: Flight, relay: Relay, exchange: Exchange, cut: Cut | Cause | None) -> None:

@@ -4,22 +4,18 @@ what it makes known as the team's is written down before the client sees it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 
-from app.auth.ownership import OBJECT_ID
 from app.auth.references import objects_of_answer
 from app.core.exchange import Exchange
 from app.core.identity import Principal
+from app.core.ids import FIRST_ID, OBJECT_ID
 from app.core.records import OwnedObject
 from app.metering.tokens import Reading
 from app.pipeline.desk import Desk
-
-FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
-"""An answer's id where it is the first member, as it is with every server seen so far."""
 
 OWNED_AT_ONCE_MAX = 10_000
 """Of one answer: a page has a hundred, a batch's file none."""

@@ -7,16 +7,15 @@ the record to the ledger and tells metrics and log. Neither waits for anything.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import msgspec
 
 from app.accounting.holdings import Progress
-from app.auth.ownership import OBJECT_ID
 from app.core.exchange import Exchange
 from app.core.identity import Principal
+from app.core.ids import FIRST_ID, OBJECT_ID
 from app.core.records import Attempt, Outcome, OwnedObject, Record
 from app.ledger.lines import SeenLine, encode_payload
 from app.limits.limiter import Outcome as Settlement
@@ -29,9 +28,6 @@ from app.pipeline.routing import Passed
 from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
-
-FIRST_ID = re.compile(rb'\s*\{\s*"id"\s*:\s*"([A-Za-z0-9_.:-]{1,256})"')
-"""An answer's id where it is the first member, as it is with every server seen so far."""
 
 
 FALLBACKS_TOLD_MAX = 8

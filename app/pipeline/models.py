@@ -13,7 +13,6 @@ from app.core.clock import Clock
 from app.core.errors import ModelNotFound, UpstreamError, quoted
 from app.core.identity import Principal
 from app.core.patterns import matches_any
-from app.upstream.client import ClientError
 from app.upstream.pool import UpstreamPool
 
 KEPT_S = 300.0
@@ -86,22 +85,14 @@ class ModelList:
                 async with asyncio.timeout(FETCH_TIMEOUT_S):
                     models = await self._fetch(self._pools[upstream])
                 kept_s = KEPT_S
-            except (UpstreamError, ClientError, TimeoutError, ValueError):
+            except (UpstreamError, TimeoutError, ValueError):
                 # An older list is better than none, and the next request tries again soon.
                 models, kept_s = (known[1] if known is not None else []), FAILURE_KEPT_S
             self._lists[upstream] = (now_s + kept_s, models)
             return models
 
     async def _fetch(self, pool: UpstreamPool) -> list[_Model]:
-        answer = await pool.send("GET", "/models", b"", [], None)
-        try:
-            if answer.status != 200 or answer.content_encoding not in {"", "identity"}:
-                raise ValueError("no list")
-            body = b""
-            while chunk := await answer.read_any():
-                body += chunk
-                if len(body) > LIST_BYTES_MAX:
-                    raise ValueError("too long a list")
-        finally:
-            answer.close()
+        status, body = await pool.fetch("/models", LIST_BYTES_MAX)
+        if status != 200:
+            raise ValueError("no list")
         return msgspec.json.decode(body, type=_List).data[:NAMES_MAX]

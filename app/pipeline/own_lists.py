@@ -1,7 +1,8 @@
 """Lists of what a team has upstream: of the account's objects those that are its own, and nothing of the others.
 
 The provider's own list is of all teams: its pages, its cursors and how long it takes would tell of the others. So the
-ledger says which objects the team has, and each is asked for where it is held. One that is gone there is forgotten.
+ledger says which objects the team has, and each is asked for where it is held. One that is not
+found there is left out, and forgotten only once the team has deleted it: a provider may be wrong for a moment.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class OwnLists:
             page = await self._ownership.page(
                 team_id, endpoint.lists, after=after, ascending=asked.ascending, limit=asked.limit + 1
             )
-            rows += await self._rows(team_id, endpoint, asked.filters, page)
+            rows += await self._rows(endpoint, asked.filters, page)
             scanned += len(page)
             if len(page) <= asked.limit:
                 break
@@ -82,8 +83,13 @@ class OwnLists:
             after = page[-1]
         return _page(rows[: asked.limit], has_more=len(rows) > asked.limit)
 
+    async def forget(self, exchange: Exchange, principal: Principal) -> None:
+        """The team has deleted what the path ends with: it need not be looked for again."""
+        if exchange.endpoint.path.endswith("}"):
+            await self._ownership.forget(principal.team_id, [exchange.ids[-1][1]])
+
     async def _rows(
-        self, team_id: str, endpoint: Endpoint, filters: Mapping[str, str], page: Sequence[OwnedObject]
+        self, endpoint: Endpoint, filters: Mapping[str, str], page: Sequence[OwnedObject]
     ) -> list[tuple[str, bytes]]:
         """The objects of a page that are still there, and that the filters let through: id and JSON."""
         gate = asyncio.Semaphore(AT_ONCE_MAX)
@@ -93,9 +99,6 @@ class OwnLists:
         except* GatewayError as failed:
             raise copied(_first_of(failed)) from None
         found = [(owned, task.result()) for owned, task in zip(page, tasks, strict=True)]
-        gone = [owned for owned, body in found if body is None and owned.upstream in self._pools]
-        if gone:
-            await self._ownership.forget(team_id, [owned.object_id for owned in gone])
         return [(owned.object_id, body) for owned, body in found if body is not None and _passes(body, filters)]
 
     async def _fetched(self, gate: asyncio.Semaphore, endpoint: Endpoint, owned: OwnedObject) -> bytes | None:
@@ -117,20 +120,10 @@ def _first_of(failed: BaseExceptionGroup[GatewayError]) -> GatewayError:
 
 async def _fetch(pool: UpstreamPool, path: str) -> bytes | None:
     """An object's JSON; None where there is none. Raises UpstreamError."""
-    answer = await pool.send("GET", path, b"", [(b"accept", b"application/json")], None)
-    try:
-        if answer.status == GONE:
-            return None
-        if answer.status != 200 or answer.content_encoding not in {"", "identity"}:
-            raise UpstreamInvalidResponse
-        body = b""
-        while chunk := await answer.read_any():
-            body += chunk
-            if len(body) > OBJECT_BYTES_MAX:
-                raise UpstreamInvalidResponse
-    finally:
-        answer.close()
-    return body
+    status, body = await pool.fetch(path, OBJECT_BYTES_MAX)
+    if status not in {200, GONE}:
+        raise UpstreamInvalidResponse
+    return body if status == 200 else None
 
 
 def _asked(endpoint: Endpoint, query: bytes) -> Asked:

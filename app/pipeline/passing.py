@@ -29,6 +29,7 @@ from app.core.errors import (
 from app.core.exchange import BodyStream, Exchange
 from app.core.identity import Principal
 from app.pipeline.batch_input import Match, check_batch_input
+from app.pipeline.carriage import ERROR_BODY_BYTES_MAX, EVENT_STREAM
 from app.pipeline.desk import Desk
 from app.pipeline.errand import Errand, OnReading
 from app.pipeline.models import ModelList
@@ -43,15 +44,13 @@ from app.upstream.pool import UpstreamPool
 from app.upstream.relay import HELD_BODY_BYTES_MAX, Collection, Cut, Relay
 from app.upstream.watch import Sweep
 
-ERROR_BODY_BYTES_MAX = 1024 * 1024
-EVENT_STREAM = "text/event-stream"
 PASSED_HEADERS = bypass_headers("endpoint")
 OF_ITEMS = frozenset(("responses", "conversations"))
 """Families whose bodies hold items, whose ids are in known places."""
 NO_BODY = (204, 205, 304)
 
 
-class Load(msgspec.Struct, frozen=True):
+class Brought(msgspec.Struct, frozen=True):
     """What is read of a request that is only passed on."""
 
     body: bytes | BodyStream | None
@@ -148,18 +147,18 @@ class Passing:
             self._running.leave(principal.secret_id, socket)
             self._tell(exchange, principal, 101)
 
-    async def _read(self, exchange: Exchange) -> Load:
+    async def _read(self, exchange: Exchange) -> Brought:
         """The body, and what it names. Raises InvalidRequest."""
         if not exchange.media:
-            return Load(b"" if exchange.endpoint.body else None, [])
+            return Brought(b"" if exchange.endpoint.body else None, [])
         if exchange.media == "upload":
-            return Load(exchange.open_body(), [])
+            return Brought(exchange.open_body(), [])
         body = await exchange.read_body()
         if not body:
             # SDKs say that it is JSON, and send nothing, where a call has no arguments: a cancel.
-            return Load(b"", [])
+            return Brought(b"", [])
         if exchange.media == "form":
-            return Load(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
+            return Brought(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
         document = await parse(body)
         dialect = "responses" if exchange.endpoint.family in OF_ITEMS else exchange.endpoint.dialect
         model = document.get_str("model")
@@ -167,9 +166,9 @@ class Passing:
         if exchange.endpoint.family == "evals":
             refuse_account_sources(document)
         file_id = document.get_str("input_file_id") if exchange.endpoint.creates == "batch" else None
-        return Load(body, find_references(dialect, document), model, span, file_id)
+        return Brought(body, find_references(dialect, document), model, span, file_id)
 
-    async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Load) -> None:
+    async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Brought) -> None:
         """What the batch is to run. Raises GatewayError."""
         file_id = load.input_file_id
         if file_id is None:
@@ -210,6 +209,8 @@ class Passing:
                 reads = exchange.method in {"GET", "HEAD"}
                 answer = await relay.call(pool, exchange, headers=headers, body=body, wants_stream=reads)
                 exchange.forget_body()
+                if exchange.method == "DELETE" and 200 <= answer.status < 300:
+                    await self._lists.forget(exchange, principal)
                 await self._hand_over(exchange, errand, relay, answer, pool)
             finally:
                 self._running.leave(principal.secret_id, relay)

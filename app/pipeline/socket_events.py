@@ -6,11 +6,15 @@ from typing import Any
 
 import msgspec
 
+from app.core.clock import Clock
 from app.core.errors import GatewayError
+from app.core.exchange import Exchange
+from app.core.ids import new_request_id
 
 
 class ErrorMember(msgspec.Struct):
     code: Any = None
+    type: Any = None
 
 
 class SocketEvent(msgspec.Struct):
@@ -21,6 +25,15 @@ class SocketEvent(msgspec.Struct):
     status: Any = None
     error: ErrorMember | None = None
     code: Any = None
+
+    @property
+    def refusal_status(self) -> int | None:
+        """Of an error that came before a response began: the status that it has, or that its type stands for; None
+        where nobody can tell.
+        """
+        if type(self.status) is int and 400 <= self.status <= 599:
+            return self.status
+        return 400 if self.error is not None and self.error.type == "invalid_request_error" else None
 
 
 _event_decoder = msgspec.json.Decoder(SocketEvent)
@@ -47,3 +60,30 @@ def error_frame(error: GatewayError, stream_id: str | None, request_id: str) -> 
     if error.retry_after_ms is not None:
         told["headers"] = {"retry-after-ms": str(error.retry_after_ms)}
     return msgspec.json.encode(told)
+
+
+def exchange_of_frame(handshake: Exchange, clock: Clock) -> Exchange:
+    """Each frame is a request of its own, with the handshake's headers."""
+    now_ms = clock.now_ms()
+    return Exchange(
+        request_id=new_request_id(now_ms),
+        received_ms=now_ms,
+        started_s=clock.monotonic_s(),
+        endpoint=handshake.endpoint,
+        query=handshake.query,
+        headers=handshake.headers,
+        credential=None,
+        peer=handshake.peer,
+        connection=handshake.connection,
+        read_body=_no_body,
+        open_body=handshake.open_body,
+        forget_body=_nothing,
+    )
+
+
+async def _no_body() -> bytes:
+    return b""
+
+
+def _nothing() -> None:
+    """There is no body to forget."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ import msgspec
 from app.auth.running import Running
 from app.cache.inquiry import Inquiry
 from app.catalog import Route
-from app.core.clock import Clock
 from app.core.codec import JSONObject
 from app.core.errors import (
     Draining,
@@ -29,27 +27,28 @@ from app.core.errors import (
     UpstreamError,
     UpstreamOutcomeUnknown,
     UpstreamTimeout,
+    UpstreamUnreachable,
 )
 from app.core.exchange import Exchange
 from app.core.identity import Principal
-from app.core.ids import new_request_id
 from app.core.peek import peek
 from app.pipeline.boarding import Boarded, Boarding
 from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
+from app.pipeline.plain_socket import PING_EVERY_TICKS, SILENT_TICKS_MAX, TICK_S
 from app.pipeline.plan import Plan
 from app.pipeline.planning import Planner, parse, with_model
-from app.pipeline.socket_events import SocketEvent, error_frame, read_event
+from app.pipeline.socket_events import SocketEvent, error_frame, exchange_of_frame, read_event
 from app.settings import Configuration, Timeouts
 from app.upstream.frames import GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION, FrameStream, Message, text_message
 from app.upstream.headers import toward_upstream
 from app.upstream.pool import UpstreamPool
 
 CREATE = "response.create"
-TICK_S = 1.0
-PING_EVERY_TICKS = 20
-SILENT_TICKS_MAX = 60
-"""A side that answers no ping for so many ticks is gone."""
+PASSED = frozenset(("response.steer", "response.cancel"))
+"""What else a client may send: events about the response that is under way. Of any other nobody could say which
+response an error is about that it brings.
+"""
 NO_TIMEOUTS = Timeouts()
 FLIGHTS_MAX = 32
 """Responses that one connection may have under way."""
@@ -62,7 +61,7 @@ OnRefused = Callable[[Exchange, Principal, GatewayError], None]
 
 
 class Aloft(NamedTuple):
-    """A response under way on the connection."""
+    """A response under way on the connection; each of its streams has one at a time."""
 
     flight: Flight
     exchange: Exchange
@@ -132,7 +131,10 @@ class _Talk:
         self._is_draining = is_draining
         self._upstream: FrameStream | None = None
         self._pool: UpstreamPool | None = None
-        self._aloft: dict[str, deque[Aloft]] = {}
+        self._aloft: dict[str, Aloft] = {}
+        self._disturbed: set[str] = set()
+        """Streams whose response has been sent something else since it began."""
+        self._landed = asyncio.Event()
         self._own: set[str] = set()
         self._revoked = False
         self._deadline_s: float | None = None
@@ -140,7 +142,7 @@ class _Talk:
         self._loop = asyncio.get_running_loop()
 
     def __repr__(self) -> str:
-        return f"_Talk({self.client!r}, aloft={sum(map(len, self._aloft.values()))})"
+        return f"_Talk({self.client!r}, aloft={len(self._aloft)})"
 
     async def run(self) -> None:
         """Until the client has gone, or was sent away; the upstream's end sends it away."""
@@ -200,7 +202,7 @@ class _Talk:
 
     async def _take(self, message: Message) -> None:
         """A message of the client's."""
-        exchange = self._new_exchange()
+        exchange = exchange_of_frame(self._handshake, self._sockets.desk.clock)
         stream_id: str | None = None
         try:
             if not message.is_text:
@@ -213,26 +215,38 @@ class _Talk:
             if document.get_str("type") == CREATE:
                 await self._create(exchange, principal, document, message, stream_id or "")
             else:
-                await self._pass(principal, document, message)
+                await self._pass(principal, document, message, stream_id or "")
         except GatewayError as error:
             self._sockets.on_refused(exchange, self._principal, error)
             self._tell(error, stream_id, exchange.request_id)
             if isinstance(error, InvalidAPIKey):
                 self.client.close(POLICY_VIOLATION, "invalid_api_key")
 
-    async def _pass(self, principal: Principal, document: JSONObject, message: Message) -> None:
-        """Any other event: what it names must be the team's, or of this connection."""
+    async def _pass(self, principal: Principal, document: JSONObject, message: Message, stream_id: str) -> None:
+        """An event about what is under way: what it names must be the team's, or of this connection."""
+        if document.get_str("type") not in PASSED or stream_id not in self._aloft:
+            raise InvalidRequest(f"Only {CREATE} is understood here, and what is about its response.", param="type")
         await self._sockets.planner.holder_of(principal, self._foreign(document))
-        if self._upstream is None:
-            raise InvalidRequest(f"The first event must be {CREATE}.", param="type")
+        self._disturbed.add(stream_id)
         await self._send(message)
+
+    async def _wait_for_turn(self, stream_id: str) -> None:
+        """A stream has one response at a time: the client is not read until that has ended. Bounded by the deadlines of
+        the response that is under way.
+        """
+        while stream_id in self._aloft and not self.client.ended:
+            self._landed.clear()
+            await self._landed.wait()
 
     async def _create(
         self, exchange: Exchange, principal: Principal, document: JSONObject, message: Message, stream_id: str
     ) -> None:
         if self._is_draining():
             raise Draining
-        if sum(map(len, self._aloft.values())) >= FLIGHTS_MAX:
+        await self._wait_for_turn(stream_id)
+        if self._upstream is not None and self._upstream.ended:
+            raise UpstreamUnreachable
+        if len(self._aloft) >= FLIGHTS_MAX:
             raise InvalidRequest(f"At most {FLIGHTS_MAX} responses may be under way on one connection.")
         ask = msgspec.structs.replace(peek("responses", document), stream=True)
         if ask.background:
@@ -255,7 +269,7 @@ class _Talk:
             raise
         flight.sends()
         flight.meter.status = 200
-        self._aloft.setdefault(stream_id, deque()).append(Aloft(flight, exchange))
+        self._aloft[stream_id] = Aloft(flight, exchange)
         self._sockets.desk.live.begin(exchange.request_id, flight)
         self._expect(self._timeouts.first_byte_s)
         route = boarded.route
@@ -322,36 +336,40 @@ class _Talk:
         if event is None:
             return
         stream_id = event.stream_id if isinstance(event.stream_id, str) else ""
-        lane = self._aloft.get(stream_id)
-        if not lane:
+        aloft = self._aloft.get(stream_id)
+        if aloft is None:
             return
-        flight, exchange = lane[0]
+        flight, exchange = aloft
         self._expect(self._timeouts.idle_s)
-        if event.type == "error" and flight.meter.reading.response_id is None:
-            self._refused_upstream(flight, event)
+        if event.type == "error":
+            if stream_id in self._disturbed:
+                # It may be about what was sent meanwhile: the response says itself how it ends.
+                return
+            if flight.meter.reading.response_id is None:
+                self._refused_upstream(flight, event)
         flight.meter.body_seen = True
         flight.saw_event(data)
         if flight.record is not None:
-            lane.popleft()
-            if not lane:
-                del self._aloft[stream_id]
+            del self._aloft[stream_id]
+            self._disturbed.discard(stream_id)
+            self._landed.set()
             if not self._is_busy:
                 self._deadline_s = None
             self._land(flight, exchange)
 
     def _refused_upstream(self, flight: Flight, event: SocketEvent) -> None:
         """A create that the upstream refused before it began."""
-        status = event.status if type(event.status) is int and 400 <= event.status <= 599 else 400
+        status = event.refusal_status
         flight.meter.status = status
         code = event.error.code if event.error is not None else event.code
-        is_void = status < 500 or status == 503
+        is_void = status is not None and (status < 500 or status == 503)
         flight.settle("failed", void=is_void, error_code=code if isinstance(code, str) else "upstream_error")
 
     # -- ends -----------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
         """The client has gone: what runs goes on for a while without it, by policy."""
-        flights = [aloft.flight for lane in self._aloft.values() for aloft in lane]
+        flights = [aloft.flight for aloft in self._aloft.values()]
         if not flights or self._revoked:
             return
         cancel = [flight.client_left("stream", is_stream=True) for flight in flights]
@@ -366,17 +384,16 @@ class _Talk:
 
     def _cut_off(self, cause: str, error: GatewayError) -> None:
         """The upstream has failed: whoever waits for a response is told, and each is an estimate."""
-        for stream_id, lane in list(self._aloft.items()):
-            for aloft in lane:
-                self._tell(error, stream_id or None, aloft.exchange.request_id)
+        for stream_id, aloft in list(self._aloft.items()):
+            self._tell(error, stream_id or None, aloft.exchange.request_id)
         self._land_all("failed", cause)
 
     def _land_all(self, outcome: Any, cause: str) -> None:
-        lanes, self._aloft = self._aloft, {}
-        for lane in lanes.values():
-            for flight, exchange in lane:
-                flight.settle(outcome, error_code=cause)
-                self._land(flight, exchange)
+        aloft, self._aloft = self._aloft, {}
+        self._landed.set()
+        for flight, exchange in aloft.values():
+            flight.settle(outcome, error_code=cause)
+            self._land(flight, exchange)
 
     def _land(self, flight: Flight, exchange: Exchange) -> None:
         self._sockets.desk.live.leave(exchange.request_id)
@@ -407,34 +424,6 @@ class _Talk:
         if len(self._own) < OWN_MAX:
             self._own.update(object_ids)
 
-    def _new_exchange(self) -> Exchange:
-        """Each message is a request of its own, with the handshake's headers."""
-        clock: Clock = self._sockets.desk.clock
-        now_ms = clock.now_ms()
-        handshake = self._handshake
-        return Exchange(
-            request_id=new_request_id(now_ms),
-            received_ms=now_ms,
-            started_s=clock.monotonic_s(),
-            endpoint=handshake.endpoint,
-            query=handshake.query,
-            headers=handshake.headers,
-            credential=None,
-            peer=handshake.peer,
-            connection=handshake.connection,
-            read_body=_no_body,
-            open_body=handshake.open_body,
-            forget_body=_nothing,
-        )
-
     def _tell(self, error: GatewayError, stream_id: str | None, request_id: str) -> None:
         with contextlib.suppress(UnicodeEncodeError):
             self.client.send_text(error_frame(error, stream_id, request_id))
-
-
-async def _no_body() -> bytes:
-    return b""
-
-
-def _nothing() -> None:
-    """There is no body to forget."""

@@ -8,7 +8,8 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -117,23 +118,9 @@ class UpstreamPool:
         the upstream has not got it whole.
         """
         headers += self._own
-        if self._turns is not None:
-            headers.append(next(self._turns))
-        if self._azure is not None:
-            target = self._azure.target(path, query, model)
-        else:
-            target = b"%s?%s" % (path.encode(), query) if query else path.encode()
-        try:
+        target = self._address(path, query, model, headers)
+        with self._failing():
             answer = await self._client.request(method.encode(), target, headers, body, sent)
-        except TooManyConnections as error:
-            raise UpstreamBusy from error
-        except NotConnected as error:
-            self._lose()
-            raise UpstreamUnreachable from error
-        except ConnectionBroken as error:
-            raise UpstreamOutcomeUnknown from error
-        except BadAnswer as error:
-            raise UpstreamInvalidResponse from error
         if answer.status == 407 and self.settings.proxy is not None:
             # Only a proxy says that, and the upstream has not heard of the request.
             answer.close()
@@ -154,23 +141,9 @@ class UpstreamPool:
         headers += [(b"sec-websocket-version", b"13"), (b"sec-websocket-key", key)]
         if subprotocols:
             headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
-        if self._turns is not None:
-            headers.append(next(self._turns))
-        if self._azure is not None:
-            target = self._azure.target(path, query, model)
-        else:
-            target = b"%s?%s" % (path.encode(), query) if query else path.encode()
-        try:
+        target = self._address(path, query, model, headers)
+        with self._failing():
             tunnel, status, told = await self._client.switch(target, headers)
-        except TooManyConnections as error:
-            raise UpstreamBusy from error
-        except NotConnected as error:
-            self._lose()
-            raise UpstreamUnreachable from error
-        except ConnectionBroken as error:
-            raise UpstreamOutcomeUnknown from error
-        except BadAnswer as error:
-            raise UpstreamInvalidResponse from error
         found = dict(told)
         chosen = found.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
         is_good = found.get(b"sec-websocket-accept") == accept_of(key) and b"sec-websocket-extensions" not in found
@@ -182,6 +155,46 @@ class UpstreamPool:
         if status in {400, 404, 405, 426, 501}:
             raise UpgradeRequired("The upstream has no WebSocket here; use HTTP.")
         raise UpstreamInvalidResponse
+
+    async def fetch(self, path: str, bytes_max: int) -> tuple[int, bytes]:
+        """Status and body of a small JSON answer to a GET. Raises UpstreamError, also where it is larger."""
+        answer = await self.send("GET", path, b"", [(b"accept", b"application/json")], None)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while chunk := await answer.read_any():
+                parts.append(chunk)
+                size += len(chunk)
+                if size > bytes_max or answer.content_encoding not in {"", "identity"}:
+                    raise UpstreamInvalidResponse
+        except (ConnectionBroken, BadAnswer) as error:
+            raise UpstreamOutcomeUnknown from error
+        finally:
+            answer.close()
+        return answer.status, b"".join(parts)
+
+    def _address(self, path: str, query: bytes, model: str, headers: Headers) -> bytes:
+        """The target of a request, to whose headers the credentials are added."""
+        if self._turns is not None:
+            headers.append(next(self._turns))
+        if self._azure is not None:
+            return self._azure.target(path, query, model)
+        return b"%s?%s" % (path.encode(), query) if query else path.encode()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """What the client's errors mean."""
+        try:
+            yield
+        except TooManyConnections as error:
+            raise UpstreamBusy from error
+        except NotConnected as error:
+            self._lose()
+            raise UpstreamUnreachable from error
+        except ConnectionBroken as error:
+            raise UpstreamOutcomeUnknown from error
+        except BadAnswer as error:
+            raise UpstreamInvalidResponse from error
 
     def _lose(self) -> None:
         if self.reachable:

@@ -273,8 +273,8 @@ class Relay:
         The last chunk waits until all of it was shown, so that the request is settled before it ends. Of what is
         not JSON nothing is kept, since there is no usage in it to be read.
         """
-        is_json = _is_json(answer.content_type)
-        kept: list[bytes] | None = [first] if is_json and self._collect(len(first)) else None
+        reads_json = is_json(answer.content_type)
+        kept: list[bytes] | None = [first] if reads_json and self._collect(len(first)) else None
         self._witness.saw_beginning(first)
         self.connection.start(status, headers)
         last = first
@@ -296,7 +296,7 @@ class Relay:
                 await self._drained()
         if kept is not None:
             self._witness.saw_json(b"".join(kept))
-        elif is_json:
+        elif reads_json:
             self._witness.missed_some()
         self._witness.saw_last()
         self.connection.write(last)
@@ -442,6 +442,6 @@ class Relay:
             self._expire()
 
 
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
     """Whether an answer may be JSON; one that does not say what it is may."""
     return content_type in {"", "application/json"} or content_type.endswith("+json")

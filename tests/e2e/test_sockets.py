@@ -96,6 +96,38 @@ def test_what_is_not_stored_is_there_on_its_connection_only(gateway):
             assert (error["status"], error["error"]["param"]) == (404, "previous_response_id")
 
 
+def test_no_other_frame_makes_a_create_free(gateway):
+    """A frame that the upstream would refuse, sent behind a create, is refused here; the create is billed."""
+    with opened(gateway) as socket:
+        socket.send(create(input="hi [[sim: pace_ms=10 tokens=30]]", user="not free"))
+        socket.send(json.dumps({"type": "nonsense.event"}))
+        socket.send("{}")
+        events = []
+        while not events or events[-1]["type"] != "response.completed":
+            events.append(json.loads(socket.recv(timeout=20)))
+    assert [event["status"] for event in events if event["type"] == "error"] == [400, 400]
+    (record,) = records_of(gateway, "not free", 1)
+    assert (record["outcome"], record["entries"][0]["kind"]) == ("completed", "charge")
+
+
+def records_of(gateway: RunningGateway, end_user: str, count: int) -> list[dict[str, Any]]:
+    deadline = time.monotonic() + 10
+    while len(found := [row for row in gateway.records() if row["end_user"] == end_user]) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return found
+
+
+def test_creates_of_one_stream_take_turns(gateway):
+    with opened(gateway) as socket:
+        for _ in range(3):
+            socket.send(create(user="takes turns"))
+        for _ in range(3):
+            assert until_end(socket)[-1]["type"] == "response.completed"
+    records = records_of(gateway, "takes turns", 3)
+    assert [record["entries"][0]["kind"] for record in records] == ["charge"] * 3
+
+
 def test_another_teams_response_is_unknown(gateway):
     team = gateway.json("teams", "create", "--name", "theirs")["id"]
     theirs = gateway.json("keys", "create", "--team", team, "--name", "k")["key"]
@@ -203,25 +235,23 @@ server: {drain_delay_s: 0}
 
 
 def test_a_client_that_leaves_is_billed_for_what_was_made(gateway):
-    before = len(gateway.records())
     with opened(gateway) as socket:
-        socket.send(create(input="hi [[sim: pace_ms=10 tokens=40]]"))
+        socket.send(create(input="hi [[sim: pace_ms=10 tokens=40]]", user="leaves"))
         while json.loads(socket.recv(timeout=10))["type"] != "response.output_text.delta":
             pass
-    (record,) = gateway.records(before + 1)[before:]
+    (record,) = records_of(gateway, "leaves", 1)
     assert record["outcome"] == "disconnected"
     assert record["entries"][0]["output_tokens"] > 0
 
 
 def test_an_upstream_that_dies_is_told(gateway):
-    before = len(gateway.records())
     with opened(gateway) as socket:
-        socket.send(create(input="hi [[sim: cut_after=4]]"))
+        socket.send(create(input="hi [[sim: cut_after=4]]", user="cut"))
         with pytest.raises(ConnectionClosed):
             while True:
                 last = json.loads(socket.recv(timeout=20))
     assert (last["type"], last["error"]["code"]) == ("error", "upstream_outcome_unknown")
-    (record,) = gateway.records(before + 1)[before:]
+    (record,) = records_of(gateway, "cut", 1)
     assert (record["outcome"], record["error_code"]) == ("failed", "upstream_disconnected")
     assert record["entries"][0]["kind"] == "estimate"
 

@@ -69,6 +69,10 @@ class Team:
             self._upstream.more = {}
         return name
 
+    def forget_made(self) -> None:
+        """What was made for paths so far may be gone."""
+        self._made.clear()
+
     def fill(self, path: str, **given: str) -> str:
         """A path with objects of its own in it, but for those ``given``."""
         parts = []

@@ -42,13 +42,22 @@ def test_pages_follow_each_other_both_ways(world):
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
-def test_what_is_gone_upstream_is_in_no_list_and_not_looked_for_again(world):
+def test_what_the_upstream_does_not_find_is_left_out_and_is_there_again(world):
     stays, goes = world.theirs.make("eval"), world.theirs.make("eval")
     world.upstream.gone.add(goes)
     assert ids(world.theirs.client.get("/evals")) == [stays]
+    world.upstream.gone.clear()
+    assert ids(world.theirs.client.get("/evals")) == [goes, stays]
+
+
+def test_what_the_team_has_deleted_is_not_looked_for_again(world):
+    stays, goes = world.theirs.make("assistant"), world.theirs.make("assistant")
+    # Until the ledger has them they would be written down behind their end.
+    time.sleep(1)
+    assert world.theirs.client.delete(f"/assistants/{goes}").status_code == 200
     before = len(world.upstream.asked)
-    assert ids(world.theirs.client.get("/evals")) == [stays]
-    assert len(world.upstream.asked) == before + 1
+    assert ids(world.theirs.client.get("/assistants")) == [stays]
+    assert world.upstream.asked[before:] == [("GET", f"/v1/assistants/{stays}")]
 
 
 def test_a_list_is_narrowed_by_what_the_objects_say(world):
