@@ -283,7 +283,7 @@ class _Talk:
             return
         route: Route = boarded.route
         pool = self._sockets.pool_of(route.upstream)
-        headers = toward_upstream(self._handshake.headers, pool.forwarded)
+        headers = toward_upstream(self._handshake.headers, pool.forwarded, self._principal.team_id)
         headers = [header for header in headers if header[0] not in {b"content-type", b"accept"}]
         headers.append((b"x-client-request-id", self._handshake.request_id.encode()))
         self._upstream = await pool.switch("/responses", self._handshake.query, headers, model=route.model)
