@@ -7,7 +7,7 @@ run:            ## the gateway, with the simulator upstream
 	$(PYTHON) -m app serve
 
 test:           ## all tests but the long batteries
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 3
 
 test-long:      ## the long batteries too
 	$(PYTHON) -m pytest -m 'not sdks'

@@ -528,7 +528,8 @@ def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that the kernel gives to outgoing connections."""
     ports: list[int] = []
     while len(ports) < count:
-        port = random.randrange(15_000, 32_000)
+        # Tests seed the common generator, and several processes would try the same ports.
+        port = random.SystemRandom().randrange(15_000, 32_000)
         with socket.socket() as tried:
             try:
                 tried.bind(("127.0.0.1", port))
