@@ -211,6 +211,8 @@ class Passing:
                 exchange.forget_body()
                 if exchange.method == "DELETE" and 200 <= answer.status < 300:
                     await self._lists.forget(exchange, principal)
+                    for _, object_id in exchange.ids:
+                        self._desk.background.deleted(pool.name, object_id)
                 await self._hand_over(exchange, errand, relay, answer, pool)
             finally:
                 self._running.leave(principal.secret_id, relay)
