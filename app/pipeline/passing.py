@@ -138,7 +138,12 @@ class Passing:
             exchange.path, exchange.query, headers, offered, "" if route is None else route.model
         )
         slow_s = self._configuration.server.slow_client_s
-        socket = PlainSocket(accept(upstream.subprotocol), upstream, slow_s=slow_s, is_draining=is_draining)
+        try:
+            client = accept(upstream.subprotocol)
+        except BaseException:
+            upstream.abort()
+            raise
+        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining)
         if not self._running.enter(principal.secret_id, socket):
             socket.revoke()
         try:
