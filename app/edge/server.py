@@ -321,7 +321,6 @@ class HardenedProtocol(HttpToolsProtocol):
             raw.lost()
             return raw
         self._phase = _RAW
-        self.deadline = math.inf
         if self._held:
             data, self._held = self._held, b""
             raw.feed(data)
@@ -401,15 +400,16 @@ class HardenedProtocol(HttpToolsProtocol):
         Closing a socket with unread bytes resets it, and the client might lose the answer.
         """
         self._held = b""
-        self._chunks = None
-        if not self.transport.can_write_eof():
+        # With TLS only a client whose protocol was switched knows by itself that all has been said.
+        if not (self.transport.can_write_eof() or self._raw):
             self._close()
             return
         self._phase = _LINGER
         self.deadline = self.loop.time() + self.limits.linger_s
         self.flow.resume_reading()
         try:
-            self.transport.write_eof()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
         except OSError:
             # asyncio's own transport says so where the client has reset the connection.
             self.transport.abort()

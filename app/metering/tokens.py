@@ -274,6 +274,7 @@ class Reading:
             return
         self._take(found)
         self.terminal = terminal
+        self.stream_error = self.stream_error and terminal is None
         self.usage_at_end = terminal is not None and found.usage is not None
 
     def _see_error(self, event: _Event) -> None:

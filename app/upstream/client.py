@@ -202,7 +202,8 @@ class Client:
             raise NotConnected(f"The upstream could not be connected to: {type(error).__name__}.") from error
         finally:
             self._connecting -= 1
-        self._tunnels.add(tunnel)
+        if not tunnel.gone:
+            self._tunnels.add(tunnel)
         try:
             async with asyncio.timeout(SWITCH_S_MAX):
                 return tunnel, *(await tunnel.head(head))

@@ -24,7 +24,7 @@ from app.core.errors import Overloaded
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 FRAMES_MAX = 10_000
 """Of one message."""
-PARSED_AT_ONCE_BYTES = 4096
+PARSED_AT_ONCE_BYTES = 8192
 """Of what has come: it may be a thousand frames, and others have their turn between."""
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -101,3 +102,17 @@ def test_a_prewarm_has_no_output_and_calls_no_tools():
     assert (plain.output_tokens_max, plain.extent.tools) == (None, ("web_search",))
     prewarm = ask_of_create(parse_object(msgspec.json.encode({**body, "generate": False})))
     assert (prewarm.output_tokens_max, prewarm.extent.tools) == (0, ())
+
+
+async def test_a_client_that_leaves_is_noticed_while_its_upstream_takes_nothing():
+    class Upstream(Anything):
+        async def drained(self, timeout_s: float) -> bool:
+            client.gone = True
+            return False
+
+    client = Anything(gone=False)
+    upstream = Upstream(gone=False, write_paused=True)
+    talk = Talk(Anything, Anything(request_id="r"), Anything(), client, lambda: False)
+    talk._upstream = upstream
+    await asyncio.wait_for(talk._send(Anything()), 1)
+    assert upstream.calls == ["send"]

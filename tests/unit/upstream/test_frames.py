@@ -94,7 +94,7 @@ async def test_many_small_frames_leave_others_their_turn():
 async def test_pings_alone_leave_others_their_turn():
     stream = Stream()
     one = FrameStream(stream, "server")
-    stream.data.put_nowait(frames_of(Frame(Opcode.PING, b"")) * 20_000 + frames_of(text(b"end")))
+    stream.data.put_nowait(frames_of(Frame(Opcode.PING, b"")) * 40_000 + frames_of(text(b"end")))
     task = asyncio.create_task(one.receive(5))
     turns = 0
     while not task.done():
