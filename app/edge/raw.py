@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from uvicorn.protocols.http.flow_control import FlowControl
 
-BUFFER_HIGH_BYTES = 256 * 1024
+BUFFER_HIGH_BYTES = 64 * 1024
 """With more than this not taken, the client is not read."""
 
 

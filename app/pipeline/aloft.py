@@ -9,6 +9,7 @@ from math import inf
 from app.core.errors import GatewayError, UpgradeRequired, UpstreamAuthFailed, UpstreamBusy
 from app.core.exchange import Exchange
 from app.core.records import Outcome
+from app.pipeline.carriage import REST_S_DEFAULT
 from app.pipeline.desk import Desk
 from app.pipeline.flight import Flight
 from app.pipeline.load import Load
@@ -16,6 +17,7 @@ from app.pipeline.socket_events import SocketEvent
 from app.upstream.breaker import Call
 
 OWN_MAX = 10_000
+RATE_LIMITED = 429
 
 
 class Aloft:
@@ -55,6 +57,8 @@ class Aloft:
         """The upstream has refused it before it began."""
         status = event.refusal_status
         self.answers(well=status is not None and status < 500)
+        if status == RATE_LIMITED:
+            self._call.rest(REST_S_DEFAULT, self.flight.meter.attempt.model)
         self.flight.meter.status = status
         code = event.error.code if event.error is not None else event.code
         is_void = status is not None and (status < 500 or status == 503)

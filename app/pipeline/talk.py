@@ -191,18 +191,26 @@ class Talk:
             await self._send(message)
 
     async def _wait_for_turn(self, stream_id: str) -> None:
-        """A stream has one response at a time: the client is not read until that has ended. Bounded by the deadlines of
-        the response that is under way.
+        """A stream has one response at a time: no further message is taken until that has ended. Bounded by the
+        deadlines of the response that is under way.
         """
-        while stream_id in self._aloft and not self.client.gone:
-            self._landed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await self._landed.wait()
+        if stream_id not in self._aloft:
+            return
+        attending = asyncio.create_task(self.client.attend(), name="websocket client, waiting")
+        try:
+            while stream_id in self._aloft and not self._has_left:
+                self._landed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(TICK_S / 4):
+                        await self._landed.wait()
+        finally:
+            attending.cancel()
+            await asyncio.gather(attending, return_exceptions=True)
 
     async def _create(self, exchange: Exchange, document: JSONObject, message: Message, stream_id: str) -> None:
         await self._wait_for_turn(stream_id)
-        if self.client.gone:
+        if self.client.gone or stream_id in self._aloft:
+            # Its client has left while it waited.
             return
         if self._is_over:
             raise Draining
@@ -383,6 +391,10 @@ class Talk:
         """Whether the connection takes nothing new: the gateway drains, or uses the upstream in another way now."""
         pool = self._pool
         return self._is_draining() or (pool is not None and self._current().pools.get(pool.name) is not pool)
+
+    @property
+    def _has_left(self) -> bool:
+        return self.client.gone or self.client.has_closed
 
     @property
     def _timeouts(self) -> Timeouts:

@@ -230,6 +230,10 @@ class Call:
             else:
                 self._breaker.failed(self._ticket)
 
+    def rest(self, seconds: float, model: str) -> None:
+        """The upstream wants to be left in peace with a model."""
+        self._breaker.rest(seconds, model)
+
     def forget(self) -> None:
         """Nothing more is known; a call that was told of before has been."""
         if not (self._answered or self._over):

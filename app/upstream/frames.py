@@ -26,6 +26,8 @@ FRAMES_MAX = 10_000
 """Of one message."""
 PARSED_AT_ONCE_BYTES = 8192
 """Of what has come: it may be a thousand frames, and others have their turn between."""
+AHEAD_BYTES_MAX = 64 * 1024
+"""What is parsed before anybody takes it."""
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 GOING_AWAY, PROTOCOL_ERROR, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1002, 1008, 1009, 1011
@@ -122,6 +124,11 @@ class FrameStream:
         return self._stream.gone
 
     @property
+    def has_closed(self) -> bool:
+        """Whether the other side has said that nothing more comes; what came before may be waiting."""
+        return self._ended
+
+    @property
     def write_paused(self) -> bool:
         return self._stream.write_paused
 
@@ -147,6 +154,14 @@ class FrameStream:
                     return None
                 await self._parse_more()
                 self._account()
+
+    async def attend(self) -> None:
+        """Until the other side has closed, or has sent what is enough to wait: meanwhile its pings are answered."""
+        while not self._ended and self._size_waiting + len(self._waiting) < AHEAD_BYTES_MAX:
+            if self._framing.side is SERVER and self._stream.write_paused:
+                await self._stream.drained(None)
+            await self._parse_more()
+            self._account()
 
     def send(self, message: Message) -> None:
         """The frames of a message, as they came."""

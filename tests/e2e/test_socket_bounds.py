@@ -22,7 +22,7 @@ from tests.fakes.socket_upstream import USED, PlayedSockets
 
 CONFIG = """
 upstreams:
-  played: {{base_url: "{played}", websocket: native, connections_max: 4, timeouts: {{idle_s: 1.5, first_byte_s: 1.5}}}}
+  played: {{base_url: "{played}", websocket: native, connections_max: 6, timeouts: {{idle_s: 1.5, first_byte_s: 1.5}}}}
   fragile: {{base_url: "{played}", websocket: native, breaker: {{failures: 3, open_s: 60}}}}
   dead: {{base_url: "http://127.0.0.1:9/v1", websocket: native, breaker: {{failures: 2, open_s: 60}}}}
 models:
@@ -89,28 +89,31 @@ def test_creates_count_among_all_that_is_in_flight(gateway):
     wait_for(lambda: idle(gateway))
 
 
+def completed(socket: ClientConnection) -> None:
+    """A first create goes through, once upstream sockets from before have closed."""
+    deadline = time.monotonic() + 5
+    while True:
+        socket.send(ask("plain"))
+        if until_end(socket)[-1]["type"] == "response.completed":
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_sockets_count_among_an_upstreams_connections(gateway):
     wait_for(lambda: idle(gateway))
     with ExitStack() as stack:
-        for _ in range(4):
-            socket = stack.enter_context(opened(gateway))
-            socket.send(ask("plain"))
-            assert until_end(socket)[-1]["type"] == "response.completed"
-        fifth = stack.enter_context(opened(gateway))
-        fifth.send(ask("plain", user="the fifth"))
-        (error,) = until_end(fifth)
+        for _ in range(6):
+            completed(stack.enter_context(opened(gateway)))
+        last = stack.enter_context(opened(gateway))
+        last.send(ask("plain", user="the last"))
+        (error,) = until_end(last)
         assert (error["status"], error["error"]["code"]) == (503, "overloaded")
-        (record,) = records_of(gateway, "the fifth", 1)
+        (record,) = records_of(gateway, "the last", 1)
         assert (record["error_code"], record["entries"][0]["kind"]) == ("overloaded", "void")
     # They are given back with their sockets.
     with opened(gateway) as socket:
-        deadline = time.monotonic() + 5
-        while True:
-            socket.send(ask("plain"))
-            if until_end(socket)[-1]["type"] == "response.completed":
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        completed(socket)
 
 
 def test_a_message_is_bounded_and_counts_in_the_body_budget(gateway):
@@ -198,6 +201,17 @@ def test_each_response_has_a_deadline_of_its_own(gateway):
     assert (record["error_code"], record["entries"][0]["kind"]) == ("upstream_stalled", "estimate")
 
 
+def test_a_create_that_waits_for_its_turn_holds_up_no_ping_and_goes_with_its_client(gateway, played):
+    with opened(gateway) as socket:
+        socket.send(ask("ticks", user="runs"))
+        socket.send(ask("plain", user="waits"))
+        assert type_of(socket) == "response.created"
+        assert socket.ping().wait(1)
+    (record,) = records_of(gateway, "runs", 1)
+    assert (record["outcome"], record["entries"][0]["kind"]) == ("disconnected", "charge")
+    assert not [each for each in played.creates if each.get("user") == "waits"]
+
+
 def test_a_close_without_a_status_is_passed_on_as_one(gateway):
     with opened(gateway) as socket:
         socket.send(ask("bye"))
@@ -248,5 +262,5 @@ def test_a_create_goes_by_the_configuration_that_is_in_force(gateway, played):
         socket.send(ask("plain", model="gpt-4.1-nano"))
         assert until_end(socket)[-1]["type"] == "response.completed"
         # Where the upstream itself has changed, the connection with it is over.
-        reload(gateway, config.replace("connections_max: 4", "connections_max: 5"))
+        reload(gateway, config.replace("connections_max: 6", "connections_max: 7"))
         assert closed_by(socket) == 1012

@@ -74,5 +74,6 @@ class PlayedSockets:
                     tell("response.output_text.delta", delta="x")
             if how == "flood":
                 for _ in range(FLOOD_EVENTS):
-                    tell("response.output_text.delta", delta="x" * FLOOD_BYTES)
+                    # No output, of which a client that has left has only so much made.
+                    tell("padding", padding="x" * FLOOD_BYTES)
             tell("response.completed", response={**response, "status": "completed", "usage": USED})

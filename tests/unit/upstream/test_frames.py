@@ -153,3 +153,23 @@ async def test_a_close_without_a_status_is_passed_on_as_one():
     assert upstream.close_code == NO_STATUS
     client.close(upstream.close_code, upstream.close_reason)
     assert closes(below.written) == [(NO_STATUS, "")]
+
+
+async def test_what_waits_is_bounded_and_pings_are_answered_meanwhile():
+    stream = Stream()
+    one = FrameStream(stream, "server")
+    for _ in range(20):
+        stream.data.put_nowait(frames_of(text(b"x" * 8000), Frame(Opcode.PING, b"there?")))
+    async with asyncio.timeout(1):
+        await one.attend()
+    assert (stream.data.qsize(), one.has_closed) == (11, False)
+    assert stream.written.count(b"there?") == 9
+    for _ in range(20):
+        message = await one.receive(1)
+        assert message is not None and len(message.data) == 8000
+    stream.data.put_nowait(frames_of(text(b"last"), Frame(Opcode.CLOSE, b"")))
+    await one.attend()
+    assert (one.has_closed, one.ended) == (True, False)
+    message = await one.receive(1)
+    assert message is not None and message.data == b"last"
+    assert await one.receive(1) is None
