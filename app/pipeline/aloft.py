@@ -76,6 +76,14 @@ class Aloft:
         finally:
             self.land(was_sent=False)
 
+    def left(self) -> None:
+        """Its client has gone before it was sent."""
+        self.flight.client_gone = True
+        try:
+            self.flight.settle("failed", void=True)
+        finally:
+            self.land(was_sent=False)
+
     def end(self, outcome: Outcome, cause: str, *, upstream_failed: bool = False) -> None:
         """It has not come to its own end."""
         if upstream_failed:

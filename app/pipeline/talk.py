@@ -225,7 +225,7 @@ class Talk:
         aloft.flight.on_named = self._own.learn
         try:
             if not await self._connect(boarded.route, stages.pools[boarded.route.upstream]):
-                aloft.land(was_sent=False)
+                aloft.left()
                 return
         except (UpstreamError, UpgradeRequired) as error:
             # It has a record, and is no refusal.
