@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 from tests.fakes.gateway import RunningGateway
+from tests.quiet import SideBySide, folder_of
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Where tests run in several processes those that measure time still run alone."""
+    run_id = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run_id is not None:
+        config.pluginmanager.register(SideBySide(folder_of(run_id)))
 
 
 @pytest.fixture(scope="module")

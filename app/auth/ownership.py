@@ -2,10 +2,14 @@
 
 All teams share the provider's account: an id that this gateway did not see being made for a team is
 unknown to that team, whether it exists or not.
+
+What a team's own call *made* is its own at once. What an answer merely *names* may have been another team's before, if
+that team's word of it was kept by another process: it is the team's once the ledger has it so, where the first stays.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Mapping, Sequence
@@ -16,10 +20,13 @@ from app.core.ids import OBJECT_ID
 from app.core.records import OwnedObject
 from app.store.database import Database
 from app.store.errors import StoreError
-from app.store.objects import forget, owned_by, page_of
+from app.store.objects import forget, owned_by, page_of, upstreams_of
 from app.store.shared_owners import SharedOwners
 
 RECENT_MAX = 100_000
+NAMED_MAX = 100_000
+CLAIM_LOOKS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.2)
+"""When the ledger is asked whether it has what was named a moment ago; the writer has it there within a blink."""
 FRESH_MAX = 2000
 """What was made last, for lists: more than comes to be before the ledger has it."""
 LOOKUP_S_MAX = 0.7
@@ -36,6 +43,8 @@ class Ownership:
         self._shared = shared
         self._recent: OrderedDict[str, list[OwnedObject]] = OrderedDict()
         self._fresh: deque[OwnedObject] = deque(maxlen=FRESH_MAX)
+        self._named: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
+        """By team and id, the upstreams whose answers have named it, as far as that was written down of late."""
 
     def __repr__(self) -> str:
         return f"Ownership(recent={len(self._recent)}, shared={self._shared is not None})"
@@ -55,6 +64,25 @@ class Ownership:
         if self._shared is not None:
             self._shared.put(owned)
         return True
+
+    def claim(self, owned: OwnedObject) -> bool:
+        """An answer to the team has named ``owned``; it is the team's if the ledger has it so. False where that was
+        written down already.
+        """
+        if any(one.upstream == owned.upstream for one in self._recent.get(owned.object_id, ())):
+            return False
+        upstreams = self._named.setdefault((owned.team_id, owned.object_id), set())
+        self._named.move_to_end((owned.team_id, owned.object_id))
+        if owned.upstream in upstreams:
+            return False
+        upstreams.add(owned.upstream)
+        if len(self._named) > NAMED_MAX:
+            self._named.popitem(last=False)
+        return True
+
+    async def those_of(self, team_id: str, object_ids: Sequence[str]) -> frozenset[str]:
+        """Which of ``object_ids`` are the team's. Raises LedgerUnavailable."""
+        return frozenset(owned.object_id for owned in await self._find(team_id, object_ids))
 
     async def holder_of(
         self, team_id: str, references: Sequence[Reference], public: Mapping[str, str] | None = None
@@ -92,7 +120,7 @@ class Ownership:
         if OBJECT_ID.match(reference.object_id) is not None:
             found = self._in_memory(team_id, reference.object_id)
             if found is None:
-                rows = await self._look(self._in_ledger(team_id, [reference.object_id]))
+                rows = await self._look(self._claimed(team_id, [reference.object_id]))
                 found = rows[0] if rows else None
         if found is None:
             raise StoredObjectNotFound.of(reference.param, reference.object_id)
@@ -122,6 +150,7 @@ class Ownership:
             kept = [one for one in self._recent.pop(object_id, ()) if one.team_id != team_id]
             if kept:
                 self._recent[object_id] = kept
+            self._named.pop((team_id, object_id), None)
         gone = frozenset(object_ids)
         self._fresh = deque((o for o in self._fresh if o.object_id not in gone), maxlen=FRESH_MAX)
         with contextlib.suppress(StoreError, TimeoutError):
@@ -146,7 +175,7 @@ class Ownership:
                 found.append(OwnedObject(object_id, upstream, team_id, "", "", 0))
                 left.remove(object_id)
         if left:
-            found += await self._look(self._in_ledger(team_id, left))
+            found += await self._look(self._claimed(team_id, left))
         return found
 
     async def _look(self, work: Awaitable[list[OwnedObject]]) -> list[OwnedObject]:
@@ -155,9 +184,24 @@ class Ownership:
         except (StoreError, TimeoutError) as error:
             raise LedgerUnavailable("Whose the named object is cannot be looked up now.") from error
 
-    async def _in_ledger(self, team_id: str, object_ids: Sequence[str]) -> list[OwnedObject]:
-        async with self._database.read() as connection:
-            return await owned_by(connection, team_id, object_ids)
+    async def _claimed(self, team_id: str, object_ids: Sequence[str]) -> list[OwnedObject]:
+        """What the ledger has as the team's. What was named to the team a moment ago may still be on its way there:
+        until somebody has it, the ledger is asked again. Raises TimeoutError where it does not come.
+        """
+        found: list[OwnedObject] = []
+        left = list(object_ids)
+        for pause_s in CLAIM_LOOKS_S:
+            await asyncio.sleep(pause_s)
+            async with self._database.read() as connection:
+                found += await owned_by(connection, team_id, left)
+                known = {owned.object_id for owned in found}
+                left = [each for each in left if each not in known and (team_id, each) in self._named]
+                if left:
+                    taken = await upstreams_of(connection, left)
+                    left = [each for each in left if not self._named.get((team_id, each), set()) <= taken[each]]
+            if not left:
+                return found
+        raise TimeoutError
 
     async def _page(
         self, team_id: str, kind: str, after: OwnedObject | None, *, ascending: bool, limit: int

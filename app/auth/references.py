@@ -103,17 +103,18 @@ def is_reference(name: str) -> bool:
 
 
 TAUGHT = {
-    "fine_tuning": frozenset(("fine_tuned_model", "result_files")),
-    "uploads": frozenset(("file",)),
+    "batches": {"output_file_id": "file", "error_file_id": "file"},
+    "fine_tuning": {"fine_tuned_model": "model", "result_files": "file"},
+    "uploads": {"file": "file"},
 }
-"""Members of a family's answers that name what was made, beside those that are named as references are."""
+"""Members of a family's answers that name what was made, each with its kind; others are only ``named``."""
 
 
-def objects_of_answer(answer: Any, family: str = "") -> Iterator[str]:
-    """The ids in an answer's members that name objects, apart from its own ``id``. No member is read that a request
-    could have brought in unseen.
+def objects_of_answer(answer: Any, family: str = "") -> Iterator[tuple[str, str]]:
+    """The ids in an answer's members that name objects, each with its kind, apart from its own ``id``. No member is
+    read that a request could have brought in unseen.
     """
-    also = TAUGHT.get(family, frozenset())
+    also = TAUGHT.get(family, {})
     waiting: list[tuple[Any, int]] = [(answer, DEPTH_MAX)]
     while waiting:
         value, depth = waiting.pop()
@@ -124,9 +125,8 @@ def objects_of_answer(answer: Any, family: str = "") -> Iterator[str]:
                 if name in OPAQUE_FIELDS:
                     continue
                 if name in also or is_reference(name):
-                    yield from _texts(member)
-                    if isinstance(member, dict):
-                        yield from _texts(member.get("id"))
+                    told = member.get("id") if isinstance(member, dict) else member
+                    yield from ((also.get(name, "named"), object_id) for object_id in _texts(told))
                 waiting.append((member, depth - 1))
         elif isinstance(value, list):
             waiting += [(member, depth - 1) for member in value if isinstance(member, dict | list)]
@@ -157,6 +157,7 @@ class _Found:
 
     def items(self, items: Any) -> None:
         """The items of a Responses input."""
+        brought = _approvals_asked(items)
         for item in items if isinstance(items, list) else (items,):
             if isinstance(item, list):
                 self.items(item)
@@ -171,6 +172,9 @@ class _Found:
             ):
                 self._add("input", object_id)
             for name, member in item.items():
+                if name == "approval_request_id" and member in brought:
+                    # It answers what is told in full beside it, as where nothing is stored.
+                    continue
                 if name not in OPAQUE_FIELDS:
                     self.member(name, member, DEPTH_MAX - 1)
 
@@ -211,9 +215,33 @@ class _Found:
         self.references.append(Reference(object_id, param))
 
 
+def _approvals_asked(items: Any) -> list[Any]:
+    """The ids of the requests for approval that an input tells in full."""
+    if not isinstance(items, list):
+        return []
+    asked = [item for item in items if isinstance(item, dict) and item.get("type") == "mcp_approval_request"]
+    return [item.get("id") for item in asked if isinstance(item.get("name"), str)]
+
+
 def _of_list(name: str) -> str:
     """What stands in a list of ``name`` is walked under a name that is no reference itself."""
     return "" if name in NAMES_BY_ID else name
+
+
+def models_within(body: JSONObject) -> list[str]:
+    """The models that are named anywhere below the top of ``body``."""
+    found: dict[str, None] = {}
+    waiting: list[tuple[Any, int]] = [(member, DEPTH_MAX) for member in body.value.values()]
+    while waiting:
+        value, depth = waiting.pop()
+        if isinstance(value, dict):
+            model = value.get("model")
+            if isinstance(model, str):
+                found[model] = None
+            waiting += [(member, depth - 1) for name, member in value.items() if depth and name not in OPAQUE_FIELDS]
+        elif isinstance(value, list):
+            waiting += [(member, depth - 1) for member in value if depth and isinstance(member, dict | list)]
+    return list(found)
 
 
 def refuse_account_sources(body: JSONObject) -> None:

@@ -74,6 +74,13 @@ class Catalog:
             )
         raise ModelNotFound(f"The model {quoted(model)!r} does not exist.", param="model")
 
+    def names_with(self, model: str, prefix: str) -> bool:
+        """Whether the rule that serves ``model`` names it: as it is, or by a pattern that begins with ``prefix``."""
+        for pattern, rule in self._patterns:
+            if pattern.fullmatch(model) is not None:
+                return rule.name is not None or (rule.match or "").startswith(prefix)
+        return False
+
     def cache_of(self, model: str) -> ModelCache | None:
         """What the configuration says of the cache for ``model``; None where it says nothing of its own."""
         for pattern, rule in self._patterns:

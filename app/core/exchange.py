@@ -20,9 +20,9 @@ class Endpoint(msgspec.Struct, frozen=True):
     base URL; of ``{kind}`` in it the object must be the team's, while ``<name>`` belongs to the object before it.
     ``metered``: a request costs, and leaves a record. ``body`` says what is read of a request: ``json`` and ``form``
     whole, ``upload`` as it comes. ``creates`` is the kind of the object that an answer's ``id`` names, ``lists`` that
-    of a list of the team's own objects, and ``learns`` that of what an answer's ``data`` holds. ``unbilled``: it costs
-    at the provider, and what it costs is on no bill here. ``known``: ids in body and answer are looked at; False only
-    for a path that is in no table.
+    of a list of the team's own objects, and ``learns`` that of what an answer lists and the upstream made.
+    ``unbilled``: it costs at the provider, and what it costs is on no bill here. ``known``: ids in body and answer are
+    looked at; False only for a path that is in no table.
     """
 
     family: str

@@ -107,14 +107,18 @@ class Peek(msgspec.Struct, frozen=True):
     background: bool = False
 
 
+def refuse_own_id(body: JSONObject) -> None:
+    """Some servers let a client choose its answer's id: it could choose another team's. Raises InvalidRequest."""
+    if body.has("request_id"):
+        raise InvalidRequest("The id of an answer is the upstream's to give.", param="request_id")
+
+
 def peek(dialect: Dialect, body: JSONObject) -> Peek:
     """Read ``body``. Raises InvalidRequest with the field's name as ``param``."""
     model = body.get_str("model")
     if model is None:
         raise InvalidRequest("The request names no model.", param="model")
-    if body.has("request_id"):
-        # Some servers let a client choose an answer's id so: it could choose another team's.
-        raise InvalidRequest("The id of an answer is the upstream's to give.", param="request_id")
+    refuse_own_id(body)
     return Peek(
         model=model,
         model_span=body.span_of("model"),

@@ -135,8 +135,9 @@ def match(method: str, raw_path: bytes, *, wants_websocket: bool = False) -> Mat
 def match_in_batch(method: str, url: str) -> Endpoint | None:
     """What a line of a batch asks for, if it is a create that is billed by its tokens; else None."""
     found = _FIXED.get(url.encode("ascii", "replace"), {}).get(method) if url.startswith("/v1/") else None
-    in_batches = found is not None and found.metered and found.body == "json"
-    return found if in_batches else None
+    if found is None or found.body != "json":
+        return None
+    return found if found.metered or found.family == "moderations" else None
 
 
 def allow(raw_path: bytes) -> bytes:

@@ -34,14 +34,18 @@ class _Rows:
         self._endpoints: list[Endpoint] = []
 
     def costs(
-        self, path: str, *, body: Body = "json", dialect: Dialect = "other", creates: str = "", cacheable: bool = False
+        self,
+        path: str,
+        *,
+        body: Body = "json",
+        dialect: Dialect = "other",
+        creates: str = "",
+        learns: str = "",
+        cacheable: bool = False,
     ) -> _Rows:
         """A POST that is billed."""
-        self._endpoints.append(
-            Endpoint(
-                self._name, "POST", path, metered=True, dialect=dialect, body=body, creates=creates, cacheable=cacheable
-            )
-        )
+        endpoint = Endpoint(self._name, "POST", path, True, dialect, body, creates, learns=learns, cacheable=cacheable)
+        self._endpoints.append(endpoint)
         return self
 
     def creates(self, path: str, kind: str, *, body: Body = "json", unbilled: bool = False) -> _Rows:
@@ -59,7 +63,9 @@ class _Rows:
         return self
 
     def reads(self, *paths: str, learns: str = "") -> _Rows:
-        """A GET of something owned, or of what belongs to it; ``learns`` is the kind of what it lists."""
+        """A GET of something owned, or of what belongs to it; ``learns`` is the kind of what it lists, if no client can
+        have brought an id into that.
+        """
         self._endpoints += [Endpoint(self._name, "GET", path, learns=learns) for path in paths]
         return self
 
@@ -67,9 +73,9 @@ class _Rows:
         self._endpoints += [Endpoint(self._name, "DELETE", path) for path in paths]
         return self
 
-    def acts(self, *paths: str, body: Body = "json", learns: str = "") -> _Rows:
-        """A POST that changes something owned, or asks without cost."""
-        self._endpoints += [Endpoint(self._name, "POST", path, body=body, learns=learns) for path in paths]
+    def acts(self, *paths: str, body: Body = "json", unbilled: bool = False) -> _Rows:
+        """A POST that changes something owned, or asks without cost, unless ``unbilled``."""
+        self._endpoints += [Endpoint(self._name, "POST", path, body=body, unbilled=unbilled) for path in paths]
         return self
 
     def family(self) -> Family:
@@ -86,13 +92,13 @@ def _off(name: str) -> _Rows:
 
 GENERATING = (
     _on("responses")
-    .costs("/responses", dialect="responses", creates="response", cacheable=True)
+    .costs("/responses", dialect="responses", creates="response", learns="item", cacheable=True)
     .costs("/responses/compact", dialect="responses", creates="response")
     .acts("/responses/input_tokens")
-    .reads("/responses/{response}")
+    .reads("/responses/{response}", learns="item")
+    .reads("/responses/{response}/input_items")
     .deletes("/responses/{response}")
     .acts("/responses/{response}/cancel")
-    .reads("/responses/{response}/input_items", learns="item")
     .family(),
     _on("chat")
     .costs("/chat/completions", dialect="chat", creates="completion", cacheable=True)
@@ -107,10 +113,9 @@ GENERATING = (
     _on("moderations").acts("/moderations").family(),
     _on("conversations")
     .creates("/conversations", "conversation")
-    .reads("/conversations/{conversation}", "/conversations/{conversation}/items/<item>")
-    .reads("/conversations/{conversation}/items", learns="item")
-    .acts("/conversations/{conversation}")
-    .acts("/conversations/{conversation}/items", learns="item")
+    .reads("/conversations/{conversation}", "/conversations/{conversation}/items")
+    .reads("/conversations/{conversation}/items/<item>")
+    .acts("/conversations/{conversation}", "/conversations/{conversation}/items")
     .deletes("/conversations/{conversation}", "/conversations/{conversation}/items/<item>")
     .family(),
     _on("images")
@@ -138,11 +143,12 @@ STORING = (
     .acts("/uploads/{upload}/complete", "/uploads/{upload}/cancel")
     .family(),
     _off("vector_stores")
-    .creates("/vector_stores", "vector_store")
+    .creates("/vector_stores", "vector_store", unbilled=True)
     .lists("/vector_stores", "vector_store")
     .reads("/vector_stores/{vector_store}", "/vector_stores/{vector_store}/files")
     .reads("/vector_stores/{vector_store}/files/{file}", "/vector_stores/{vector_store}/files/{file}/content")
-    .acts("/vector_stores/{vector_store}", "/vector_stores/{vector_store}/search")
+    .acts("/vector_stores/{vector_store}")
+    .acts("/vector_stores/{vector_store}/search", unbilled=True)
     .acts("/vector_stores/{vector_store}/files", "/vector_stores/{vector_store}/files/{file}")
     .deletes("/vector_stores/{vector_store}", "/vector_stores/{vector_store}/files/{file}")
     .creates("/vector_stores/{vector_store}/file_batches", "file_batch")
@@ -151,7 +157,7 @@ STORING = (
     .acts("/vector_stores/{vector_store}/file_batches/{file_batch}/cancel")
     .family(),
     _off("containers")
-    .creates("/containers", "container")
+    .creates("/containers", "container", unbilled=True)
     .lists("/containers", "container", "name")
     .reads("/containers/{container}", "/containers/{container}/files/<file>")
     .reads("/containers/{container}/files", learns="container_file")
@@ -182,14 +188,15 @@ WORKING = (
     .lists("/fine_tuning/jobs", "job", "metadata")
     .reads("/fine_tuning/jobs/{job}", "/fine_tuning/jobs/{job}/events", "/fine_tuning/jobs/{job}/checkpoints")
     .acts("/fine_tuning/jobs/{job}/cancel", "/fine_tuning/jobs/{job}/pause", "/fine_tuning/jobs/{job}/resume")
-    .acts("/fine_tuning/alpha/graders/run", "/fine_tuning/alpha/graders/validate")
+    .acts("/fine_tuning/alpha/graders/run", unbilled=True)
+    .acts("/fine_tuning/alpha/graders/validate")
     .deletes("/models/{model}")
     .family(),
     _off("evals")
     .creates("/evals", "eval")
     .lists("/evals", "eval")
     .reads("/evals/{eval}", "/evals/{eval}/runs/{run}", "/evals/{eval}/runs/{run}/output_items")
-    .reads("/evals/{eval}/runs", learns="run")
+    .reads("/evals/{eval}/runs")
     .reads("/evals/{eval}/runs/{run}/output_items/<item>")
     .acts("/evals/{eval}", "/evals/{eval}/runs/{run}")
     .creates("/evals/{eval}/runs", "run", unbilled=True)
@@ -219,9 +226,9 @@ WORKING = (
     _off("threads")
     .creates("/threads", "thread")
     .reads("/threads/{thread}", "/threads/{thread}/messages/<message>")
-    .reads("/threads/{thread}/messages", "/threads/{thread}/runs", learns="item")
+    .reads("/threads/{thread}/messages", "/threads/{thread}/runs")
     .acts("/threads/{thread}", "/threads/{thread}/messages/<message>")
-    .creates("/threads/{thread}/messages", "item")
+    .creates("/threads/{thread}/messages", "message")
     .deletes("/threads/{thread}", "/threads/{thread}/messages/<message>")
     .costs("/threads/runs", creates="run")
     .costs("/threads/{thread}/runs", creates="run")

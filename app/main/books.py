@@ -20,9 +20,18 @@ class Books:
         return self._journal.attempt(request_id, attempt)
 
     def seen(self, owned: OwnedObject) -> None:
+        """A team's call has made it."""
         if self._ownership.remember(owned):
-            self._journal.seen(owned)
-            self._writer.remember(owned)
+            self._write_down(owned)
+
+    def named(self, owned: OwnedObject) -> None:
+        """An answer to a team has named it."""
+        if self._ownership.claim(owned):
+            self._write_down(owned)
+
+    def _write_down(self, owned: OwnedObject) -> None:
+        self._journal.seen(owned)
+        self._writer.remember(owned)
 
     def close(self, record: Record) -> bytes:
         return self._journal.close(record)

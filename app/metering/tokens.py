@@ -18,6 +18,7 @@ from app.metering.buckets import UNREADABLE, CallCount, calls_used, usage_of
 USAGE_RAW_BYTES_MAX = 4096
 USAGE_DEPTH_MAX = 4
 NOTHING_BYTES = len("null")
+CITES_A_FILE = b'"container_file_citation"'
 
 Terminal = Literal["completed", "failed", "incomplete", "cancelled"]
 TERMINAL_EVENTS: dict[str, Terminal] = {
@@ -40,6 +41,8 @@ class _Body(msgspec.Struct):
     error: Any = None
     output: msgspec.Raw = msgspec.Raw(b"")
     tools: msgspec.Raw = msgspec.Raw(b"")
+    choices: msgspec.Raw = msgspec.Raw(b"")
+    thread_id: Any = None
 
 
 class _Event(msgspec.Struct):
@@ -63,6 +66,33 @@ class _Item(msgspec.Struct):
 
     id: Any = None
     container_id: Any = None
+    content: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Annotation(msgspec.Struct):
+    type: Any = None
+    container_id: Any = None
+    file_id: Any = None
+
+
+class _Part(msgspec.Struct):
+    """A part of a message, with what it cites."""
+
+    annotations: list[_Annotation] = []
+
+
+class _Audio(msgspec.Struct):
+    id: Any = None
+
+
+class _Message(msgspec.Struct):
+    audio: _Audio | None = None
+
+
+class _Answered(msgspec.Struct):
+    """A choice of a whole chat answer."""
+
+    message: _Message | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -85,7 +115,10 @@ _body_decoder = msgspec.json.Decoder(_Body)
 _event_decoder = msgspec.json.Decoder(_Event)
 _item_decoder = msgspec.json.Decoder(_Item)
 _items_decoder = msgspec.json.Decoder(list[_Item])
+_parts_decoder = msgspec.json.Decoder(list[_Part])
 _choices_decoder = msgspec.json.Decoder(list[_Choice])
+_answered_decoder = msgspec.json.Decoder(list[_Answered])
+_audio_decoder = msgspec.json.Decoder(_Audio)
 
 
 class Reading:
@@ -219,12 +252,13 @@ class Reading:
         data = bytes(item)
         if kind == "response.output_item.added":
             self._name_item(item)
-        if kind == "response.output_item.added":
             if b'"reasoning"' in data:
                 self.reasoning_seen = True
             elif b'_call"' in data:
                 self._begun = self._begun or CallCount()
                 self._begun.see_item(item)
+        elif kind == "response.output_item.done" and CITES_A_FILE in data:
+            self._name_item(item)
         elif kind == "response.output_item.done" and b'_call"' in data:
             self._counted = self._counted or CallCount()
             self._counted.see_item(item)
@@ -240,10 +274,20 @@ class Reading:
                 self._name(item)
 
     def _name(self, item: _Item) -> None:
-        for kind, told in (("item", item.id), ("container", item.container_id)):
-            object_id = _short(told)
-            if object_id is not None:
-                self._objects.append((kind, object_id))
+        self._tell("item", item.id)
+        self._tell("container", item.container_id)
+        if CITES_A_FILE in bytes(item.content):
+            with contextlib.suppress(*UNREADABLE):
+                for part in _parts_decoder.decode(item.content):
+                    for cited in part.annotations:
+                        if cited.type == "container_file_citation":
+                            self._tell("container", cited.container_id)
+                            self._tell("container_file", cited.file_id)
+
+    def _tell(self, kind: str, told: Any) -> None:
+        object_id = _short(told)
+        if object_id is not None:
+            self._objects.append((kind, object_id))
 
     @property
     def has_ended_some(self) -> bool:
@@ -317,6 +361,9 @@ class Reading:
         for part in (delta.tool_calls, delta.function_call, delta.audio):
             if len(part) > NOTHING_BYTES:
                 self.output_bytes += len(part)
+        if len(delta.audio) > NOTHING_BYTES:
+            with contextlib.suppress(*UNREADABLE):
+                self._tell("audio", _audio_decoder.decode(delta.audio).id)
 
     # -- shared -------------------------------------------------------------------------------
 
@@ -327,6 +374,12 @@ class Reading:
             self._objects.append(("", told))
         if found.output:
             self._name_items(found.output)
+        if b'"audio"' in bytes(found.choices):
+            with contextlib.suppress(*UNREADABLE):
+                for choice in _answered_decoder.decode(found.choices):
+                    if choice.message is not None and choice.message.audio is not None:
+                        self._tell("audio", choice.message.audio.id)
+        self._tell("thread", found.thread_id)
         self.model = _short(found.model) or self.model
         self.service_tier = _short(found.service_tier) or self.service_tier
         if isinstance(found.error, dict):

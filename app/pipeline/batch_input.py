@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from urllib.parse import quote
 
 from app.auth.references import Reference, find_references
-from app.core.codec import JSONObject, parse_object_slow
+from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_slow
 from app.core.errors import EndpointNotAllowed, InvalidRequest, ModelNotAllowed, StoredObjectNotFound
 from app.core.exchange import Endpoint
 from app.core.identity import Principal
+from app.core.peek import refuse_own_id
 from app.pipeline.planning import Planner
 from app.upstream.pool import UpstreamPool
 
@@ -23,6 +25,8 @@ LINE_BYTES_MAX = 16 * 1024 * 1024
 FILE_BYTES_MAX = 256 * 1024 * 1024
 READ_S_MAX = 120.0
 REFERENCES_AT_ONCE = 500
+CHECKS_AT_ONCE = 4
+"""Of a process: each may hold a line of the largest size, and takes the time of many requests."""
 PARAM = "input_file_id"
 YIELD_EVERY_LINES = 50
 
@@ -49,7 +53,8 @@ async def check_batch_input(
             raise InvalidRequest(f"A batch may have at most {LINES_MAX} requests.", param=PARAM)
         if number % YIELD_EVERY_LINES == 0:
             await asyncio.sleep(0)
-        waiting += _references(planner, pool, principal, line, number, match, allows)
+        asked = partial(_references, planner, pool, principal, line, number, match, allows)
+        waiting += await asyncio.to_thread(asked) if len(line) > SLOW_IN_THREAD_BYTES else asked()
         if len(waiting) >= REFERENCES_AT_ONCE:
             await _check(planner, pool, principal, waiting)
             waiting = []
@@ -81,13 +86,15 @@ def _references(
         raise InvalidRequest(f"Line {number} of the batch asks for what no batch can.", param=PARAM)
     if not allows(endpoint.family):
         raise EndpointNotAllowed(f"This key may not use the endpoint {endpoint.family}, as line {number} would.")
+    references = find_references(endpoint.dialect, document)
     model = document.get_str("model")
     if model is not None:
+        references += planner.fine_tuned.references(principal, model)
         routes = planner.routes_of(principal, model)
         if not any(route.upstream == pool.name and route.model == model for route in routes):
             # An alias is the gateway's own word: the provider would not know it, or take it for another model.
             raise ModelNotAllowed(f"Line {number} of the batch names a model that its upstream does not serve.")
-    return find_references(endpoint.dialect, document)
+    return references
 
 
 def _request_in(line: bytes) -> tuple[str, str, JSONObject]:
@@ -96,7 +103,9 @@ def _request_in(line: bytes) -> tuple[str, str, JSONObject]:
     method, url = request.get_str("method") or "", request.get_str("url") or ""
     if not isinstance(request.value.get("body"), dict):
         raise InvalidRequest("It has no body.")
-    return method, url, parse_object_slow(bytes(request.members["body"]))
+    body = parse_object_slow(bytes(request.members["body"]))
+    refuse_own_id(body)
+    return method, url, body
 
 
 async def _lines(pool: UpstreamPool, file_id: str) -> AsyncIterator[bytes]:
@@ -106,16 +115,21 @@ async def _lines(pool: UpstreamPool, file_id: str) -> AsyncIterator[bytes]:
         try:
             if answer.status != 200 or answer.content_encoding not in {"", "identity"}:
                 raise StoredObjectNotFound.of(PARAM, file_id)
-            rest, size = b"", 0
+            begun: list[bytes] = []
+            size = line_size = 0
             while chunk := await answer.read_any():
                 size += len(chunk)
-                *lines, rest = (rest + chunk).split(b"\n")
-                if size > FILE_BYTES_MAX or len(rest) > LINE_BYTES_MAX:
-                    raise InvalidRequest("The batch's file, or a line of it, is too large to be checked.", param=PARAM)
-                for line in lines:
+                *ends, rest = chunk.split(b"\n")
+                for end in ends:
+                    line = b"".join((*begun, end))
+                    begun, line_size = [], 0
                     if line.strip():
                         yield line
-            if rest.strip():
-                yield rest
+                begun.append(rest)
+                line_size += len(rest)
+                if size > FILE_BYTES_MAX or line_size > LINE_BYTES_MAX:
+                    raise InvalidRequest("The batch's file, or a line of it, is too large to be checked.", param=PARAM)
+            if (line := b"".join(begun)).strip():
+                yield line
         finally:
             answer.close()

@@ -173,7 +173,7 @@ class Carrier:
             flight.sends()
             answer: Answer | None = None
             try:
-                answer = await self._ask(relay, exchange, cargo, route, flight.meter.attempt_id)
+                answer = await self._ask(flight, relay, exchange, cargo, route)
             except (UpstreamUnreachable, UpstreamBusy) as error:
                 # Only its kind: the error itself holds this frame, and with it the body, in a cycle.
                 failure = type(error)
@@ -197,15 +197,15 @@ class Carrier:
                     raise UpstreamUnreachable
             route = again
 
-    async def _ask(self, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route, attempt_id: str) -> Answer:
+    async def _ask(self, flight: Flight, relay: Relay, exchange: Exchange, cargo: Cargo, route: Route) -> Answer:
         """One call, of whose outcome the upstream's breaker is told."""
         pool = self._pools[route.upstream]
         breaker = pool.breaker
         if breaker.unfit(route.model) == "circuit-open":
             # It was fit when it was chosen; meanwhile others have failed, or are the probes.
             raise CircuitOpen
-        headers = toward_upstream(exchange.headers, pool.forwarded)
-        headers.append((b"x-client-request-id", attempt_id.encode()))
+        headers = toward_upstream(exchange.headers, pool.forwarded, flight.meter.opening.team_id)
+        headers.append((b"x-client-request-id", flight.meter.attempt_id.encode()))
         asks_usage = cargo.usage_splice is not None and pool.asks_usage
         relay.usage_filter = UsageFilter() if asks_usage else None
         ticket = breaker.begin()

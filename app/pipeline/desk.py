@@ -24,6 +24,9 @@ class Books(Protocol):
     def seen(self, owned: OwnedObject) -> None:
         """A request created an object upstream; its owner is known before the client knows the id."""
 
+    def named(self, owned: OwnedObject) -> None:
+        """An answer has named an object: it is the team's, unless the ledger knows it as another's."""
+
     def close(self, record: Record) -> bytes:
         """The request has ended: into the journal; what stands there."""
 

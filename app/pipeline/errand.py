@@ -4,6 +4,7 @@ what it makes known as the team's is written down before the client sees it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -52,22 +53,24 @@ class Errand:
     def saw_beginning(self, first: bytes) -> None:
         found = FIRST_ID.match(first)
         if found is not None and self._exchange.endpoint.creates:
-            self.own(self._exchange.endpoint.creates, [found[1].decode()])
+            self._made(found[1].decode())
 
     def saw_json(self, body: bytes) -> bool:
         try:
             answer = msgspec.json.decode(body)
         except (ValueError, RecursionError):
             return False
-        for kind, object_ids in _owned(self._exchange, answer):
-            self.own(kind, object_ids)
+        for kind, object_id in itertools.islice(self._owned(answer), OWNED_AT_ONCE_MAX):
+            self._named(kind, object_id)
         if self._reading is not None and self._reading.see_json(body):
             self._saw_response(self._reading)
         return True
 
     def _saw_response(self, reading: Reading) -> None:
         for kind, object_id in reading.take_objects():
-            self.own(kind or "response", [object_id])
+            # Its own id is the one that was asked for.
+            if kind:
+                self._named(kind, object_id)
         if self._on_reading is not None and reading.terminal is not None:
             self._on_reading(reading)
             self._on_reading = None
@@ -91,34 +94,35 @@ class Errand:
 
     # -- whose it is ----------------------------------------------------------------------------
 
-    def own(self, kind: str, object_ids: list[str]) -> None:
-        """From now on these are the team's."""
-        now_ms = self._desk.clock.now_ms()
-        for object_id in object_ids[:OWNED_AT_ONCE_MAX]:
-            if OBJECT_ID.match(object_id) is not None:
-                self._desk.books.seen(
-                    OwnedObject(
-                        object_id=object_id,
-                        upstream=self._upstream,
-                        team_id=self._principal.team_id,
-                        kind=kind,
-                        request_id=self._exchange.request_id,
-                        created_at_ms=now_ms,
-                    )
-                )
+    def _owned(self, answer: Any) -> Iterator[tuple[str, str]]:
+        """What an answer makes known as the team's, each with its kind; what was made is told at once."""
+        endpoint = self._exchange.endpoint
+        if not endpoint.known or self._exchange.method == "DELETE" or not isinstance(answer, dict):
+            return
+        own_id = answer.get("id")
+        if endpoint.creates and isinstance(own_id, str):
+            self._made(own_id)
+        rows = answer.get("data") if endpoint.learns else None
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and isinstance(row.get("id"), str):
+                yield endpoint.learns, row["id"]
+        yield from objects_of_answer(answer, endpoint.family)
 
+    def _made(self, object_id: str) -> None:
+        """From now on it is the team's."""
+        if OBJECT_ID.match(object_id) is not None:
+            self._desk.books.seen(self._object(self._exchange.endpoint.creates, object_id))
 
-def _owned(exchange: Exchange, answer: Any) -> Iterator[tuple[str, list[str]]]:
-    """What an answer makes known as the team's, by kind."""
-    endpoint = exchange.endpoint
-    if not endpoint.known or exchange.method == "DELETE" or not isinstance(answer, dict):
-        return
-    own_id = answer.get("id")
-    if endpoint.creates and isinstance(own_id, str):
-        yield endpoint.creates, [own_id]
-    if endpoint.learns:
-        rows = answer.get("data")
-        ids = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else [own_id]
-        yield endpoint.learns, [each for each in ids if isinstance(each, str)]
-    if named := list(objects_of_answer(answer, endpoint.family)):
-        yield "named", named
+    def _named(self, kind: str, object_id: str) -> None:
+        if OBJECT_ID.match(object_id) is not None:
+            self._desk.books.named(self._object(kind, object_id))
+
+    def _object(self, kind: str, object_id: str) -> OwnedObject:
+        return OwnedObject(
+            object_id=object_id,
+            upstream=self._upstream,
+            team_id=self._principal.team_id,
+            kind=kind,
+            request_id=self._exchange.request_id,
+            created_at_ms=self._desk.clock.now_ms(),
+        )

@@ -160,7 +160,7 @@ class Flight:
     def saw_beginning(self, first: bytes) -> None:
         found = FIRST_ID.match(first)
         if self._owns and found is not None:
-            self._own(self._kind, found[1].decode())
+            self._own("", found[1].decode())
 
     def saw_json(self, body: bytes) -> bool:
         reading = self.meter.reading
@@ -356,26 +356,28 @@ class Flight:
         found = self.meter.reading.take_objects()
         if found and self.on_named is not None:
             self.on_named([object_id for _, object_id in found])
-        if found and self._owns:
-            for kind, object_id in found:
-                self._own(kind or self._kind, object_id)
-
-    @property
-    def _kind(self) -> str:
-        return self._exchange.endpoint.creates or "response"
+        for kind, object_id in found:
+            # Of what is not stored only that is kept which is stored apart from it, such as a container.
+            if self._owns if kind in {"", "item"} else True:
+                self._own(kind, object_id)
 
     def _own(self, kind: str, object_id: str) -> None:
-        if OBJECT_ID.match(object_id) is None:
+        """``kind`` is "" for the answer itself."""
+        endpoint = self._exchange.endpoint
+        if OBJECT_ID.match(object_id) is None or (kind == "item" and endpoint.learns != kind):
             return
         owned = OwnedObject(
             object_id=object_id,
             upstream=self.meter.attempt.upstream,
             team_id=self._principal.team_id,
-            kind=kind,
+            kind=kind or endpoint.creates or "response",
             request_id=self._exchange.request_id,
             created_at_ms=self._desk.clock.now_ms(),
         )
+        if kind:
+            self._desk.books.named(owned)
+            return
         self._desk.books.seen(owned)
-        if kind == "response" and self.meter.opening.background:
+        if self.meter.opening.background:
             # Whoever has to write its row must know what to ask for.
             self._desk.accounts.go_on(self.admitted.grant.claim, encode_payload(SeenLine(owned)))

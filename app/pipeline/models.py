@@ -13,6 +13,7 @@ from app.core.clock import Clock
 from app.core.errors import ModelNotFound, UpstreamError, quoted
 from app.core.identity import Principal
 from app.core.patterns import matches_any
+from app.pipeline.fine_tuned import FineTuned
 from app.upstream.pool import UpstreamPool
 
 KEPT_S = 300.0
@@ -35,7 +36,10 @@ class _List(msgspec.Struct):
 class ModelList:
     """Knows every upstream's list for five minutes; one fetch at a time for each."""
 
-    def __init__(self, catalog: Catalog, pools: Mapping[str, UpstreamPool], clock: Clock) -> None:
+    def __init__(
+        self, catalog: Catalog, pools: Mapping[str, UpstreamPool], clock: Clock, fine_tuned: FineTuned
+    ) -> None:
+        self._fine_tuned = fine_tuned
         self._catalog = catalog
         self._pools = pools
         self._clock = clock
@@ -46,7 +50,9 @@ class ModelList:
         return f"ModelList(known={sorted(self._lists)})"
 
     async def body_for(self, principal: Principal, asked: str | None = None) -> bytes:
-        """The list as JSON, only with what the principal may use; or the model ``asked`` for. Raises ModelNotFound."""
+        """The list as JSON, only with what the principal may use; or the model ``asked`` for. Raises ModelNotFound,
+        LedgerUnavailable.
+        """
         upstreams = self._catalog.listed_upstreams
         lists = await asyncio.gather(*(self._list(name) for name in upstreams))
         found: dict[str, _Model] = {}
@@ -56,10 +62,11 @@ class ModelList:
             for model in models:
                 if model.id not in found and self._serves(upstream, model.id):
                     found[model.id] = model
+        visible = await self._fine_tuned.visible(principal, found)
         data = [
             {"id": model.id, "object": "model", "created": model.created, "owned_by": model.owned_by}
             for model in found.values()
-            if principal.models is None or matches_any(principal.models, model.id)
+            if model.id in visible and (principal.models is None or matches_any(principal.models, model.id))
         ]
         if asked is None:
             return msgspec.json.encode({"object": "list", "data": data})

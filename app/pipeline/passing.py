@@ -20,6 +20,7 @@ from app.core.errors import (
     Headers,
     InvalidAPIKey,
     InvalidRequest,
+    Overloaded,
     UpgradeRequired,
     UpstreamAuthFailed,
     UpstreamError,
@@ -28,7 +29,7 @@ from app.core.errors import (
 )
 from app.core.exchange import BodyStream, Exchange
 from app.core.identity import Principal
-from app.pipeline.batch_input import Match, check_batch_input
+from app.pipeline.batch_input import CHECKS_AT_ONCE, Match, check_batch_input
 from app.pipeline.carriage import ERROR_BODY_BYTES_MAX, EVENT_STREAM
 from app.pipeline.desk import Desk
 from app.pipeline.errand import Errand, OnReading
@@ -47,6 +48,8 @@ from app.upstream.watch import Sweep
 PASSED_HEADERS = bypass_headers("endpoint")
 OF_ITEMS = frozenset(("responses", "conversations"))
 """Families whose bodies hold items, whose ids are in known places."""
+OF_GRADERS = frozenset(("evals", "fine_tuning"))
+"""Families whose bodies may name models below their top."""
 NO_BODY = (204, 205, 304)
 
 
@@ -86,6 +89,7 @@ class Passing:
         self._sweep = sweep
         self._collection = collection
         self._configuration = configuration
+        self._batch_checks = 0
         self._match_in_batch = match_in_batch
         self._allows = allows
 
@@ -104,7 +108,7 @@ class Passing:
             self._respond(exchange, await self._lists.body_for(exchange, principal))
             self._tell(exchange, principal, 200)
             return
-        load = await self._read(exchange)
+        load = await self._read(exchange, principal)
         references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
         pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
         if endpoint.creates == "batch":
@@ -131,7 +135,7 @@ class Passing:
         pool, route = await self._planner.pool_for(exchange, principal, references, model)
         if not pool.has_sockets:
             raise UpgradeRequired
-        headers = toward_upstream(exchange.headers, pool.forwarded)
+        headers = toward_upstream(exchange.headers, pool.forwarded, principal.team_id)
         headers.append((b"x-client-request-id", exchange.request_id.encode()))
         offered = subprotocols_of(exchange.headers)
         upstream = await pool.switch(
@@ -152,8 +156,8 @@ class Passing:
             self._running.leave(principal.secret_id, socket)
             self._tell(exchange, principal, 101)
 
-    async def _read(self, exchange: Exchange) -> Brought:
-        """The body, and what it names. Raises InvalidRequest."""
+    async def _read(self, exchange: Exchange, principal: Principal) -> Brought:
+        """The body, and what it names. Raises InvalidRequest, and ModelNotAllowed for a model deep within."""
         if not exchange.media:
             return Brought(b"" if exchange.endpoint.body else None, [])
         if exchange.media == "upload":
@@ -168,16 +172,22 @@ class Passing:
         dialect = "responses" if exchange.endpoint.family in OF_ITEMS else exchange.endpoint.dialect
         model = document.get_str("model")
         span = (0, 0) if model is None else document.span_of("model")
+        references = find_references(dialect, document)
         if exchange.endpoint.family == "evals":
             refuse_account_sources(document)
+        if exchange.endpoint.family in OF_GRADERS:
+            references += self._planner.check_nested_models(principal, document)
         file_id = document.get_str("input_file_id") if exchange.endpoint.creates == "batch" else None
-        return Brought(body, find_references(dialect, document), model, span, file_id)
+        return Brought(body, references, model, span, file_id)
 
     async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Brought) -> None:
         """What the batch is to run. Raises GatewayError."""
         file_id = load.input_file_id
         if file_id is None:
             raise InvalidRequest("A batch needs an input_file_id.", param="input_file_id")
+        if self._batch_checks >= CHECKS_AT_ONCE:
+            raise Overloaded("The gateway reads as many batches' files as it may.")
+        self._batch_checks += 1
         try:
             await check_batch_input(
                 self._planner,
@@ -189,6 +199,8 @@ class Passing:
             )
         except TimeoutError:
             raise UpstreamTimeout from None
+        finally:
+            self._batch_checks -= 1
 
     # -- the call -------------------------------------------------------------------------------
 
@@ -208,7 +220,7 @@ class Passing:
             if not self._running.enter(principal.secret_id, relay):
                 raise InvalidAPIKey(should_retry=False)
             try:
-                headers = toward_upstream(exchange.headers, pool.forwarded)
+                headers = toward_upstream(exchange.headers, pool.forwarded, principal.team_id)
                 headers.append((b"x-client-request-id", exchange.request_id.encode()))
                 # What only reads is given up with its client; what makes something is seen to its end.
                 reads = exchange.method in {"GET", "HEAD"}

@@ -104,7 +104,7 @@ class Pipeline:
         )
         self._passing = Passing(
             self._planner,
-            ModelList(parts.catalog, parts.pools, parts.desk.clock),
+            ModelList(parts.catalog, parts.pools, parts.desk.clock, self._planner.fine_tuned),
             OwnLists(parts.ownership, parts.pools),
             parts.desk,
             parts.authenticator.running,

@@ -12,6 +12,7 @@ from app.auth.ownership import Ownership
 from app.auth.references import (
     Reference,
     find_references,
+    models_within,
     references_of_fields,
     references_of_query,
 )
@@ -24,6 +25,7 @@ from app.core.identity import Principal
 from app.core.patterns import matches_any
 from app.core.peek import Peek, peek, peek_other
 from app.core.splices import usage_splice
+from app.pipeline.fine_tuned import FineTuned
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.plan import Plan
 from app.pipeline.recall import Recall
@@ -57,6 +59,7 @@ class Planner:
         self._routing = routing
         self._default_upstream = default_upstream
         self._public = {object_id: name for name, pool in pools.items() for object_id in pool.settings.shared_objects}
+        self.fine_tuned = FineTuned(catalog, ownership, self._public)
 
     def __repr__(self) -> str:
         return f"Planner({self._recall!r}, default_upstream={self._default_upstream!r})"
@@ -114,6 +117,7 @@ class Planner:
                     f"The upstream of {quoted(ask.model)!r} has no /v1/responses. Use /v1/chat/completions.",
                     param="model",
                 )
+        references += self.fine_tuned.references(principal, ask.model)
         pinned = await self.holder_of(principal, references)
         if pinned is not None:
             routes = tuple(route for route in routes if route.upstream == pinned)
@@ -132,6 +136,16 @@ class Planner:
             raise ModelNotAllowed(f"This key may not use the model {quoted(model)!r}.", param="model")
         return routes
 
+    def check_nested_models(self, principal: Principal, document: JSONObject) -> list[Reference]:
+        """The models that a body names somewhere within, as graders do: each must be one that the key may use. Returns
+        which of them must be the team's own. Raises ModelNotFound, ModelNotAllowed.
+        """
+        own: list[Reference] = []
+        for model in models_within(document):
+            self.routes_of(principal, model)
+            own += self.fine_tuned.references(principal, model)
+        return own
+
     @property
     def has_sockets(self) -> bool:
         """Whether any upstream has WebSockets."""
@@ -148,7 +162,8 @@ class Planner:
             raise ModelNotFound(
                 f"The upstream of {quoted(ask.model)!r} has no WebSocket here; use HTTP.", param="model"
             )
-        pinned = await self.holder_of(principal, references)
+        own_model = self.fine_tuned.references(principal, ask.model)
+        pinned = await self.holder_of(principal, [*references, *own_model])
         fit = [r for r in routes if r.upstream == (pinned or r.upstream) and pool in {None, self._pools[r.upstream]}]
         if not fit:
             raise InvalidRequest(
@@ -188,7 +203,8 @@ class Planner:
         """
         # What every team may name is nobody's to change.
         reads = exchange.method in {"GET", "HEAD"} or exchange.path.endswith("/search") or not exchange.ids
-        pinned = await self.holder_of(principal, references, shared=reads)
+        own_model = [] if model is None else self.fine_tuned.references(principal, model)
+        pinned = await self.holder_of(principal, [*references, *own_model], shared=reads)
         if model is not None:
             routes = self.routes_of(principal, model)
             of_pinned = [route for route in routes if pinned in {None, route.upstream}]

@@ -249,7 +249,7 @@ class Talk:
         """
         if self._upstream is not None:
             return not self.client.gone
-        headers = toward_upstream(self._handshake.headers, pool.forwarded)
+        headers = toward_upstream(self._handshake.headers, pool.forwarded, self._principal.team_id)
         headers = [header for header in headers if header[0] not in {b"content-type", b"accept"}]
         headers.append((b"x-client-request-id", self._handshake.request_id.encode()))
         self._upstream = await pool.switch("/responses", self._handshake.query, headers, model=route.model)

@@ -36,6 +36,15 @@ async def owned_by(connection: AsyncConnection, team_id: str, object_ids: Sequen
     return [OwnedObject(**row) for row in (await connection.execute(asked)).mappings()]
 
 
+async def upstreams_of(connection: AsyncConnection, object_ids: Sequence[str]) -> dict[str, set[str]]:
+    """At which upstreams each of ``object_ids`` has an owner, whoever that is."""
+    asked = select(objects.c.object_id, objects.c.upstream).where(objects.c.object_id.in_(object_ids))
+    found: dict[str, set[str]] = {object_id: set() for object_id in object_ids}
+    for object_id, upstream in await connection.execute(asked):
+        found[object_id].add(upstream)
+    return found
+
+
 async def page_of(
     connection: AsyncConnection, team_id: str, kind: str, *, after: OwnedObject | None, ascending: bool, limit: int
 ) -> list[OwnedObject]:

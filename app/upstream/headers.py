@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from app.core.errors import Headers
@@ -47,13 +48,22 @@ SUBPROTOCOL = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def toward_upstream(headers: Headers, also: frozenset[bytes]) -> Headers:
-    """The client's headers that the upstream may see; ``also`` names the configured ones."""
-    return [
+def toward_upstream(headers: Headers, also: frozenset[bytes], team_id: str) -> Headers:
+    """The client's headers that the upstream may see; ``also`` names the configured ones.
+
+    An Idempotency-Key stands for one call of one team's: the upstream, to which all teams are one customer, would
+    answer a second team's call with what the first one got.
+    """
+    passed = [
         header
         for header in headers
         if header[0] in FORWARDED or header[0].startswith(FORWARDED_PREFIX) or header[0] in also
     ]
+    for place, (name, value) in enumerate(passed):
+        if name == b"idempotency-key":
+            own = hashlib.sha256(team_id.encode() + b"\0" + value).hexdigest()
+            passed[place] = (name, own.encode())
+    return passed
 
 
 def toward_client(headers: Headers, *, rename_limits: bool) -> Headers:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.fakes.forking import headgate
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.upstream import PlayedUpstream, SeenRequest, Step, chunked, whole
 from tests.fakes.valkey import free_ports
@@ -133,11 +134,8 @@ def test_its_reservation_is_held_while_it_runs(gateway, client):
 def simulator() -> Iterator[str]:
     """``headgate simulate``, a process of its own; its base URL."""
     (port,) = free_ports(1)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app", "simulate", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    nowhere = subprocess.DEVNULL
+    process = headgate(["simulate", "--port", str(port)], stdout=nowhere, stderr=nowhere, environment=dict(os.environ))
     try:
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:

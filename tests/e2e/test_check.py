@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +18,7 @@ from app.store.prune import prune
 from app.store.tables import budgets
 from tests.contract.store.databases import fresh_url
 from tests.contract.store.samples import NOON_MS, entry_of, record_of
+from tests.fakes.forking import run_headgate
 
 ROOT = Path(__file__).parents[2]
 DAY_MS = 86_400_000
@@ -27,9 +26,10 @@ WINDOW = BudgetWindow("b", NOON_MS)
 
 
 def check(directory, *options):
-    command = [sys.executable, "-m", "app", "check", "--ledger", "--data-dir", str(directory), *options]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HEADGATE_")}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=30, check=False)
+    done = run_headgate(
+        ["check", "--ledger", "--data-dir", str(directory), *options], environment=environ, cwd=ROOT, timeout_s=30
+    )
     return done.returncode, done.stdout, done.stderr
 
 

@@ -232,7 +232,7 @@ def test_paths_that_are_not_in_the_table_are_not_found(gateway):
     wrong = httpx.get(f"{gateway.base_url}/responses", headers=gateway.headers)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "OPTIONS, POST")
     upgrade = {"connection": "upgrade", "upgrade": "websocket", "sec-websocket-key": "x", "sec-websocket-version": "13"}
-    assert httpx.get(f"{gateway.base_url}/responses", headers={**gateway.headers, **upgrade}).status_code == 426
+    assert httpx.get(f"{gateway.base_url}/responses", headers={**gateway.headers, **upgrade}).status_code == 400
 
 
 def test_prompts_and_keys_are_in_no_log_metric_or_file(gateway):

@@ -17,13 +17,16 @@ USAGE = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "prompt_token
 
 class Anything:
     """Started with ``with``. ``asked`` has method and target of every request, in order; ``more`` what every answer has
-    beside its id, ``gone`` the ids of what is not there any more; ``lengths`` how long each POST said that it is.
+    beside its id, ``gone`` the ids of what is not there any more; ``lengths`` how long each POST said that it is,
+    ``idempotency_keys`` those of POSTs that had one. While ``broken`` every answer has status 500.
     """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
         self.more: dict[str, Any] = {}
         self.gone: set[str] = set()
+        self.broken = False
+        self.idempotency_keys: list[str] = []
         self.lengths: list[str | None] = []
 
     def __enter__(self) -> Self:
@@ -57,6 +60,7 @@ class Anything:
 
             def do_POST(self) -> None:
                 upstream.lengths.append(self.headers.get("content-length"))
+                upstream.idempotency_keys += self.headers.get_all("idempotency-key") or []
                 if self.headers.get("transfer-encoding") == "chunked":
                     while int(self.rfile.readline(), 16):
                         self.rfile.readline()
@@ -77,7 +81,7 @@ class Anything:
             def tell(self, value: dict[str, Any], status: int = 200) -> None:
                 upstream.asked.append((self.command, self.path))
                 body = json.dumps({**value, **upstream.more}).encode()
-                self.send_response(status)
+                self.send_response(500 if upstream.broken else status)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import httpx
 
+from tests.fakes.forking import Forked, headgate, run_headgate
+
 START_S = 20.0
 SIMULATED = """
 upstreams:
@@ -43,21 +45,21 @@ class RunningGateway:
         self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self.environment.pop("OPENAI_API_KEY", None)
         self.log_path = folder / "log.jsonl"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Forked | None = None
         self.prefix: tuple[str, ...] = ()
         """What its command is run by; has to become the gateway's own process."""
         self.port = 0
 
     def start(self) -> Self:
-        command = [sys.executable, "-m", "app", "serve", "--config", str(self.config), "--data-dir", str(self.data_dir)]
+        arguments = ["serve", "--config", str(self.config), "--data-dir", str(self.data_dir)]
+        arguments += ["--port", str(self.port), *self.arguments]
         with self.log_path.open("ab") as log:
             begun = log.tell()
-            self.process = subprocess.Popen(
-                [*self.prefix, *command, "--port", str(self.port), *self.arguments],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=self.environment,
-            )
+            if self.prefix:
+                command = [*self.prefix, sys.executable, "-m", "app", *arguments]
+                self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=self.environment)
+            else:
+                self.process = headgate(arguments, stdout=subprocess.DEVNULL, stderr=log, environment=self.environment)
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             for line in self.log_path.read_bytes()[begun:].splitlines():
@@ -120,14 +122,10 @@ class RunningGateway:
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """A ``headgate`` command on this gateway's ledger."""
         environment = {**self.environment, "HEADGATE_DATA_DIR": str(self.data_dir)}
-        return subprocess.run(
-            [sys.executable, "-m", "app", *arguments],
-            capture_output=True,
-            text=True,
-            env=environment,
-            check=check,
-            timeout=60,
-        )
+        done = run_headgate(list(arguments), environment=environment)
+        if check:
+            done.check_returncode()
+        return done
 
     def json(self, *arguments: str) -> Any:
         """The JSON that a command prints."""

@@ -43,7 +43,7 @@ class Team:
     def make(self, kind: str) -> str:
         """An object of its own."""
         if kind == "item":
-            return self._listed("/conversations/{conversation}/items", "msg_")
+            return self._listed("/responses/{response}", "msg_", "output")
         if kind == "model":
             return self._listed("/fine_tuning/jobs/{job}", "ft:gpt-4o:acme::", "fine_tuned_model")
         endpoint = CREATORS[kind]
@@ -59,10 +59,10 @@ class Team:
         assert answer.status_code == 200, (kind, answer.text)
         return str(answer.json()["id"])
 
-    def _listed(self, path: str, prefix: str, member: str = "") -> str:
+    def _listed(self, path: str, prefix: str, member: str) -> str:
         """What an answer about something of its own makes known as its own."""
         name = f"{prefix}{secrets.token_hex(8)}"
-        self._upstream.more = {member: name} if member else {"data": [{"id": name}]}
+        self._upstream.more = {member: [{"id": name}] if member == "output" else name}
         try:
             assert self.client.get(self.fill(path)).status_code == 200
         finally:

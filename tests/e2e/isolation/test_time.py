@@ -60,6 +60,7 @@ WAYS = {
 }
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("way", ["a path", "a body", pytest.param("a list", marks=pytest.mark.long)])
 def test_foreign_and_unknown_take_equally_long(world, way):
     kind, ask = WAYS[way]

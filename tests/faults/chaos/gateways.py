@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.fakes.forking import Forked, headgate
 from tests.faults.chaos.servers import PORTS, environment_of
 
 START_S_MAX = 40.0
@@ -46,7 +47,7 @@ class Gateway:
         self.ended: list[int] = []
         self._disk_mib = disk_mib
         self._pid = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | subprocess.Popen[bytes] | None = None
         self._supervision: asyncio.Task[None] | None = None
         (folder / "disk").mkdir(parents=True)
         if disk_mib:
@@ -79,15 +80,15 @@ class Gateway:
 
     def _spawn(self) -> None:
         self.lives += 1
-        command = [sys.executable, "-m", "app", "serve", "--config", str(self.config), "--port", str(self.port)]
+        arguments = ["serve", "--config", str(self.config), "--port", str(self.port), "--data-dir", str(self.data_dir)]
+        nowhere = subprocess.DEVNULL
         with self.log_path.open("ab") as log:
             log.write(b'{"event": "chaos: started", "life": %d}\n' % self.lives)
-            self._process = subprocess.Popen(
-                [*self.tracer, *command, "--data-dir", str(self.data_dir)],
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=self.environment,
-            )
+            if self.tracer:
+                command = [*self.tracer, sys.executable, "-m", "app", *arguments]
+                self._process = subprocess.Popen(command, stdout=nowhere, stderr=log, env=self.environment)
+            else:
+                self._process = headgate(arguments, stdout=nowhere, stderr=log, environment=self.environment)
         self._pid = self._process.pid
 
     async def ready(self) -> None:

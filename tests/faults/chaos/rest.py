@@ -8,6 +8,7 @@ import time
 import asyncpg
 import httpx
 
+from tests.fakes.forking import run_headgate
 from tests.faults.chaos.constants import LOST_NODE_REST_S_MAX, REST_S_MAX
 from tests.faults.chaos.servers import environment_of
 from tests.faults.chaos.truth import read_books, read_held
@@ -98,13 +99,6 @@ def is_at_rest(fields: dict[str, str]) -> bool:
 
 async def _write_off(world: World, process_ids: list[str]) -> None:
     """What an operator does about a host that never comes back."""
-    import sys
-
+    environment = environment_of(HEADGATE_DATABASE_URL=world.ledger.url)
     for process_id in process_ids:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "app", "processes", "write-off", process_id),
-            env=environment_of(HEADGATE_DATABASE_URL=world.ledger.url),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        await process.wait()
+        await asyncio.to_thread(run_headgate, ["processes", "write-off", process_id], environment=environment)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from tests.fakes.forking import run_headgate
 from tests.fakes.postgres import PostgresServer
 from tests.faults.chaos.clients import Crowd
 from tests.faults.chaos.gateways import Gateway
@@ -200,14 +200,9 @@ async def _conclude(world: World, crowd: Crowd, peaks: dict[tuple[str, int], int
 
 async def check_ledger(**environment: str) -> list[str]:
     """What ``headgate check --ledger`` has to say, if it is not content."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "app", "check", "--ledger", "--json"),
-        env=environment_of(**environment),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, error = await process.communicate()
-    return [f"5: check --ledger: {out.decode()} {error.decode()}"] if process.returncode else []
+    arguments = ["check", "--ledger", "--json"]
+    done = await asyncio.to_thread(run_headgate, arguments, environment=environment_of(**environment))
+    return [f"5: check --ledger: {done.stdout} {done.stderr}"] if done.returncode else []
 
 
 def told_faults(applied: Sequence[str]) -> list[str]:

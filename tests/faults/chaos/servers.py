@@ -8,13 +8,13 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Literal
 
 import hiredis
 
+from tests.fakes.forking import Forked, headgate
 from tests.fakes.postgres import PostgresServer
 from tests.fakes.valkey import ValkeyServer
 
@@ -67,7 +67,7 @@ class Upstream:
         self.folder = folder
         self.port = PORTS.take()
         self.lives = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Forked | subprocess.Popen[bytes] | None = None
 
     @property
     def base_url(self) -> str:
@@ -80,11 +80,11 @@ class Upstream:
     async def start(self) -> None:
         self.lives += 1
         with (self.folder / "upstream.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "app", "simulate", "--port", str(self.port), "--log", str(self.logs[-1])],
+            self.process = headgate(
+                ["simulate", "--port", str(self.port), "--log", str(self.logs[-1])],
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env=environment_of(),
+                environment=environment_of(),
             )
         deadline_s = time.monotonic() + START_S_MAX
         while True:
@@ -172,7 +172,7 @@ class Ledger:
             await asyncio.to_thread(self.server.start)
 
 
-def _end(process: subprocess.Popen[bytes] | None) -> None:
+def _end(process: Forked | subprocess.Popen[bytes] | None) -> None:
     """kill -9, and wait for it."""
     if process is not None and process.poll() is None:
         process.send_signal(signal.SIGKILL)

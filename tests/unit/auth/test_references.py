@@ -130,9 +130,11 @@ def test_what_an_answer_names():
         "previous_response_id": None,
         "fine_tuned_model": "ft:a",
     }
-    assert set(objects_of_answer(answer)) == {"file-1", "cntr_1", "cfile_1"}
-    assert set(objects_of_answer(answer, "uploads")) == {"file-1", "file-2", "cntr_1", "cfile_1"}
-    assert set(objects_of_answer(answer, "fine_tuning")) == {"file-1", "cntr_1", "cfile_1", "ft:a"}
+    cited = {("named", "cntr_1"), ("named", "cfile_1")}
+    assert set(objects_of_answer(answer)) == {("named", "file-1"), *cited}
+    assert set(objects_of_answer(answer, "batches")) == {("file", "file-1"), *cited}
+    assert set(objects_of_answer(answer, "uploads")) == {("named", "file-1"), ("file", "file-2"), *cited}
+    assert set(objects_of_answer(answer, "fine_tuning")) == {("named", "file-1"), ("model", "ft:a"), *cited}
 
 
 def test_every_parameter_of_the_sdk_that_holds_an_id_is_looked_at():

@@ -79,7 +79,7 @@ async def test_between_choice_and_call_others_may_have_become_the_probes(routing
     cargo = Cargo(b"{}", "m", (0, 0), False, (A,), {}, [], [])
     pools["a"].breaker.failed()
     with pytest.raises(CircuitOpen):
-        await carrier._ask(Relay(), None, cargo, A, "id")
+        await carrier._ask(None, Relay(), None, cargo, A)
 
 
 async def test_each_reason_is_counted_from_zero(pools):
