@@ -32,3 +32,27 @@ class UploadPace:
         self._since_s = now_s
         self._arrived = 0
         return False
+
+
+class ReadPace:
+    """Of a client that has something to read without which nothing goes on."""
+
+    __slots__ = ("_pending", "_progress_at_s")
+
+    def __init__(self) -> None:
+        self._pending = 0
+        self._progress_at_s = 0.0
+
+    def begin(self, now_s: float) -> None:
+        """From now on it is to read."""
+        self._pending = 0
+        self._progress_at_s = now_s
+
+    def is_too_slow(self, now_s: float, pending: int, slow_s: float) -> bool:
+        """Whether it has read nothing for ``slow_s``; ``pending`` is what is written and not yet sent. That this grows
+        is no progress of the client's.
+        """
+        before, self._pending = self._pending, pending
+        if pending < before or not before:
+            self._progress_at_s = now_s
+        return now_s - self._progress_at_s >= slow_s

@@ -142,7 +142,8 @@ class Gateway:
             raise Draining
         headers: Headers = scope["headers"]
         method: str = scope["method"]
-        wants_websocket = method == "GET" and _wants_websocket(headers)
+        # An upgrade that is asked for over HTTP/1.0 is to be ignored (RFC 9110, 7.8).
+        wants_websocket = method == "GET" and scope["http_version"] == "1.1" and _wants_websocket(headers)
         found = match(method, scope["raw_path"], wants_websocket=wants_websocket)
         endpoint = found.endpoint
         media: Media = ""
@@ -178,9 +179,11 @@ class Gateway:
 
     async def _serve_socket(self, exchange: Exchange, connection: Cycle) -> None:
         def accept(subprotocol: str | None) -> FrameStream:
-            return accept_socket(connection, exchange, subprotocol)
+            return accept_socket(connection, exchange, subprotocol, self._settings.body_bytes_max, self._bodies)
 
-        await self._pipeline.serve_socket(exchange, accept, lambda: self.draining or self.closed)
+        await self._pipeline.serve_socket(
+            exchange, accept, lambda: self.draining or self.closed, lambda: self._pipeline
+        )
 
     def refused(self, error: GatewayError, request_id: str) -> None:
         """Count and log a refusal, also one of the HTTP server's own."""
@@ -232,8 +235,10 @@ def check_handshake(headers: Headers) -> None:
         raise InvalidRequest("The WebSocket handshake has no valid key.")
 
 
-def accept_socket(connection: Cycle, exchange: Exchange, subprotocol: str | None) -> FrameStream:
-    """Switch the protocol; nothing is compressed, so no extension is accepted."""
+def accept_socket(
+    connection: Cycle, exchange: Exchange, subprotocol: str | None, message_bytes_max: int, budget: BodyBudget
+) -> FrameStream:
+    """Switch the protocol; nothing is compressed, so no extension is accepted. What comes counts in ``budget``."""
     read = dict(exchange.headers)
     request_id = exchange.request_id.encode()
     headers: Headers = [
@@ -247,8 +252,14 @@ def accept_socket(connection: Cycle, exchange: Exchange, subprotocol: str | None
     chosen = subprotocol or (offered[0] if offered else None)
     if chosen is not None:
         headers.append((b"sec-websocket-protocol", chosen.encode()))
-    return FrameStream(connection.switch(headers), "server", chosen)
+    stream = connection.switch(headers)
+    return FrameStream(stream, "server", chosen, message_bytes_max=message_bytes_max, budget=budget)
 
 
 def _wants_websocket(headers: Headers) -> bool:
-    return any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
+    return b"websocket" in _tokens(headers, b"upgrade") and b"upgrade" in _tokens(headers, b"connection")
+
+
+def _tokens(headers: Headers, name: bytes) -> set[bytes]:
+    """The members of a list that a header holds, in small letters."""
+    return {token.strip().lower() for each, value in headers if each == name for token in value.split(b",")}

@@ -24,7 +24,7 @@ from app.core.errors import GatewayError, Overloaded, RequestTimeout, render
 from app.core.ids import new_request_id
 from app.edge.cycle import App, Cycle, Scope
 from app.edge.defaults import DefaultHeaders
-from app.edge.pace import UploadPace
+from app.edge.pace import ReadPace, UploadPace
 from app.edge.protocol import (
     HEAD_END,
     REQUEST_LINE_REST_BYTES,
@@ -89,8 +89,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._pace: UploadPace | None = None
         self._raw: RawStream | None = None
         self._discarded = 0
-        self._pending_bytes = 0
-        self._progress_at = 0.0
+        self._read_pace = ReadPace()
         self._asgi = {"version": self.asgi_version, "spec_version": "2.3"}
 
     def __repr__(self) -> str:
@@ -130,11 +129,10 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._pending_bytes = 0
-        self._progress_at = self.loop.time()
+        self._read_pace.begin(self.loop.time())
 
     def data_received(self, data: bytes) -> None:
-        if self._raw is not None:
+        if self._raw is not None and self._phase == _RAW:
             self._raw.feed(data)
             return
         if self._phase >= _LINGER:
@@ -317,14 +315,21 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def switch(self) -> RawStream:
         """From now on what comes is the application's, as it comes."""
+        raw = self._raw = RawStream(self.transport, self.flow, self._end_raw)
+        if self.transport.is_closing():
+            # The client left before: nothing tells that any more.
+            raw.lost()
+            return raw
         self._phase = _RAW
-        self.deadline = math.inf
-        raw = self._raw = RawStream(self.transport, self.flow)
         if self._held:
             data, self._held = self._held, b""
             raw.feed(data)
         self.flow.resume_reading()
         return raw
+
+    def _end_raw(self) -> None:
+        if self._phase == _RAW and not self.transport.is_closing():
+            self._linger()
 
     def cut(self, *, reset: bool) -> None:
         self._phase = _CLOSING
@@ -362,11 +367,7 @@ class HardenedProtocol(HttpToolsProtocol):
 
     def check_progress(self, now: float) -> None:
         """Cuts off a client that has not read for ``slow_client_s`` while there is something to read."""
-        pending = self.transport.get_write_buffer_size()
-        if pending != self._pending_bytes:
-            self._pending_bytes = pending
-            self._progress_at = now
-        elif now - self._progress_at >= self.limits.slow_client_s:
+        if self._read_pace.is_too_slow(now, self.transport.get_write_buffer_size(), self.limits.slow_client_s):
             self.cut(reset=True)
 
     def _refuse(self, error: GatewayError, *, linger: bool = True) -> None:
@@ -399,15 +400,16 @@ class HardenedProtocol(HttpToolsProtocol):
         Closing a socket with unread bytes resets it, and the client might lose the answer.
         """
         self._held = b""
-        self._chunks = None
-        if not self.transport.can_write_eof():
+        # With TLS only a client whose protocol was switched knows by itself that all has been said.
+        if not (self.transport.can_write_eof() or self._raw):
             self._close()
             return
         self._phase = _LINGER
         self.deadline = self.loop.time() + self.limits.linger_s
         self.flow.resume_reading()
         try:
-            self.transport.write_eof()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
         except OSError:
             # asyncio's own transport says so where the client has reset the connection.
             self.transport.abort()
@@ -416,8 +418,7 @@ class HardenedProtocol(HttpToolsProtocol):
         self._phase = _CLOSING
         self._held = b""
         self.deadline = math.inf
-        self._pending_bytes = 0
-        self._progress_at = self.loop.time()
+        self._read_pace.begin(self.loop.time())
         self.transport.close()
 
 

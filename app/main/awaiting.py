@@ -6,6 +6,8 @@ gateway asks, whichever is alive: a row is one's own for the length of a lease.
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 from app.core.clock import Clock
@@ -17,15 +19,20 @@ from app.metering.estimates import Ask, Estimates
 from app.metering.meter import Meter
 from app.metering.tokens import Reading
 from app.pipeline import Parts
-from app.pipeline.background import ResponseGone, ask
+from app.pipeline.background import GONE_TIMES_MIN, ResponseGone, ask
 from app.store import awaited
 from app.store.awaited import Awaited
 from app.store.database import Database
+from app.store.errors import DatabaseUnavailable
 from app.telemetry.logs import LogWriter
 
 EVERY_S = 2.0
 LEASE_MS = 60_000
+ASK_TIMEOUT_S = 20.0
+"""Shorter than the lease."""
 AT_ONCE = 20
+"""Of one upstream: with so many asks that it has not answered, others alone are asked for."""
+MISSED_MAX = 10_000
 AGAIN_MS_MIN = 2_000
 AGAIN_MS_MAX = 60_000
 
@@ -48,6 +55,10 @@ class Awaiting:
         self._writer = writer
         self._log = log
         self._parts = parts
+        self._asking: dict[asyncio.Task[None], str] = {}
+        """What is being asked for, and of which upstream."""
+        self._missed: dict[str, int] = {}
+        """How often in a row a response was not found, by its request."""
         self._rounds = Rounds("awaiting", self._look, log, interval_s=EVERY_S)
 
     def __repr__(self) -> str:
@@ -58,28 +69,44 @@ class Awaiting:
 
     async def close(self) -> None:
         await self._rounds.close()
+        for task in list(self._asking):
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
     async def _look(self) -> None:
+        asking = Counter(self._asking.values())
+        busy = [upstream for upstream, count in asking.items() if count >= AT_ONCE]
         async with self._database.read() as connection:
-            if not await awaited.are_due(connection, self._clock.now_ms()):
+            if not await awaited.are_due(connection, self._clock.now_ms(), but=busy):
                 return
         async with self._database.transaction() as connection:
-            due = await awaited.take_due(connection, self._clock.now_ms(), lease_ms=LEASE_MS, limit=AT_ONCE)
+            now_ms = self._clock.now_ms()
+            due = await awaited.take_due(connection, now_ms, lease_ms=LEASE_MS, limit=AT_ONCE, but=busy)
         for one in due:
-            await self._ask(one)
+            task = asyncio.create_task(self._ask(one), name="awaited response")
+            self._asking[task] = one.upstream
+            task.add_done_callback(self._asked)
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        del self._asking[task]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, (DatabaseUnavailable, TimeoutError)):
+            # Its lease ends, and it is asked for again.
+            self._log.error("awaiting_failed", reason=type(error).__name__)
 
     async def _ask(self, one: Awaited) -> None:
         pool = self._parts().pools.get(one.upstream)
         reading = None
         is_over = one.until_ms <= self._clock.now_ms()
         try:
-            reading = None if pool is None else await ask(pool, one.object_id)
+            reading = None if pool is None else await ask(pool, one.object_id, ASK_TIMEOUT_S)
+            self._missed.pop(one.request_id, None)
         except ResponseGone:
-            is_over = True
+            is_over = is_over or self._is_gone(one)
         except (UpstreamError, TimeoutError):
             # It is asked for again.
             pass
-        if reading is not None and reading.terminal is not None:
+        if reading is not None and reading.terminal is not None and not reading.stream_error:
             await self._write(one, reading)
             is_over = True
         async with self._database.transaction() as connection:
@@ -88,6 +115,15 @@ class Awaiting:
             else:
                 again_ms = min(AGAIN_MS_MIN << min(one.asked, 8), AGAIN_MS_MAX)
                 await awaited.put_off(connection, one.request_id, self._clock.now_ms() + again_ms)
+
+    def _is_gone(self, one: Awaited) -> bool:
+        """Whether a response that was not found is gone for good: it was missed before."""
+        missed = self._missed.pop(one.request_id, 0) + 1
+        if missed < GONE_TIMES_MIN:
+            self._missed[one.request_id] = missed
+            if len(self._missed) > MISSED_MAX:
+                del self._missed[next(iter(self._missed))]
+        return missed >= GONE_TIMES_MIN
 
     async def _write(self, one: Awaited, reading: Reading) -> None:
         """The exact outcome, as the record that would have been written: the ledger makes a correction of it."""

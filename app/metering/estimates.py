@@ -72,14 +72,17 @@ class Estimates:
 
     def learn(self, key_id: str, model: str, ask: Ask, usage: Usage) -> None:
         """Take in what a request really used."""
-        output = float(usage.output_tokens)
+        # What is to have no output tells nothing of that of others.
+        has_output = ask.output_tokens_max != 0
+        output = float(usage.output_tokens if has_output else COLD_OUTPUT_TOKENS)
         learnt = self._learnt.get((key_id, model))
         if learnt is None:
             learnt = self._learnt[key_id, model] = _Learnt(output)
             if len(self._learnt) > PAIRS_MAX:
                 self._learnt.popitem(last=False)
         else:
-            learnt.output_tokens += LEARNING_RATE * (output - learnt.output_tokens)
+            if has_output:
+                learnt.output_tokens += LEARNING_RATE * (output - learnt.output_tokens)
             self._learnt.move_to_end((key_id, model))
         if not _is_all_text(ask):
             # Its bytes say nothing of its tokens, nor do these of other bodies.

@@ -142,6 +142,7 @@ class Reading:
         "reasoning_seen",
         "response_id",
         "service_tier",
+        "stream_error",
         "suspect",
         "terminal",
         "text_bytes",
@@ -168,6 +169,8 @@ class Reading:
         self.tool_usage: str | None = None
         self.error_code: str | None = None
         self.terminal: Terminal | None = None
+        self.stream_error = False
+        """Whether an event said that something failed, and not of which response."""
         self.suspect = False
         self.finished = False
         """Whether every choice has come to its end."""
@@ -196,6 +199,10 @@ class Reading:
         if found:
             self._objects = []
         return found
+
+    def doubt_error(self) -> None:
+        """The error that was seen is of the stream: how the response ends is to be told yet."""
+        self.terminal = self.error_code = None
 
     # -- a whole JSON answer ------------------------------------------------------------------
 
@@ -311,12 +318,14 @@ class Reading:
             return
         self._take(found)
         self.terminal = terminal
+        self.stream_error = self.stream_error and terminal is None
         self.usage_at_end = terminal is not None and found.usage is not None
 
     def _see_error(self, event: _Event) -> None:
         if self.terminal is not None:
             return
         self.terminal = "failed"
+        self.stream_error = True
         code = event.error.get("code") if isinstance(event.error, dict) else event.code
         self.error_code = _short(code) or "upstream_error"
 

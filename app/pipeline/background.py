@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -27,7 +28,12 @@ DELAY_S_MIN = 1.0
 DELAY_S_MAX = 15.0
 DELAY_GROWS_BY = 1.5
 AT_ONCE_MAX = 8
+"""Asks at a time, of each upstream: one that is slow holds up its own alone."""
 ASK_TIMEOUT_S = 30.0
+LAST_ASK_S_MAX = 3.0
+"""How long a client that deletes a response waits for the look before."""
+GONE_TIMES_MIN = 3
+"""A response that is not found once may be one that is not there yet: it has to be missed so often in a row."""
 WAIT_S_MAX = 24 * 60 * 60
 """A response that has not ended by then is billed at its bound."""
 BODY_BYTES_MAX = 32 * 1024 * 1024
@@ -51,13 +57,15 @@ class Runs(Protocol):
 class _Run:
     """One of them, and when it is asked for next, of the monotonic clock."""
 
-    __slots__ = ("delay_s", "due_s", "flight", "until_s")
+    __slots__ = ("delay_s", "deleted", "due_s", "flight", "missed", "until_s")
 
     def __init__(self, flight: Runs, now_s: float) -> None:
         self.flight = flight
         self.delay_s = DELAY_S_MIN
         self.due_s = now_s + DELAY_S_MIN
         self.until_s = now_s + WAIT_S_MAX
+        self.missed = 0
+        self.deleted = False
 
 
 class Background:
@@ -68,7 +76,8 @@ class Background:
         self._log = log
         self._pools = pools
         self._runs: dict[tuple[str, str], _Run] = {}
-        self._gate = asyncio.Semaphore(AT_ONCE_MAX)
+        self._gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_MAX))
+        self._last_gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_MAX))
         self._asking: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -117,10 +126,22 @@ class Background:
         return lambda reading: self._told(place, reading)
 
     async def ask_before_it_goes(self, upstream: str, response_id: str) -> None:
-        """A client is about to delete it: look once more what it has come to."""
+        """A client is about to delete it: look once more what it has come to, past the others that are asked for."""
+        place = (upstream, response_id)
+        if place not in self._runs:
+            return
+        with contextlib.suppress(UpstreamError, TimeoutError, ResponseGone):
+            async with asyncio.timeout(LAST_ASK_S_MAX), self._last_gates[upstream]:
+                reading = await self._fetch(place)
+                if reading is not None:
+                    self._told(place, reading)
+
+    def deleted(self, upstream: str, response_id: str) -> None:
+        """A client has deleted it: that it is not found is no surprise any more."""
         run = self._runs.get((upstream, response_id))
         if run is not None:
-            await self._ask((upstream, response_id), run)
+            run.deleted = True
+            run.due_s = self._clock.monotonic_s()
 
     # -- asking ---------------------------------------------------------------------------------
 
@@ -137,25 +158,31 @@ class Background:
                     task.add_done_callback(partial(self._asked, place))
 
     async def _ask(self, place: tuple[str, str], run: _Run) -> None:
-        pool = self._pools().get(place[0])
-        async with self._gate:
+        async with self._gates[place[0]]:
             try:
-                reading = None if pool is None else await ask(pool, place[1])
+                reading = await self._fetch(place)
             except ResponseGone:
-                self._end(place, "response_gone")
-                return
+                run.missed += 1
+                if run.deleted or run.missed >= GONE_TIMES_MIN:
+                    self._end(place, "response_gone")
+                reading = None
             except (UpstreamError, TimeoutError):
                 reading = None
         if reading is not None:
+            run.missed = 0
             self._told(place, reading)
         if place in self._runs and run.until_s <= self._clock.monotonic_s():
             self._end(place, "response_never_ended")
+
+    async def _fetch(self, place: tuple[str, str]) -> Reading | None:
+        pool = self._pools().get(place[0])
+        return None if pool is None else await ask(pool, place[1])
 
     def _asked(self, place: tuple[str, str], _task: asyncio.Task[None]) -> None:
         self._asking.pop(place, None)
 
     def _told(self, place: tuple[str, str], reading: Reading) -> None:
-        if reading.terminal is None or reading.response_id != place[1]:
+        if reading.terminal is None or reading.stream_error or reading.response_id != place[1]:
             # A stream's ``error`` is of the stream: how the response fares the gateway asks by itself.
             return
         run = self._runs.pop(place, None)
@@ -173,9 +200,9 @@ class ResponseGone(Exception):
     """The upstream has no such response any more."""
 
 
-async def ask(pool: UpstreamPool, response_id: str) -> Reading | None:
+async def ask(pool: UpstreamPool, response_id: str, timeout_s: float = ASK_TIMEOUT_S) -> Reading | None:
     """How a response stands; None where that is not told. Raises ResponseGone, UpstreamError, TimeoutError."""
-    async with asyncio.timeout(ASK_TIMEOUT_S):
+    async with asyncio.timeout(timeout_s):
         status, body = await pool.fetch(f"/responses/{quote(response_id, safe='')}", BODY_BYTES_MAX)
     if status == GONE:
         raise ResponseGone

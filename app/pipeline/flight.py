@@ -145,6 +145,9 @@ class Flight:
         if self.first_byte_s is None:
             self.first_byte()
         reading.see_event(data)
+        if reading.stream_error and reading.response_id is not None and self.meter.opening.background:
+            # What fails is the stream: the response goes on, and what becomes of it is asked for.
+            reading.doubt_error()
         self._own_all()
         if self.record is None:
             if reading.terminal is not None:
@@ -184,7 +187,7 @@ class Flight:
         another, the end of the body says it, if the upstream delimited it.
         """
         reading = self.meter.reading
-        if reading.terminal is not None or reading.finished or reading.done:
+        if reading.terminal is not None or reading.finished or reading.done or reading.stream_error:
             return True
         is_responses = self.meter.opening.endpoint == "responses" and reading.response_id is not None
         return delimited and not is_responses

@@ -142,7 +142,12 @@ class Passing:
             exchange.path, exchange.query, headers, offered, "" if route is None else route.model
         )
         slow_s = self._configuration.server.slow_client_s
-        socket = PlainSocket(accept(upstream.subprotocol), upstream, slow_s=slow_s, is_draining=is_draining)
+        try:
+            client = accept(upstream.subprotocol)
+        except BaseException:
+            upstream.abort()
+            raise
+        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining)
         if not self._running.enter(principal.secret_id, socket):
             socket.revoke()
         try:
@@ -223,6 +228,8 @@ class Passing:
                 exchange.forget_body()
                 if exchange.method == "DELETE" and 200 <= answer.status < 300:
                     await self._lists.forget(exchange, principal)
+                    for _, object_id in exchange.ids:
+                        self._desk.background.deleted(pool.name, object_id)
                 await self._hand_over(exchange, errand, relay, answer, pool)
             finally:
                 self._running.leave(principal.secret_id, relay)

@@ -15,7 +15,6 @@ from app.core.errors import (
     EndpointNotAllowed,
     GatewayError,
     NotFound,
-    Overloaded,
     Unavailable,
 )
 from app.core.exchange import Exchange
@@ -34,6 +33,7 @@ from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
 from app.pipeline.inquiring import Inquirer
+from app.pipeline.load import Load
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
 from app.pipeline.passing import Passing
@@ -44,10 +44,11 @@ from app.pipeline.riders import Shared
 from app.pipeline.routing import Routing
 from app.pipeline.saving import Saving
 from app.pipeline.sockets import Accept, Sockets
+from app.pipeline.stages import Stages
 from app.settings import Configuration
 from app.store.refusals import RefusalRow
 from app.upstream.pool import UpstreamPool
-from app.upstream.relay import Collection, Relay
+from app.upstream.relay import Relay
 from app.upstream.watch import Sweep
 
 
@@ -70,20 +71,6 @@ class Parts(msgspec.Struct, frozen=True):
     """What a key may use that was given no families."""
     match_in_batch: Match
     """What a line of a batch asks for."""
-
-
-class Load:
-    """What all requests together hold, under whichever configuration they began."""
-
-    __slots__ = ("collection", "in_flight", "tag_values")
-
-    def __init__(self) -> None:
-        self.in_flight = 0
-        self.tag_values: dict[str, set[tuple[str, str]]] = {}
-        self.collection = Collection()
-
-    def __repr__(self) -> str:
-        return f"Load(in_flight={self.in_flight})"
 
 
 class Pipeline:
@@ -145,16 +132,7 @@ class Pipeline:
             parts.authenticator.running,
             self._fly,
         )
-        self._sockets = Sockets(
-            self._planner,
-            self._boarding,
-            parts.desk,
-            parts.authenticator.running,
-            parts.configuration,
-            pools=lambda name: parts.pools[name],
-            principal_of=parts.authenticator.of_secret,
-            on_refused=self._refused_on_socket,
-        )
+        self.sockets = Sockets(self._socket_stages(), parts.authenticator.running)
         self._carrier = Carrier(
             parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
         )
@@ -178,16 +156,32 @@ class Pipeline:
         """Event streams that an upstream is sending."""
         return self._carrier.streams_open
 
-    async def serve_socket(self, exchange: Exchange, accept: Accept, is_draining: Callable[[], bool]) -> None:
+    def _socket_stages(self) -> Stages:
+        parts = self._parts
+        return Stages(
+            self._planner,
+            self._boarding,
+            parts.desk,
+            parts.configuration,
+            self._load,
+            parts.pools,
+            principal_of=parts.authenticator.of_secret,
+            check=self._check_endpoint,
+            on_refused=self._refused_on_socket,
+        )
+
+    async def serve_socket(
+        self, exchange: Exchange, accept: Accept, is_draining: Callable[[], bool], current: Callable[[], Pipeline]
+    ) -> None:
         """One WebSocket, from its handshake to its end. ``accept`` switches the protocol; what is refused before that
-        is raised as GatewayError.
+        is raised as GatewayError. ``current`` tells the pipeline that is in force, which each create goes through.
         """
         principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
         self._check_endpoint(principal, exchange)
         self._serving += 1
         try:
             if exchange.endpoint.family == "responses":
-                await self._sockets.serve(exchange, principal, accept, is_draining)
+                await self.sockets.serve(exchange, principal, accept, is_draining, lambda: current().sockets.stages)
             else:
                 await self._passing.serve_socket(exchange, principal, accept, is_draining)
         finally:
@@ -196,9 +190,7 @@ class Pipeline:
     async def serve(self, exchange: Exchange) -> None:
         """One request, from its head to its record."""
         principal = await self._parts.authenticator.authenticate(exchange.credential, exchange.peer)
-        if self._load.in_flight >= self._parts.configuration.server.in_flight_max:
-            raise Overloaded
-        self._load.in_flight += 1
+        self._load.enter(self._parts.configuration.server.in_flight_max)
         self._serving += 1
         try:
             self._check_endpoint(principal, exchange)
@@ -213,7 +205,7 @@ class Pipeline:
                 self._note(exchange, principal, error)
             raise
         finally:
-            self._load.in_flight -= 1
+            self._load.leave()
             self._serving -= 1
 
     def _note(self, exchange: Exchange, principal: Principal, error: GatewayError) -> None:

@@ -11,7 +11,7 @@ from app.core.records import Attempt, Bound, BudgetWindow, Opening
 from app.store.tables import awaited, entries, records
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -31,15 +31,20 @@ class Awaited(msgspec.Struct, frozen=True):
     until_ms: int
 
 
-async def are_due(connection: AsyncConnection, now_ms: int) -> bool:
-    """Whether any is: most of the time there is none, and nobody need write for that."""
-    due = select(awaited.c.request_id).where(awaited.c.ask_at_ms <= now_ms).limit(1)
+async def are_due(connection: AsyncConnection, now_ms: int, *, but: Collection[str] = ()) -> bool:
+    """Whether any is, but of the upstreams ``but``: most of the time there is none, and nobody need write for that."""
+    due = select(awaited.c.request_id).where(awaited.c.ask_at_ms <= now_ms, awaited.c.upstream.not_in(but)).limit(1)
     return (await connection.execute(due)).first() is not None
 
 
-async def take_due(connection: AsyncConnection, now_ms: int, *, lease_ms: int, limit: int) -> list[Awaited]:
-    """Those that are due, the longest first; nobody else is given them for ``lease_ms``."""
-    due = select(awaited).where(awaited.c.ask_at_ms <= now_ms).order_by(awaited.c.ask_at_ms).limit(limit)
+async def take_due(
+    connection: AsyncConnection, now_ms: int, *, lease_ms: int, limit: int, but: Collection[str] = ()
+) -> list[Awaited]:
+    """Those that are due, the longest first, but of the upstreams ``but``; nobody else is given them for
+    ``lease_ms``.
+    """
+    is_due = (awaited.c.ask_at_ms <= now_ms, awaited.c.upstream.not_in(but))
+    due = select(awaited).where(*is_due).order_by(awaited.c.ask_at_ms).limit(limit)
     found = [Awaited(**row) for row in (await connection.execute(due)).mappings()]
     taken = []
     for one in found:

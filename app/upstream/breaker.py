@@ -200,3 +200,42 @@ class Breaker:
                 self._calls[each % SLOTS] = self._failed[each % SLOTS] = 0
             self._slot = slot
         return self._slot % SLOTS
+
+
+class Call:
+    """A call, of whose outcome the breaker is told once, and once more where it breaks off after it had begun."""
+
+    __slots__ = ("_answered", "_breaker", "_over", "_ticket")
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self._ticket = breaker.begin()
+        self._answered = self._over = False
+
+    def __repr__(self) -> str:
+        return f"Call(answered={self._answered}, over={self._over})"
+
+    def answered(self) -> None:
+        """The upstream has said something that is not its own failure."""
+        if not (self._answered or self._over):
+            self._answered = True
+            self._breaker.succeeded(self._ticket)
+
+    def failed(self) -> None:
+        """It was not reached, has failed, or is heard of no more."""
+        if not self._over:
+            self._over = True
+            if self._answered:
+                self._breaker.broke_off()
+            else:
+                self._breaker.failed(self._ticket)
+
+    def rest(self, seconds: float, model: str) -> None:
+        """The upstream wants to be left in peace with a model."""
+        self._breaker.rest(seconds, model)
+
+    def forget(self) -> None:
+        """Nothing more is known; a call that was told of before has been."""
+        if not (self._answered or self._over):
+            self._breaker.forget(self._ticket)
+        self._over = True

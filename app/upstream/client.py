@@ -140,6 +140,7 @@ class Client:
         # Kept in the order in which they were given back.
         self._idle: dict[Connection, None] = {}
         self._connections: set[Connection] = set()
+        self._tunnels: set[Tunnel] = set()
         self._connecting = 0
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -150,8 +151,8 @@ class Client:
 
     @property
     def in_use(self) -> int:
-        """Connections with a request on them, and those being made."""
-        return len(self._connections) - len(self._idle) + self._connecting
+        """Connections with a request on them, those being made, and WebSockets."""
+        return len(self._connections) - len(self._idle) + self._connecting + len(self._tunnels)
 
     @property
     def idle(self) -> int:
@@ -191,7 +192,7 @@ class Client:
         if self.in_use >= self._connections_max:
             raise TooManyConnections(f"All {self._connections_max} connections are in use.")
         loop = self._loop = asyncio.get_running_loop()
-        tunnel = Tunnel()
+        tunnel = Tunnel(self._tunnels.discard)
         self._connecting += 1
         try:
             async with asyncio.timeout(self._connect_timeout_s):
@@ -201,6 +202,8 @@ class Client:
             raise NotConnected(f"The upstream could not be connected to: {type(error).__name__}.") from error
         finally:
             self._connecting -= 1
+        if not tunnel.gone:
+            self._tunnels.add(tunnel)
         try:
             async with asyncio.timeout(SWITCH_S_MAX):
                 return tunnel, *(await tunnel.head(head))
@@ -228,6 +231,8 @@ class Client:
             self._timer = None
         for connection in list(self._connections):
             connection.abandon("The client was closed.")
+        for tunnel in list(self._tunnels):
+            tunnel.abort()
         self._resolver.close()
         # The event loop closes the sockets in its next turn.
         await asyncio.sleep(0)

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+from collections import deque
 from typing import Literal, Protocol
 
 import msgspec
@@ -18,17 +19,31 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, State
 from websockets.protocol import Protocol as Framing
 
+from app.core.errors import Overloaded
+
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 FRAMES_MAX = 10_000
 """Of one message."""
+PARSED_AT_ONCE_BYTES = 8192
+"""Of what has come: it may be a thousand frames, and others have their turn between."""
+AHEAD_BYTES_MAX = 64 * 1024
+"""What is parsed before anybody takes it."""
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 GOING_AWAY, PROTOCOL_ERROR, POLICY_VIOLATION, TOO_BIG, INTERNAL_ERROR = 1001, 1002, 1008, 1009, 1011
+SERVICE_RESTART, TRY_AGAIN_LATER = 1012, 1013
+NO_STATUS = 1005
+"""Is never sent: it stands for a close that says nothing."""
 REASON_BYTES_MAX = 120
 
 
 class ByteStream(Protocol):
     """A connection whose protocol was switched. Read by one task."""
+
+    @property
+    def gone(self) -> bool:
+        """Whether nobody is there any more, or nobody is listened to."""
+        ...
 
     @property
     def write_paused(self) -> bool: ...
@@ -38,9 +53,18 @@ class ByteStream(Protocol):
         ...
 
     def write(self, data: bytes) -> None: ...
-    async def drained(self, timeout_s: float) -> bool: ...
+    async def drained(self, timeout_s: float | None) -> bool: ...
     def close(self) -> None: ...
     def abort(self) -> None: ...
+
+
+class Budget(Protocol):
+    """What all that is being received may hold."""
+
+    def take(self, size: int) -> None:
+        """Raises Overloaded where it is used up."""
+
+    def give_back(self, size: int) -> None: ...
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -52,18 +76,36 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class FrameStream:
-    """One side of a WebSocket. Read by one task; ``send`` and ``close`` do not wait."""
+    """One side of a WebSocket. Read by one task; ``send`` and ``close`` do not wait.
 
-    def __init__(self, stream: ByteStream, side: Literal["client", "server"], subprotocol: str | None = None) -> None:
-        """``side`` is which side we are on."""
+    A client that does not read what it is sent is not read either: else its pings alone, and what it is told of its
+    bad frames, would pile up here.
+    """
+
+    def __init__(
+        self,
+        stream: ByteStream,
+        side: Literal["client", "server"],
+        subprotocol: str | None = None,
+        *,
+        message_bytes_max: int = MESSAGE_BYTES_MAX,
+        budget: Budget | None = None,
+    ) -> None:
+        """``side`` is which side we are on. A message counts in ``budget`` while it comes, and until the next is asked
+        for.
+        """
         self.subprotocol = subprotocol
         self.close_code: int | None = None
         self.close_reason = ""
         self._stream = stream
-        self._framing = Framing(SERVER if side == "server" else CLIENT, state=OPEN, max_size=MESSAGE_BYTES_MAX)
-        self._waiting: list[Frame] = []
+        self._framing = Framing(SERVER if side == "server" else CLIENT, state=OPEN, max_size=message_bytes_max)
+        self._message_bytes_max = message_bytes_max
+        self._budget = budget
+        self._held = 0
+        self._unparsed = memoryview(b"")
+        self._waiting: deque[Frame] = deque()
         self._partial: list[Frame] = []
-        self._size = 0
+        self._size = self._size_waiting = self._size_taken = 0
         self._ended = False
         self.heard = True
         """Whether anything has come since this was last set to False."""
@@ -77,10 +119,20 @@ class FrameStream:
         return self._ended and not self._waiting
 
     @property
+    def gone(self) -> bool:
+        """Whether the other side has gone, or is not listened to any more."""
+        return self._stream.gone
+
+    @property
+    def has_closed(self) -> bool:
+        """Whether the other side has said that nothing more comes; what came before may be waiting."""
+        return self._ended
+
+    @property
     def write_paused(self) -> bool:
         return self._stream.write_paused
 
-    async def drained(self, timeout_s: float) -> bool:
+    async def drained(self, timeout_s: float | None) -> bool:
         """Whether more may be written; False where the other side reads nothing for so long, or has gone."""
         return await self._stream.drained(timeout_s)
 
@@ -88,22 +140,28 @@ class FrameStream:
         """The next message; None once the other side has closed, or has gone. Raises TimeoutError, after which it may
         be called again.
         """
+        self._size_taken = 0
         async with asyncio.timeout(timeout_s):
             while True:
-                message = self._message()
-                if message is not None:
-                    return message
+                if self._framing.side is SERVER and self._stream.write_paused:
+                    await self._stream.drained(None)
+                if self._waiting:
+                    await asyncio.sleep(0)
+                    message = self._message()
+                    if message is not None:
+                        return message
                 if self._ended:
                     return None
-                data = await self._stream.read()
-                self.heard = True
-                if data:
-                    self._framing.receive_data(data)
-                else:
-                    self._framing.receive_eof()
-                    self._ended = True
-                self._take()
-                self._flush()
+                await self._parse_more()
+                self._account()
+
+    async def attend(self) -> None:
+        """Until the other side has closed, or has sent what is enough to wait: meanwhile its pings are answered."""
+        while not self._ended and self._size_waiting + len(self._waiting) < AHEAD_BYTES_MAX:
+            if self._framing.side is SERVER and self._stream.write_paused:
+                await self._stream.drained(None)
+            await self._parse_more()
+            self._account()
 
     def send(self, message: Message) -> None:
         """The frames of a message, as they came."""
@@ -117,8 +175,8 @@ class FrameStream:
         self._flush()
 
     def ping(self) -> None:
-        """Whoever is there answers."""
-        if self._framing.state is OPEN:
+        """Whoever is there answers; who has not read what was sent before need not be asked."""
+        if self._framing.state is OPEN and not self._stream.write_paused:
             self._framing.send_ping(b"")
             self._flush()
 
@@ -126,9 +184,18 @@ class FrameStream:
         """Say that nothing more comes, and why, and end. Nothing happens where it was said."""
         if self._framing.state is OPEN:
             told = reason.encode()[:REASON_BYTES_MAX].decode("utf-8", "ignore")
-            self._framing.send_close(code if _may_be_sent(code) else INTERNAL_ERROR, told)
+            if code == NO_STATUS:
+                self._framing.send_close()
+            else:
+                self._framing.send_close(code if _may_be_sent(code) else INTERNAL_ERROR, told)
             self._flush()
         self._stream.close()
+        self._forget()
+
+    def abort(self) -> None:
+        """End without a word."""
+        self._stream.abort()
+        self._forget()
 
     # -- inside ---------------------------------------------------------------------------------
 
@@ -146,11 +213,52 @@ class FrameStream:
             # A message that began before the other side was there.
             self.close(PROTOCOL_ERROR)
 
+    async def _parse_more(self) -> None:
+        if self._unparsed:
+            await asyncio.sleep(0)
+        else:
+            self._unparsed = memoryview(await self._stream.read())
+            self.heard = True
+        part, self._unparsed = self._unparsed[:PARSED_AT_ONCE_BYTES], self._unparsed[PARSED_AT_ONCE_BYTES:]
+        if part:
+            self._framing.receive_data(bytes(part))
+        else:
+            self._framing.receive_eof()
+            self._ended = True
+        self._take()
+        self._flush()
+
+    def _account(self) -> None:
+        """Have the budget know what is held here, as far as it may be."""
+        if self._budget is None:
+            return
+        unparsed = len(self._unparsed) + len(self._framing.reader.buffer)
+        size = unparsed + self._size_waiting + self._size + self._size_taken
+        try:
+            if size > self._held:
+                self._budget.take(size - self._held)
+            else:
+                self._budget.give_back(self._held - size)
+            self._held = size
+        except Overloaded:
+            self.close(TRY_AGAIN_LATER, "overloaded")
+            self._ended = True
+
+    def _forget(self) -> None:
+        """What has come and was not taken is nobody's."""
+        self._unparsed = memoryview(b"")
+        self._waiting.clear()
+        self._partial.clear()
+        if self._budget is not None:
+            self._budget.give_back(self._held)
+        self._budget = None
+
     def _take(self) -> None:
         """What was parsed, and what that means."""
         for event in self._framing.events_received():
             if isinstance(event, Frame) and event.opcode in {Opcode.TEXT, Opcode.BINARY, Opcode.CONT}:
                 self._waiting.append(event)
+                self._size_waiting += len(event.data)
         if self._framing.state is not OPEN or self._framing.parser_exc is not None:
             received = self._framing.close_rcvd
             if received is not None:
@@ -159,16 +267,16 @@ class FrameStream:
 
     def _message(self) -> Message | None:
         while self._waiting:
-            frame = self._waiting.pop(0)
+            frame = self._waiting.popleft()
             self._partial.append(frame)
             self._size += len(frame.data)
-            if self._size > MESSAGE_BYTES_MAX or len(self._partial) > FRAMES_MAX:
+            self._size_waiting -= len(frame.data)
+            if self._size > self._message_bytes_max or len(self._partial) > FRAMES_MAX:
                 self.close(TOO_BIG)
                 self._ended = True
-                self._waiting.clear()
                 return None
             if frame.fin:
-                frames, self._partial, self._size = tuple(self._partial), [], 0
+                frames, self._partial, self._size, self._size_taken = tuple(self._partial), [], 0, self._size
                 data = frames[0].data if len(frames) == 1 else b"".join(bytes(each.data) for each in frames)
                 return Message(frames, bytes(data), frames[0].opcode is Opcode.TEXT)
         return None

@@ -126,8 +126,7 @@ class UpstreamPool:
             answer.close()
             self._lose()
             raise UpstreamUnreachable
-        if not self.reachable:
-            self.reachable, self.unreachable_since_ms = True, None
+        self._find()
         return answer
 
     async def switch(
@@ -148,12 +147,19 @@ class UpstreamPool:
         chosen = found.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
         is_good = found.get(b"sec-websocket-accept") == accept_of(key) and b"sec-websocket-extensions" not in found
         if status == SWITCHED and is_good and (chosen is None or chosen in subprotocols):
+            self._find()
             return FrameStream(tunnel, "client", chosen)
         tunnel.abort()
+        if status == 407 and self.settings.proxy is not None:
+            self._lose()
+            raise UpstreamUnreachable
+        self._find()
         if status in {401, 403}:
             raise UpstreamAuthFailed
         if status in {400, 404, 405, 426, 501}:
             raise UpgradeRequired("The upstream has no WebSocket here; use HTTP.")
+        if status == 429:
+            raise UpstreamBusy
         raise UpstreamInvalidResponse
 
     async def fetch(self, path: str, bytes_max: int) -> tuple[int, bytes]:
@@ -195,6 +201,10 @@ class UpstreamPool:
             raise UpstreamOutcomeUnknown from error
         except BadAnswer as error:
             raise UpstreamInvalidResponse from error
+
+    def _find(self) -> None:
+        if not self.reachable:
+            self.reachable, self.unreachable_since_ms = True, None
 
     def _lose(self) -> None:
         if self.reachable:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +17,7 @@ import pytest
 
 from tests.fakes.forking import headgate
 from tests.fakes.gateway import RunningGateway
+from tests.fakes.upstream import PlayedUpstream, SeenRequest, Step, chunked, whole
 from tests.fakes.valkey import free_ports
 
 
@@ -178,3 +182,107 @@ server: {{drain_delay_s: 0}}
             assert gateway.check_ledger()["ok"]
         finally:
             gateway.stop()
+
+
+USED = {"input_tokens": 7, "output_tokens": 5, "total_tokens": 12}
+
+
+class OddProvider:
+    """Begins responses that are named after their input, and tells of each what it is told to by that name."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.numbers = itertools.count()
+
+    def play(self, seen: SeenRequest) -> list[Step]:
+        if seen.method == "POST":
+            text = json.loads(seen.body)["input"]
+            response = {"id": f"resp_{text}_{next(self.numbers)}", "object": "response", "status": "queued"}
+            if text != "streamed":
+                return whole(json.dumps(response).encode())
+            events = [
+                {"type": "response.created", "response": response},
+                {"type": "error", "code": "server_error", "message": "this stream broke", "param": None},
+            ]
+            return chunked([b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events])
+        response_id = seen.target.rpartition("/")[2]
+        name = response_id.split("_")[1]
+        if seen.method == "DELETE":
+            return whole(json.dumps({"id": response_id, "object": "response", "deleted": True}).encode())
+        self.asked[response_id] += 1
+        if name == "hanging":
+            return ["hang"]
+        if name == "lost" or (name == "late" and self.asked[response_id] <= 2):
+            body = b'{"error":{"message":"no such response","type":"invalid_request_error"}}'
+            return [
+                b"HTTP/1.1 404 Not Found\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+                + body
+            ]
+        told = {"id": response_id, "object": "response", "status": "completed", "model": "gpt-4.1", "usage": USED}
+        return whole(json.dumps(told).encode())
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """A gateway with two upstreams that play; models are theirs by their names."""
+    provider = OddProvider()
+    with PlayedUpstream(provider.play) as slow, PlayedUpstream(provider.play) as quick:
+        config = f"""
+upstreams:
+  slow: {{base_url: "{slow.base_url}"}}
+  quick: {{base_url: "{quick.base_url}"}}
+models: [{{match: "gpt-4.1", upstream: quick}}, {{match: "*", upstream: slow}}]
+server: {{drain_delay_s: 0}}
+"""
+        gateway = RunningGateway(tmp_path_factory.mktemp("odd"), config).start()
+        with httpx.Client(base_url=gateway.base_url, headers=gateway.headers, timeout=30) as client:
+            yield gateway, client, provider
+        if gateway.process.poll() is None:
+            gateway.stop()
+
+
+def begun(client: httpx.Client, name: str, model: str = "gpt-4.1") -> str:
+    answer = client.post("/responses", json={"model": model, "input": name, "background": True})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["id"]
+
+
+def test_an_error_of_its_stream_does_not_end_it(odd):
+    gateway, client, _ = odd
+    body = {"model": "gpt-4.1", "input": "streamed", "background": True, "stream": True}
+    told = client.post("/responses", json=body).text
+    assert told.count("event: error") == 1
+    record = record_of(gateway, told.split('"id": "')[1].split('"')[0])
+    assert (record["outcome"], record["error_code"]) == ("completed", None)
+    exact(record, USED)
+
+
+def test_one_that_is_not_found_yet_is_asked_for_again(odd):
+    gateway, client, provider = odd
+    late, lost = begun(client, "late"), begun(client, "lost")
+    exact(record_of(gateway, late), USED)
+    record = record_of(gateway, lost)
+    assert (record["error_code"], record["entries"][0]["kind"]) == ("response_gone", "estimate")
+    assert (provider.asked[late], provider.asked[lost]) == (3, 3)
+
+
+def test_one_slow_upstream_holds_up_no_other_and_no_delete(odd):
+    gateway, client, provider = odd
+    hanging = [begun(client, "hanging", "gpt-4o") for _ in range(9)]
+    deadline = time.monotonic() + 10
+    while len([one for one in hanging if provider.asked[one]]) < 8:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    exact(record_of(gateway, begun(client, "plain"), 5), USED)
+    began = time.monotonic()
+    assert client.delete(f"/responses/{hanging[-1]}").status_code == 200
+    assert time.monotonic() - began < 8
+    # The next start asks for what this one leaves, and one upstream's silence is not another's.
+    left = [begun(client, "plain") for _ in range(2)]
+    gateway.kill()
+    gateway.start()
+    for response_id in left:
+        deadline = time.monotonic() + 10
+        while len(record_of(gateway, response_id)["entries"]) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -220,6 +221,30 @@ def test_the_key_may_come_as_a_subprotocol(gateway):
         assert until_end(socket)[-1]["type"] == "response.completed"
 
 
+@pytest.mark.parametrize(
+    ("version", "connection", "status"),
+    [
+        ("1.1", "keep-alive, UPGRADE", 101),
+        ("1.0", "upgrade", 405),
+        ("1.1", "keep-alive", 405),
+        ("1.1", "x-upgrade", 405),
+    ],
+)
+def test_only_where_it_is_asked_for_the_protocol_is_switched(gateway, version, connection, status):
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as raw:
+        lines = [
+            f"GET /v1/responses HTTP/{version}",
+            "Host: t",
+            f"Authorization: Bearer {gateway.key}",
+            f"Connection: {connection}",
+            "Upgrade: WebSocket",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+        ]
+        raw.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert raw.recv(4096).split()[1] == b"%d" % status
+
+
 def test_an_upstream_without_them_has_426(tmp_path):
     config = """
 upstreams:
@@ -258,8 +283,13 @@ def test_an_upstream_that_dies_is_told(gateway):
 
 def test_a_prewarm_and_many_at_once(gateway):
     with opened(gateway) as socket:
-        socket.send(create(generate=False, input=[]))
-        assert until_end(socket)[-1]["type"] == "response.completed"
+        socket.send(create(generate=False, input="made ready", user="prewarms"))
+        ended = until_end(socket)[-1]
+        assert ended["type"] == "response.completed"
+    (record,) = records_of(gateway, "prewarms", 1)
+    (entry,) = record["entries"]
+    used = ended["response"]["usage"]
+    assert (entry["kind"], entry["input_tokens"], entry["output_tokens"]) == ("charge", used["input_tokens"], 0)
     with ExitStack() as stack:
         sockets = [stack.enter_context(opened(gateway)) for _ in range(17)]
         for socket in sockets:

@@ -59,6 +59,7 @@ class Recorder:
         self.seen: list[str] = []
         self.refused: list[str] = []
         self.lost: list[str] = []
+        self.switched: list[str] = []
         self.pending_max = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -151,6 +152,14 @@ class Recorder:
             if connection.disconnected:
                 break
             await asyncio.sleep(0.01)
+
+    async def switches(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
+        await asyncio.sleep(0.3)
+        stream = connection.switch([(b"upgrade", b"websocket"), (b"connection", b"upgrade")])
+        async with asyncio.timeout(0.5):
+            while await stream.read():
+                pass
+        self.switched.append(scope["path"])
 
     async def starts(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
         connection.start(200, [])
@@ -892,6 +901,16 @@ def test_a_broken_answer_to_http_1_0_is_a_reset(any_server, path):
         with pytest.raises(ConnectionResetError):
             while client.recv(65536):
                 pass
+
+
+def test_a_client_that_left_before_its_protocol_was_switched_is_known_to_have_gone(any_server):
+    with any_server.connect() as client:
+        client.sendall(get(line=b"GET /switches/left HTTP/1.1"))
+        time.sleep(0.1)
+    deadline = time.monotonic() + 3
+    while "/switches/left" not in any_server.report()["switched"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

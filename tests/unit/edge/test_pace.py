@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.edge.pace import UPLOAD_BYTES_PER_S_MIN, UPLOAD_WINDOW_S, UploadPace
+from app.edge.pace import UPLOAD_BYTES_PER_S_MIN, UPLOAD_WINDOW_S, ReadPace, UploadPace
 
 ENOUGH = int(UPLOAD_BYTES_PER_S_MIN * UPLOAD_WINDOW_S)
 
@@ -27,3 +27,15 @@ def test_a_client_that_is_not_read_is_not_to_blame():
     assert not pace.is_too_slow(500, held_up=True)
     assert not pace.is_too_slow(500 + UPLOAD_WINDOW_S - 0.1, held_up=False)
     assert pace.is_too_slow(500 + UPLOAD_WINDOW_S, held_up=False)
+
+
+def test_only_what_was_sent_is_a_readers_progress():
+    pace = ReadPace()
+    pace.begin(100)
+    assert not pace.is_too_slow(101, 5000, 10)
+    # More to read is no progress.
+    assert not pace.is_too_slow(105, 6000, 10)
+    assert pace.is_too_slow(111, 7000, 10)
+    assert not pace.is_too_slow(112, 6999, 10)
+    assert not pace.is_too_slow(121, 6999, 10)
+    assert pace.is_too_slow(122, 6999, 10)

@@ -57,3 +57,12 @@ def test_only_what_a_request_says_of_itself_is_certain():
     assert certain_tokens(Ask(4000, 100, follows_stored=False, many=3)) == 800
     assert certain_tokens(CHAINED) == certain_tokens(PICTURED) == 16
     assert certain_tokens(Ask(800, 0, follows_stored=False)) == 100
+
+
+def test_what_is_to_have_no_output_teaches_none():
+    estimates, fresh = Estimates(), Estimates()
+    estimates.learn("k", "m", Ask(4000, 0, follows_stored=False), Usage(input_tokens=1000))
+    fresh.learn("k", "m", TEXT, Usage(input_tokens=1000, output_tokens=1024))
+    assert estimates.likely_tokens("k", "m", TEXT) == fresh.likely_tokens("k", "m", TEXT)
+    fresh.learn("k", "m", Ask(4000, 0, follows_stored=False), Usage(input_tokens=1000))
+    assert estimates.likely_tokens("k", "m", TEXT) == fresh.likely_tokens("k", "m", TEXT)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from app.settings import BreakerSettings
-from app.upstream.breaker import REST_S_MAX, RESTS_MAX, Breaker
+from app.upstream.breaker import REST_S_MAX, RESTS_MAX, Breaker, Call
 
 
 class Clock:
@@ -212,3 +212,29 @@ def test_whatever_happens_it_is_tried_again_within_its_time_and_probes_are_bound
                 ticket = running.pop(chance.randrange(len(running)))
                 chance.choice((one.failed, one.failed, one.succeeded, one.forget))(ticket)
             assert one._probes <= 2 + 300 // 5
+
+
+def test_of_a_call_it_is_told_once_and_again_only_where_it_breaks_off(clock):
+    one = breaker(clock, failures=2)
+    for ending in ("failed", "forget"):
+        call = Call(one)
+        call.answered()
+        call.answered()
+        getattr(call, ending)()
+        call.failed()
+    assert "failures_in_a_row=1" in repr(one) or one.state == "closed"
+    for _ in range(2):
+        call = Call(one)
+        call.failed()
+        call.failed()
+        call.forget()
+    assert one.state == "open"
+    clock.now_s += 11
+    probe = Call(one)
+    assert one.unfit() == "circuit-open"
+    probe.forget()
+    probe.forget()
+    assert one.unfit() is None
+    probe = Call(one)
+    probe.answered()
+    assert one.state == "closed"
