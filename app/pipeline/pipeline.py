@@ -34,6 +34,7 @@ from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
 from app.pipeline.inquiring import Inquirer
+from app.pipeline.kept_turns import open_kept_turns
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
 from app.pipeline.passing import Passing
@@ -114,6 +115,7 @@ class Pipeline:
             Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
             self._routing,
             parts.configuration.default_upstream_of(parts.pools),
+            open_kept_turns(parts.desk.turns, parts.pools, parts.configuration.server, parts.desk.clock),
         )
         self._passing = Passing(
             self._planner,
@@ -213,6 +215,8 @@ class Pipeline:
                 self._note(exchange, principal, error)
             raise
         finally:
+            # What has made the request grow, where it was never sent.
+            exchange.forget_body()
             self._load.in_flight -= 1
             self._serving -= 1
 

@@ -27,6 +27,7 @@ SERIES_MAX = 2000
 READS_MAX = 5
 LEDGER_RESULTS = ("written", "known", "poison")
 RELOAD_RESULTS = ("reloaded", "refused")
+TURN_RESULTS = ("kept", "lost")
 DISCONNECT_PHASES = ("request", "waiting", "stream", "shared")
 CUTS = ("drain_over", "gateway_lost", "gateway_shutdown", "key_revoked", "upstream_disconnected", "upstream_stalled")
 """How a call that was under way can end, beside the errors that a client can be given."""
@@ -113,6 +114,12 @@ class Metrics:
         self.dropped = Counter(
             "headgate_metric_series_dropped_total", "Label values folded into _other.", registry=registry
         )
+        self.turns = Counter(
+            "headgate_state_turns_total",
+            "Turns for upstreams that keep none, by what became of them.",
+            ("result",),
+            registry=registry,
+        )
         self.reloads = Counter(
             "headgate_configuration_reloads_total",
             "Changed configurations, by whether they are in force now.",
@@ -150,6 +157,7 @@ class Metrics:
             (self.refused, sorted(REFUSAL_CODES)),
             (self.ledger_writes, LEDGER_RESULTS),
             (self.reloads, RELOAD_RESULTS),
+            (self.turns, TURN_RESULTS),
             (self.disconnects, DISCONNECT_PHASES),
         ):
             for value in values:
