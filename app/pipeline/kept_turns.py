@@ -60,8 +60,8 @@ class KeptTurns:
     async def chain_of(
         self, principal: Principal, references: list[Reference], holder_of: Holder
     ) -> tuple[list[Turn], list[Reference]]:
-        """The kept turns that a request goes on from, the oldest first, and what else it names. None is returned for
-        one that an upstream holds. Raises StoredObjectNotFound, InvalidRequest, LedgerUnavailable.
+        """The kept turns that a request goes on from, the oldest first, and what else it names: no turns where an
+        upstream holds what it goes on from, and can. Raises StoredObjectNotFound, InvalidRequest, LedgerUnavailable.
         """
         named = next((each for each in references if each.param == PREVIOUS), None)
         if named is None:
@@ -69,20 +69,19 @@ class KeptTurns:
         team_id, response_id = principal.team_id, named.object_id
         chain = await self._chains.find(team_id, response_id, self._clock.now_ms())
         if chain is None:
-            if await self._is_held(principal, named, holder_of):
+            if await self._held_by(principal, named, holder_of) not in {None, *self._chains.upstreams}:
                 return [], references
             chain = await self._chains.wait_for(team_id, response_id, self._clock.now_ms())
         if chain is None:
             raise StoredObjectNotFound.of(PREVIOUS, response_id)
         return chain, [each for each in references if each is not named]
 
-    async def _is_held(self, principal: Principal, named: Reference, holder_of: Holder) -> bool:
-        """Whether it is the team's, at an upstream that keeps it: of the others none would find it."""
+    async def _held_by(self, principal: Principal, named: Reference, holder_of: Holder) -> str | None:
+        """The upstream at which it was stored for the team; None where it was not."""
         try:
-            held_by = await holder_of(principal, [named])
+            return await holder_of(principal, [named])
         except StoredObjectNotFound:
-            return False
-        return held_by not in self._chains.upstreams
+            return None
 
     def narrowed(
         self, routes: tuple[Route, ...], ask: Peek, body: JSONObject, chain: Sequence[Turn]
@@ -165,7 +164,7 @@ class KeptTurns:
     async def _turn(self, principal: Principal, named: Reference, holder_of: Holder) -> Turn | None:
         team_id, now_ms = principal.team_id, self._clock.now_ms()
         turn = await self._chains.one(team_id, named.object_id, now_ms)
-        if turn is None and not await self._is_held(principal, named, holder_of):
+        if turn is None and await self._held_by(principal, named, holder_of) is None:
             found = await self._chains.wait_for(team_id, named.object_id, now_ms)
             turn = found[-1] if found else None
             if turn is None:

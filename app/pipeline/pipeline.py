@@ -93,6 +93,7 @@ class Pipeline:
     def __init__(self, parts: Parts, before: Pipeline | None = None) -> None:
         """``before``: the one whose place it takes; both count together what they hold."""
         self._parts = parts
+        running = parts.authenticator.running
         self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         limits = parts.configuration.limits
         self._admission = Admission(
@@ -122,7 +123,7 @@ class Pipeline:
             ModelList(parts.catalog, parts.pools, parts.desk.clock),
             OwnLists(parts.ownership, parts.pools),
             parts.desk,
-            parts.authenticator.running,
+            running,
             sweep=parts.sweep,
             collection=self._load.collection,
             configuration=parts.configuration,
@@ -144,22 +145,20 @@ class Pipeline:
             self._admission,
             parts.desk,
             parts.journal,
-            parts.authenticator.running,
+            running,
             self._fly,
         )
         self._sockets = Sockets(
             self._planner,
             self._boarding,
             parts.desk,
-            parts.authenticator.running,
+            running,
             parts.configuration,
             pools=lambda name: parts.pools[name],
             principal_of=parts.authenticator.of_secret,
             on_refused=self._refused_on_socket,
         )
-        self._carrier = Carrier(
-            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
-        )
+        self._carrier = Carrier(parts.pools, running, parts.desk.log, self._routing, self._admission)
         self._serving = 0
 
     def __repr__(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from app.core.codec import JSONObject, parse_object
@@ -20,7 +21,8 @@ TTL_DAYS_DEFAULT = 30
 LATE_PAUSES_S = (0.1, 0.3, 0.6, 1.0)
 """Another process may write a turn a moment after the client has its id."""
 LATE_MAX = 200
-"""Requests that wait for such a turn at a time; further ones get their answer at once."""
+LATE_OF_TEAM_MAX = 20
+"""Requests that wait for such a turn at a time; further ones get their answer at once, whoever's the turn is."""
 
 
 def periods_ms(ttl_days: Mapping[str, int]) -> dict[str, int]:
@@ -37,7 +39,7 @@ class Chains:
         self._ttl_ms = periods_ms(ttl_days)
         self._body_bytes_max = body_bytes_max
         self._held_bytes_max = held_bytes_max
-        self._late = 0
+        self._late: Counter[str] = Counter()
         self.upstreams = frozenset(ttl_days)
 
     def __repr__(self) -> str:
@@ -78,9 +80,11 @@ class Chains:
 
     async def wait_for(self, team_id: str, response_id: str, now_ms: int) -> list[Turn] | None:
         """As ``find``, for a turn that is not there yet: it may be on its way from another process."""
-        if not self._turns.others_write or self._late >= LATE_MAX or OBJECT_ID.match(response_id) is None:
+        if not self._turns.others_write or OBJECT_ID.match(response_id) is None:
             return None
-        self._late += 1
+        if self._late[team_id] >= LATE_OF_TEAM_MAX or self._late.total() >= LATE_MAX:
+            return None
+        self._late[team_id] += 1
         try:
             for pause_s in LATE_PAUSES_S:
                 await asyncio.sleep(pause_s)
@@ -88,7 +92,9 @@ class Chains:
                 if found is not None:
                     return found
         finally:
-            self._late -= 1
+            self._late[team_id] -= 1
+            # Only those that wait are in it.
+            self._late += Counter()
         return None
 
     async def one(self, team_id: str, response_id: str, now_ms: int) -> Turn | None:

@@ -72,6 +72,12 @@ class Metrics:
         self.cache_results = {"hit": 0, "joined": 0, "miss": 0, "bypass": 0}
         self.registry.register(RequestCollector(self._sums, self._times, self.cache_results))
         self._add_events()
+        self.turns = Counter(
+            "headgate_state_turns_total",
+            "Turns for upstreams that keep none, by what became of them.",
+            ("result",),
+            registry=self.registry,
+        )
         self._begin_at_zero()
         ProcessCollector(registry=self.registry)
         self._gauges |= PROCESS_GAUGES
@@ -113,12 +119,6 @@ class Metrics:
         )
         self.dropped = Counter(
             "headgate_metric_series_dropped_total", "Label values folded into _other.", registry=registry
-        )
-        self.turns = Counter(
-            "headgate_state_turns_total",
-            "Turns for upstreams that keep none, by what became of them.",
-            ("result",),
-            registry=registry,
         )
         self.reloads = Counter(
             "headgate_configuration_reloads_total",
