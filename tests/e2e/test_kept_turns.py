@@ -213,6 +213,15 @@ def test_retrieve_list_and_delete(client, gateway, upstream):
     assert upstream.gets == []
 
 
+def test_tokens_are_counted_of_all_of_it(client, upstream):
+    one = client.responses.create(model="m0", input="first")
+    client.responses.input_tokens.count(model="m0", input="on", previous_response_id=one.id)
+    assert "previous_response_id" not in upstream.last
+    assert [item["role"] for item in upstream.last["input"]] == ["user", "assistant", "user"]
+    unknown = refusal(client.responses.input_tokens.count, model="m0", input="on", previous_response_id="resp_none")
+    assert unknown == NOT_FOUND
+
+
 def test_what_needs_state_at_the_upstream_is_refused(client, upstream):
     calls = len(upstream.bodies)
     for more in ({"background": True}, {"conversation": "conv_1"}):

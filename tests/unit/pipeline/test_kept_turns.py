@@ -28,9 +28,7 @@ def pools(**states):
 
 
 def opened() -> KeptTurns:
-    found = open_kept_turns(
-        None, pools(here="gateway", there="gateway", keeps="upstream"), ServerSettings(), None
-    )
+    found = open_kept_turns(None, pools(here="gateway", there="gateway", keeps="upstream"), ServerSettings(), None)
     assert found is not None
     return found
 
