@@ -17,7 +17,7 @@ from app.state.turns import Turns
 from app.store.database import Database
 from app.store.leases import take_lease
 from app.store.meta import STATE_CANARY_FACT, fact_or
-from app.store.turns import remove_expired
+from app.store.turns import are_expired, remove_expired
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 
@@ -146,14 +146,15 @@ async def remove_old(database: Database, now_ms: int, ttl_days: dict[str, int], 
 
     Also where no upstream is set to be kept for any more: then by the period that is the default.
     """
-    removed = 0
+    periods, usual_ms, removed = periods_ms(ttl_days), TTL_DAYS_DEFAULT * DAY_MS, 0
+    async with database.read() as connection:
+        if not await are_expired(connection, now_ms, periods, usual_ms):
+            return 0
     for _ in range(ROUND_BATCHES_MAX):
         async with database.transaction() as connection:
             if not await take_lease(connection, LEASE, holder, LEASE_MS):
                 return removed
-            gone = await remove_expired(
-                connection, now_ms, periods_ms(ttl_days), TTL_DAYS_DEFAULT * DAY_MS, limit=REMOVED_AT_ONCE
-            )
+            gone = await remove_expired(connection, now_ms, periods, usual_ms, limit=REMOVED_AT_ONCE)
         removed += gone
         if not gone:
             break

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import case, delete, func, literal, select, update
+from sqlalchemy import and_, case, delete, func, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.store.tables import turns
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection
 
 CHAINS_REMOVED_MAX = 100
@@ -114,15 +115,26 @@ async def empty_turn(connection: AsyncConnection, team_id: str, turn_id: str) ->
     )
 
 
-async def remove_expired(
-    connection: AsyncConnection, now_ms: int, ttl_ms: Mapping[str, int], ttl_ms_default: int, *, limit: int
-) -> int:
-    """Removes up to ``limit`` turns of chains whose last turn is too old, the first of each chain last."""
+def _is_over(now_ms: int, ttl_ms: Mapping[str, int], ttl_ms_default: int) -> ColumnElement[bool]:
+    """Whether the last turn of a chain is too old, of the row that says when it was added."""
     shortest_ms = min((*ttl_ms.values(), ttl_ms_default))
     period: Any = literal(ttl_ms_default)
     if ttl_ms:
         period = case(*((turns.c.upstream == name, value) for name, value in ttl_ms.items()), else_=ttl_ms_default)
-    over = (turns.c.last_at_ms <= now_ms - shortest_ms) & (turns.c.last_at_ms + period <= now_ms)
+    return and_(turns.c.last_at_ms <= now_ms - shortest_ms, turns.c.last_at_ms + period <= now_ms)
+
+
+async def are_expired(connection: AsyncConnection, now_ms: int, ttl_ms: Mapping[str, int], ttl_ms_default: int) -> bool:
+    """Whether any is to be removed: most of the time there is none, and nobody need write for that."""
+    asked = select(turns.c.turn_id).where(_is_over(now_ms, ttl_ms, ttl_ms_default)).limit(1)
+    return (await connection.execute(asked)).first() is not None
+
+
+async def remove_expired(
+    connection: AsyncConnection, now_ms: int, ttl_ms: Mapping[str, int], ttl_ms_default: int, *, limit: int
+) -> int:
+    """Removes up to ``limit`` turns of chains whose last turn is too old, the first of each chain last."""
+    over = _is_over(now_ms, ttl_ms, ttl_ms_default)
     chains = (await connection.execute(select(turns.c.chain_id).where(over).limit(CHAINS_REMOVED_MAX))).scalars().all()
     if not chains:
         return 0

@@ -10,7 +10,7 @@ import pytest
 
 from app.core.errors import InvalidRequest, LedgerUnavailable, PreviousResponseNotFound
 from app.main import check_canary
-from app.main.state import remove_old
+from app.main.state import LEASE, remove_old
 from app.settings import ConfigurationError
 from app.state import chains as chaining
 from app.state import turns as turning
@@ -20,6 +20,7 @@ from app.state.turn import Keeping
 from app.state.turns import Turns
 from app.store.database import Database
 from app.store.errors import DatabaseUnavailable
+from app.store.leases import take_lease
 
 DAY = 86_400_000
 KEY = new_key()
@@ -169,7 +170,10 @@ async def test_one_process_removes_for_all(site, database):
     site.keep("resp_1", "one")
     await site.written()
     later = site.clock.now + 2 * DAY
-    assert await remove_old(database, site.clock.now, {"u": 1}, "first") == 0
+    # While there is nothing to do nobody has it to do.
+    assert await remove_old(database, site.clock.now, {"u": 1}, "second") == 0
+    async with database.transaction() as connection:
+        assert await take_lease(connection, LEASE, "first", 60_000)
     assert await remove_old(database, later, {"u": 1}, "second") == 0
     assert await remove_old(database, later, {"u": 1}, "first") == 1
 
