@@ -276,7 +276,12 @@ class Turns:
                 delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
                 continue
             except Exception:  # noqa: BLE001 - what the database refuses must not stand before all that follow
-                self._on_kept("lost", len(batch))
+                if len(batch) > 1:
+                    # One of them is at fault: the first is tried alone, and the others without it.
+                    self._queue.extendleft(reversed(batch[1:]))
+                    del batch[1:]
+                    continue
+                self._on_kept("lost", 1)
             else:
                 self._on_kept("kept", len(batch))
             delay_s = RETRY_DELAY_MIN_S
