@@ -13,6 +13,7 @@ import openai
 import pytest
 from cryptography.fernet import Fernet
 
+from tests.fakes.fleet import Fleet, Stores
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.postgres import shared_server
 from tests.fakes.stateless import Stateless, config_of
@@ -361,3 +362,23 @@ def test_it_is_switched_on_while_the_gateway_runs(tmp_path, upstream):
         assert refusal(client.responses.create, model="m0", input="x", previous_response_id=one.id) == NOT_FOUND
         told = json.dumps([line["event"] for line in gateway.log()])
         assert "internal_error" not in told
+
+
+def test_a_turn_of_one_worker_is_there_for_the_other(tmp_path, upstream):
+    stores = Stores()
+    stores.start()
+    config = config_of(f"base_url: '{upstream.base_url}', state: gateway")
+    try:
+        fleet = Fleet(tmp_path, stores, 2, config)
+        fleet.environment["HEADGATE_STATE_KEYS"] = Fernet.generate_key().decode()
+        with fleet:
+            previous: dict[str, str] = {}
+            for number in range(24):
+                # A connection of its own, so that either worker may have it.
+                with openai.OpenAI(base_url=fleet.base_url, api_key=fleet.key, max_retries=0) as client:
+                    told = client.responses.create(model="m0", input=f"turn {number % 6}", **previous)
+                    assert told.output_text.startswith("turn 0")
+                    previous = {} if number % 6 == 5 else {"previous_response_id": told.id}
+            assert {line["process"] for line in fleet.lines("request")} == {"worker-0", "worker-1"}
+    finally:
+        stores.close()
