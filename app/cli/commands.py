@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.cli import cache, limits, people, reports, serving, tokens, upkeep, usage, worker
+from app.cli import cache, limits, people, reports, serving, state, tokens, upkeep, usage, worker
 
 app = typer.Typer(
     name="headgate",
@@ -34,6 +34,7 @@ app.command("restore")(upkeep.restore_ledger)
 app.command("prune")(upkeep.prune_ledger)
 app.command("reprice")(upkeep.reprice_ledger)
 app.add_typer(upkeep.processes, name="processes")
+app.add_typer(state.state, name="state")
 
 
 def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback

@@ -120,6 +120,19 @@ class JSONObject:
             at = _end(_COMMA_OR_END, self.body, end)
         raise KeyError(key)
 
+    def cut_of(self, key: str) -> tuple[int, int]:
+        """What has to go for the member to be gone, with one of the commas beside it. KeyError."""
+        at = before = _end(_OPENING, self.body, 0)
+        for index, (name, raw) in enumerate(self.members.items()):
+            end = _end(_NAME, self.body, at) + len(raw)
+            following = _end(_COMMA_OR_END, self.body, end)
+            if name == key:
+                if index:
+                    return before, end
+                return at, following if len(self.members) > 1 else end
+            before, at = end, following
+        raise KeyError(key)
+
     def _value(self, key: str) -> Any:
         raw = self.members.get(key)
         return None if raw is None else _decoder.decode(raw)

@@ -13,6 +13,7 @@ GatewayError
 ├── NotFound                  404  not_found             unknown and not yours are one answer
 │   ├── ModelNotFound         404  model_not_found
 │   └── StoredObjectNotFound  404  not_found             an id that a request names
+│       └── PreviousResponseNotFound 404 previous_response_not_found
 ├── MethodNotAllowed          405  method_not_allowed
 ├── RequestTimeout            408  request_timeout
 ├── Conflict                  409  already_exists
@@ -176,8 +177,15 @@ class StoredObjectNotFound(NotFound):
     def of(cls, param: str, object_id: str) -> StoredObjectNotFound:
         """``param`` names where the id stands."""
         if param == "previous_response_id":
-            return cls(f"Previous response with id {quoted(object_id[:64])!r} not found.", param=param)
+            text = f"Previous response with id {quoted(object_id[:64])!r} not found."
+            return PreviousResponseNotFound(text, param=param)
         return cls(f"The object named in {param} was not found.", param=param)
+
+
+class PreviousResponseNotFound(StoredObjectNotFound):
+    """The code is the API's own, which agents know to begin anew by."""
+
+    code = "previous_response_not_found"
 
 
 class MethodNotAllowed(GatewayError):

@@ -38,6 +38,7 @@ from app.main.hot_state import open_hot_state
 from app.main.ledger import open_ledger
 from app.main.live import open_live
 from app.main.prices import SetPrices
+from app.main.state import State, open_state
 from app.main.states import States
 from app.main.switch import Switch, compiled
 from app.main.upstreams import Upstreams
@@ -147,6 +148,9 @@ async def open_gateway(
 
         background = Background(clock, log, lambda: switch.pools)
         books = Books(journal, writer, ownership)
+        state = await open_state(
+            stack, environment, configuration, database, clock, metrics, log, lambda: switch.configuration
+        )
         parts = Parts(
             configuration=configuration,
             authenticator=authenticator,
@@ -157,13 +161,13 @@ async def open_gateway(
             prices=prices,
             estimates=Estimates(),
             journal=journal,
-            desk=Desk(clock, books, accounts, metrics, log, Drains(), live.board, background),
+            desk=Desk(clock, books, accounts, metrics, log, Drains(), live.board, background, state.turns),
             sweep=sweep,
             cache=cache,
             default_families=ON_BY_DEFAULT,
             match_in_batch=match_in_batch,
         )
-        switch = _open_switch(stack, parts, upstreams, off, set_prices)
+        switch = _open_switch(stack, parts, upstreams, off, set_prices, state)
         _start_background(stack, background, Awaiting(database, clock, journal, writer, log, lambda: switch.parts))
         alerts = open_alerts(stack, database, switch, metrics, log)
         app = GatewayApp(
@@ -179,8 +183,7 @@ async def open_gateway(
             log=log,
         )
         switch.connect(app)
-        watchdog = _start_watchdog(stack, log)
-        _watch(metrics, switch, journal, writer, space, watchdog)
+        _watch(metrics, switch, journal, writer, space, _start_watchdog(stack, log))
         _watch_more(metrics, live, background)
         yield Gateway(app=app, switch=switch, metrics=metrics, log=log, first_run=first_run)
 
@@ -233,9 +236,9 @@ def _start_background(stack: AsyncExitStack, background: Background, awaiting: A
 
 
 def _open_switch(
-    stack: AsyncExitStack, parts: Parts, upstreams: Upstreams, off: frozenset[str], set_prices: SetPrices
+    stack: AsyncExitStack, parts: Parts, upstreams: Upstreams, off: frozenset[str], set_prices: SetPrices, state: State
 ) -> Switch:
-    switch = Switch(parts, upstreams, off, set_prices)
+    switch = Switch(parts, upstreams, off, set_prices, state.make_ready)
     stack.push_async_callback(switch.close)
     set_prices.follow(switch.put_prices_in_force)
     stack.push_async_callback(set_prices.close)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
@@ -26,13 +26,26 @@ from app.upstream.pool import UpstreamPool
 RETIRE_INTERVAL_S = 1.0
 
 
+async def _nothing(_configuration: Configuration) -> None:
+    pass
+
+
 class Switch:
     """The pipeline in force, and those before it that still serve somebody."""
 
-    def __init__(self, parts: Parts, upstreams: Upstreams, off: frozenset[str], prices: SetPrices) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        upstreams: Upstreams,
+        off: frozenset[str],
+        prices: SetPrices,
+        make_ready: Callable[[Configuration], Awaitable[None]] = _nothing,
+    ) -> None:
+        """``make_ready``: what has to be there before a configuration is in force; where that fails it is not."""
         self._parts = parts
         self._upstreams = upstreams
         self._set_prices = prices
+        self._make_ready = make_ready
         self._app: GatewayApp | None = None
         self._before: dict[Pipeline, Mapping[str, UpstreamPool]] = {}
         self._lock = asyncio.Lock()
@@ -76,6 +89,7 @@ class Switch:
     async def put_in_force(self, configuration: Configuration) -> None:
         """Makes all that is new first: where that fails nothing has changed. OSError, ValueError."""
         async with self._lock:
+            await self._make_ready(configuration)
             pools, off = await self._upstreams.open(configuration, self._parts.pools)
             try:
                 # The price book compiles some thousand prices.

@@ -85,6 +85,8 @@ class Boarding:
         except BaseException:
             self._admission.give_back(admitted)
             raise
+        if plan.keeping is not None:
+            flight.draft = self._desk.turns.begin(plan.keeping, lambda: flight.meter.attempt.upstream)
         if ask.stream:
             self._desk.accounts.watch(exchange.request_id, flight.progress)
         return Boarded(flight, admitted, route, passed, bounds)

@@ -10,6 +10,7 @@ from app.accounting.accounts import Accounts
 from app.core.clock import Clock
 from app.core.records import Attempt, OwnedObject, Record
 from app.pipeline.background import Background
+from app.state.turns import Turns
 from app.telemetry.live import LiveBoard
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
@@ -72,3 +73,4 @@ class Desk(msgspec.Struct, frozen=True):
     drains: Drains
     live: LiveBoard
     background: Background
+    turns: Turns

@@ -25,6 +25,7 @@ from app.pipeline.admission import Admitted
 from app.pipeline.desk import Desk
 from app.pipeline.report import own_s_of, report
 from app.pipeline.routing import Passed
+from app.state.draft import Draft
 from app.telemetry.live import Sighting
 
 RANK_EXACT, RANK_ESTIMATE = 2, 1
@@ -52,6 +53,7 @@ class Flight:
         "asker_gone",
         "cancel_on_disconnect",
         "client_gone",
+        "draft",
         "drain_tokens_max",
         "fallbacks",
         "first_byte_s",
@@ -90,6 +92,8 @@ class Flight:
         self.on_own_failure: Callable[[], None] | None = None
         self.on_named: Callable[[list[str]], None] | None = None
         """Is told of ids that the answer names."""
+        self.draft: Draft | None = None
+        """What is to be kept of the answer, where the upstream keeps nothing."""
         self.cancel_on_disconnect = cancel_on_disconnect
         self.drain_tokens_max = drain_tokens_max
         self.fallbacks: list[Passed] = []
@@ -148,6 +152,8 @@ class Flight:
         if reading.stream_error and reading.response_id is not None and self.meter.opening.background:
             # What fails is the stream: the response goes on, and what becomes of it is asked for.
             reading.doubt_error()
+        if self.draft is not None:
+            self.draft.see_event(data)
         self._own_all()
         if self.record is None:
             if reading.terminal is not None:
@@ -166,6 +172,8 @@ class Flight:
         reading = self.meter.reading
         if not reading.see_json(body):
             return False
+        if self.draft is not None:
+            self.draft.see_json(body)
         if self.runs_on:
             # It is only queued: what is here of it says nothing of what it will be.
             self._own_all()
@@ -310,6 +318,8 @@ class Flight:
         self._landed = True
         if self._drains:
             self._desk.drains.end(self._principal.key_id)
+        if self.draft is not None:
+            self._let_go(self.draft)
         if self.runs_on:
             # Nobody here can wait for it any more: whoever lives asks later.
             self.meter.body_seen = False
@@ -317,6 +327,11 @@ class Flight:
         record = self.settle("interrupted", void=not was_sent, error_code="internal_error")
         self._desk.books.submit(record)
         report(self._desk, self._principal, record, self._exchange.started_s, self)
+
+    def _let_go(self, draft: Draft) -> None:
+        draft.close()
+        if draft.is_of_upstream and not draft.was_kept and self.meter.reading.terminal in {"completed", "incomplete"}:
+            self._desk.turns.lost()
 
     # -- what goes on after its answer -----------------------------------------------------------
 
@@ -365,6 +380,9 @@ class Flight:
         """``kind`` is "" for the answer itself."""
         endpoint = self._exchange.endpoint
         if OBJECT_ID.match(object_id) is None or (kind == "item" and endpoint.learns != kind):
+            return
+        if not kind and self.draft is not None and self.draft.is_of_upstream:
+            # Nothing is stored there by this id: what is kept is kept here.
             return
         owned = OwnedObject(
             object_id=object_id,

@@ -108,6 +108,12 @@ class Passing:
             self._respond(exchange, await self._lists.body_for(exchange, principal))
             self._tell(exchange, principal, 200)
             return
+        if self._planner.kept is not None and endpoint.family == "responses":
+            told = await self._planner.kept.answer(exchange, principal, self._planner.holder_of)
+            if told is not None:
+                self._respond(exchange, told)
+                self._tell(exchange, principal, 200)
+                return
         load = await self._read(exchange, principal)
         references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
         pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
@@ -170,9 +176,15 @@ class Passing:
             return Brought(body, references_of_fields((await parse_multipart(exchange, body)).texts()))
         document = await parse(body)
         dialect = "responses" if exchange.endpoint.family in OF_ITEMS else exchange.endpoint.dialect
-        model = document.get_str("model")
-        span = (0, 0) if model is None else document.span_of("model")
         references = find_references(dialect, document)
+        model = document.get_str("model")
+        kept = self._planner.kept
+        if kept is not None and exchange.endpoint.family == "responses" and references and model is not None:
+            chain, references = await kept.chain_of(principal, references, self._planner.holder_of)
+            if chain:
+                document = await kept.expanded(exchange, document, chain, self._planner.routes_of(principal, model))
+                body = document.body
+        span = (0, 0) if model is None else document.span_of("model")
         if exchange.endpoint.family == "evals":
             refuse_account_sources(document)
         if exchange.endpoint.family in OF_GRADERS:

@@ -33,6 +33,7 @@ from app.pipeline.boarding import Boarding
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.desk import Desk
 from app.pipeline.inquiring import Inquirer
+from app.pipeline.kept_turns import open_kept_turns
 from app.pipeline.load import Load
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
@@ -79,6 +80,7 @@ class Pipeline:
     def __init__(self, parts: Parts, before: Pipeline | None = None) -> None:
         """``before``: the one whose place it takes; both count together what they hold."""
         self._parts = parts
+        running = parts.authenticator.running
         self._load: Load = Load() if before is None else before._load  # noqa: SLF001 - its own class
         limits = parts.configuration.limits
         self._admission = Admission(
@@ -101,13 +103,14 @@ class Pipeline:
             Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
             self._routing,
             parts.configuration.default_upstream_of(parts.pools),
+            open_kept_turns(parts.desk.turns, parts.pools, parts.configuration.server, parts.desk.clock),
         )
         self._passing = Passing(
             self._planner,
             ModelList(parts.catalog, parts.pools, parts.desk.clock, self._planner.fine_tuned),
             OwnLists(parts.ownership, parts.pools),
             parts.desk,
-            parts.authenticator.running,
+            running,
             sweep=parts.sweep,
             collection=self._load.collection,
             configuration=parts.configuration,
@@ -129,13 +132,11 @@ class Pipeline:
             self._admission,
             parts.desk,
             parts.journal,
-            parts.authenticator.running,
+            running,
             self._fly,
         )
-        self.sockets = Sockets(self._socket_stages(), parts.authenticator.running)
-        self._carrier = Carrier(
-            parts.pools, parts.authenticator.running, parts.desk.log, self._routing, self._admission
-        )
+        self.sockets = Sockets(self._socket_stages(), running)
+        self._carrier = Carrier(parts.pools, running, parts.desk.log, self._routing, self._admission)
         self._serving = 0
 
     def __repr__(self) -> str:
@@ -205,6 +206,8 @@ class Pipeline:
                 self._note(exchange, principal, error)
             raise
         finally:
+            # What has made the request grow, where it was never sent.
+            exchange.forget_body()
             self._load.leave()
             self._serving -= 1
 

@@ -10,12 +10,13 @@ from app.catalog import Route
 from app.core.errors import Headers
 from app.core.peek import Peek
 from app.core.splices import Splice
+from app.state.turn import Keeping
 
 
 class Plan(msgspec.Struct):
     """What a request asks for, the routes that may serve it, and what the cache has to do with it. ``size_bytes``: how
     large the body is where it is measured in text. ``usage_splice`` has a chat stream tell its usage, for upstreams
-    that are to be asked for it.
+    that are to be asked for it. ``keeping`` is what is to be kept of it, for upstreams that keep nothing.
     """
 
     ask: Peek
@@ -25,6 +26,7 @@ class Plan(msgspec.Struct):
     size_bytes: int
     usage_splice: Splice | None = None
     is_form: bool = False
+    keeping: Keeping | None = None
 
     def take_body(self) -> bytes:
         """The body, kept here no longer: a stream must not hold it for as long as it runs."""

@@ -27,8 +27,9 @@ from app.core.peek import Peek, peek, peek_other
 from app.core.splices import usage_splice
 from app.pipeline.fine_tuned import FineTuned
 from app.pipeline.inquiring import Inquirer
+from app.pipeline.kept_turns import KeptTurns
 from app.pipeline.plan import Plan
-from app.pipeline.recall import Recall
+from app.pipeline.recall import Key, Recall
 from app.pipeline.routing import Routing
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
@@ -49,8 +50,11 @@ class Planner:
         recall: Recall,
         routing: Routing,
         default_upstream: str | None,
+        kept: KeptTurns | None,
     ) -> None:
-        """``default_upstream``: where a request goes that names neither a model nor anything stored."""
+        """``default_upstream``: where a request goes that names neither a model nor anything stored. ``kept``: where
+        an upstream keeps nothing.
+        """
         self._ownership = ownership
         self._catalog = catalog
         self._pools = pools
@@ -58,6 +62,7 @@ class Planner:
         self._recall = recall
         self._routing = routing
         self._default_upstream = default_upstream
+        self.kept = kept
         self._public = {object_id: name for name, pool in pools.items() for object_id in pool.settings.shared_objects}
         self.fine_tuned = FineTuned(catalog, ownership, self._public)
 
@@ -79,6 +84,9 @@ class Planner:
         ask = peek_other(exchange.endpoint.family, document) if dialect == "other" else peek(dialect, document)
         try:
             references = [*references_of_path(exchange), *find_references(dialect, document)]
+            references += self.fine_tuned.references(principal, ask.model)
+            if self.kept is not None and exchange.endpoint.family == "responses":
+                return await self._plan_kept(self.kept, exchange, principal, ask, document, references, key)
             routes = await self._routes(exchange, principal, ask, references)
             inquire = partial(self._inquirer.inquire, exchange, principal, ask, document, routes)
             inquiry = await asyncio.to_thread(inquire) if len(body) > SLOW_IN_THREAD_BYTES else inquire()
@@ -92,11 +100,37 @@ class Planner:
             self._recall.keep(key, plan)
         return plan
 
+    async def _plan_kept(
+        self,
+        kept: KeptTurns,
+        exchange: Exchange,
+        principal: Principal,
+        ask: Peek,
+        body: JSONObject,
+        references: list[Reference],
+        key: Key | None,
+    ) -> Plan:
+        """A plan where an upstream keeps nothing. What it goes on from is brought along, also to another upstream."""
+        chain, others = await kept.chain_of(principal, references, self.holder_of)
+        routes = kept.narrowed(self._serving(exchange, principal, ask), ask, body, chain)
+        routes = await self._at_holder(routes, principal, others)
+        inquire = partial(self._inquirer.inquire, exchange, principal, ask, body, routes)
+        inquiry = await asyncio.to_thread(inquire) if len(body.body) > SLOW_IN_THREAD_BYTES else inquire()
+        keeping = kept.keeping(exchange, principal, ask, body, chain, routes, pinned=bool(others))
+        if chain:
+            body = await kept.expanded(exchange, body, chain, routes)
+            ask = peek(exchange.endpoint.dialect, body)
+        plan = Plan(ask, body.body, routes, inquiry, len(body.body), keeping=keeping)
+        if not references:
+            self._recall.keep(key, plan)
+        return plan
+
     async def _plan_form(self, exchange: Exchange, principal: Principal, body: bytes) -> Plan:
         form = await parse_multipart(exchange, body)
         ask = peek_other(exchange.endpoint.family, form)
         try:
             references = [*references_of_path(exchange), *references_of_fields(form.texts())]
+            references += self.fine_tuned.references(principal, ask.model)
             routes = await self._routes(exchange, principal, ask, references)
         except GatewayError as error:
             error.explanation["model"] = quoted(ask.model)
@@ -109,6 +143,9 @@ class Planner:
         self, exchange: Exchange, principal: Principal, ask: Peek, references: list[Reference]
     ) -> tuple[Route, ...]:
         """Where the model is served, for this principal; what is stored pins the upstream that has it."""
+        return await self._at_holder(self._serving(exchange, principal, ask), principal, references)
+
+    def _serving(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
         routes = self.routes_of(principal, ask.model)
         if exchange.endpoint.family == "responses":
             routes = tuple(r for r in routes if self._pools[r.upstream].settings.responses == "native")
@@ -117,7 +154,11 @@ class Planner:
                     f"The upstream of {quoted(ask.model)!r} has no /v1/responses. Use /v1/chat/completions.",
                     param="model",
                 )
-        references += self.fine_tuned.references(principal, ask.model)
+        return routes
+
+    async def _at_holder(
+        self, routes: tuple[Route, ...], principal: Principal, references: list[Reference]
+    ) -> tuple[Route, ...]:
         pinned = await self.holder_of(principal, references)
         if pinned is not None:
             routes = tuple(route for route in routes if route.upstream == pinned)

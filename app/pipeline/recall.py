@@ -58,7 +58,7 @@ class Recall:
     def keep(self, key: Key | None, plan: Plan) -> None:
         """Only what the cache can answer is worth it, and only what no request is alone with."""
         body = plan.body
-        if key is None or plan.inquiry.address is None or plan.inquiry.request_digest:
+        if key is None or plan.inquiry.address is None or plan.inquiry.request_digest or plan.keeping is not None:
             return
         if key not in self._plans:
             self._bytes += len(body) + OVERHEAD_BYTES

@@ -16,7 +16,7 @@ WORKERS_MAX = 64
 BALLAST_BYTES = 64 * 2**20
 BALLAST_BYTES_MIN = 2**20
 
-SECRETS = ("DATABASE_URL", "REDIS_URL", "CACHE_REDIS_URL", "ADMIN_TOKEN", "METRICS_TOKEN")
+SECRETS = ("DATABASE_URL", "REDIS_URL", "CACHE_REDIS_URL", "ADMIN_TOKEN", "METRICS_TOKEN", "STATE_KEYS")
 
 
 class Environment(BaseSettings):
@@ -35,6 +35,7 @@ class Environment(BaseSettings):
     cache_redis_url: SecretStr | None = None
     admin_token: SecretStr | None = None
     metrics_token: SecretStr | None = None
+    state_keys: SecretStr | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "text"] = "json"
 
@@ -97,6 +98,11 @@ class Environment(BaseSettings):
     def metrics(self) -> str | None:
         """The token with which ``/metrics`` is read."""
         return _plain(self.metrics_token)
+
+    @property
+    def state(self) -> str | None:
+        """The keys with which kept turns are encrypted, the first of them, and decrypted."""
+        return _plain(self.state_keys)
 
     @property
     def redis(self) -> str | None:

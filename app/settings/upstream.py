@@ -88,6 +88,8 @@ class UpstreamSettings(Section):
     deployments: bool | dict[str, str] = False
     responses: Literal["native", "none"] = "native"
     websocket: Literal["native", "none"] | None = None
+    state: Literal["upstream", "gateway"] = "upstream"
+    state_ttl_days: Annotated[int, Number, Field(ge=1, le=3650)] = 30
     chat_stream_usage: ChatStreamUsage = "off"
     breaker: OptionalBreaker = BreakerSettings()
     tls: TLSSettings | None = None
@@ -159,6 +161,18 @@ class UpstreamSettings(Section):
         return self
 
     @model_validator(mode="after")
+    def _state_has_a_way(self) -> Self:
+        if self.state == "upstream":
+            if "state_ttl_days" in self.model_fields_set:
+                raise ValueError("state_ttl_days belongs to state: gateway")
+            return self
+        if self.responses != "native":
+            raise ValueError("state: gateway needs responses: native")
+        if self.websocket == "native":
+            raise ValueError("state: gateway has no WebSockets: what they leave behind stays at the upstream")
+        return self
+
+    @model_validator(mode="after")
     def _azure_is_whole(self) -> Self:
         if self.kind != "azure":
             if self.api_version is not None or self.deployments:
@@ -179,6 +193,8 @@ class UpstreamSettings(Section):
     @property
     def has_sockets(self) -> bool:
         """Whether it has WebSockets: where nothing is said, OpenAI itself and the simulator do."""
+        if self.state == "gateway":
+            return False
         if self.websocket is not None:
             return self.websocket == "native"
         host = urlsplit(self.base_url or "").hostname

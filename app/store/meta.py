@@ -11,6 +11,9 @@ from app.store.tables import meta
 PRUNED_FACT = "pruned_before_ms"
 """Records and entries of quarters before this moment are gone, their sums are not."""
 
+STATE_CANARY_FACT = "state_canary"
+"""Encrypted with the key of the kept turns, so that a wrong one is known at the start."""
+
 
 async def find_fact(connection: AsyncConnection, key: str) -> str | None:
     value: str | None = (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar_one_or_none()
@@ -20,6 +23,10 @@ async def find_fact(connection: AsyncConnection, key: str) -> str | None:
 async def keep_fact(connection: AsyncConnection, key: str, value: str) -> None:
     await connection.execute(delete(meta).where(meta.c.key == key))
     await connection.execute(insert(meta).values(key=key, value=value))
+
+
+async def drop_fact(connection: AsyncConnection, key: str) -> None:
+    await connection.execute(delete(meta).where(meta.c.key == key))
 
 
 async def fact_or(connection: AsyncConnection, key: str, value: str) -> str:

@@ -221,7 +221,8 @@ class _Rows:
             found: list[list[Any]] = [self._decode(line) for line in lines]
             for place in self._binary:
                 for row in found:
-                    row[place] = b64decode(row[place], validate=True)
+                    # A kept turn that was deleted holds nothing.
+                    row[place] = None if row[place] is None else b64decode(row[place], validate=True)
             return [self._in_order(row) for row in found]
         except (*NOT_JSON, ValueError, TypeError, IndexError) as error:
             raise BackupRefused(f"The backup's table {self._table} has a row that is none.") from error

@@ -27,6 +27,7 @@ SERIES_MAX = 2000
 READS_MAX = 5
 LEDGER_RESULTS = ("written", "known", "poison")
 RELOAD_RESULTS = ("reloaded", "refused")
+TURN_RESULTS = ("kept", "lost")
 DISCONNECT_PHASES = ("request", "waiting", "stream", "shared")
 CUTS = ("drain_over", "gateway_lost", "gateway_shutdown", "key_revoked", "upstream_disconnected", "upstream_stalled")
 """How a call that was under way can end, beside the errors that a client can be given."""
@@ -71,6 +72,12 @@ class Metrics:
         self.cache_results = {"hit": 0, "joined": 0, "miss": 0, "bypass": 0}
         self.registry.register(RequestCollector(self._sums, self._times, self.cache_results))
         self._add_events()
+        self.turns = Counter(
+            "headgate_state_turns_total",
+            "Turns for upstreams that keep none, by what became of them.",
+            ("result",),
+            registry=self.registry,
+        )
         self._begin_at_zero()
         ProcessCollector(registry=self.registry)
         self._gauges |= PROCESS_GAUGES
@@ -150,6 +157,7 @@ class Metrics:
             (self.refused, sorted(REFUSAL_CODES)),
             (self.ledger_writes, LEDGER_RESULTS),
             (self.reloads, RELOAD_RESULTS),
+            (self.turns, TURN_RESULTS),
             (self.disconnects, DISCONNECT_PHASES),
         ):
             for value in values:

@@ -153,7 +153,7 @@ def test_a_clients_own_text_is_not_kept_with_a_refusal(door):
         ("paid-not", {}, 403, "model_not_allowed"),
         ("unpriced", {}, 402, "unpriced_model"),
         ("paid", {"max_output_tokens": "many"}, 400, "invalid_request"),
-        ("paid", {"previous_response_id": "resp_unknown"}, 404, "not_found"),
+        ("paid", {"previous_response_id": "resp_unknown"}, 404, "previous_response_not_found"),
     ],
 )
 def test_every_refusal_of_a_known_key_is_kept(door, model, body, status, code):

@@ -141,7 +141,7 @@ def test_another_teams_response_is_unknown(gateway):
             (error,) = until_end(other)
             del error["request_id"]
             told.append(json.dumps(error).replace(object_id, "ID"))
-            assert error["error"]["code"] == "not_found"
+            assert error["error"]["code"] == "previous_response_not_found"
         assert told[0] == told[1]
         # Nothing was said upstream; the connection goes on.
         other.send(create())

@@ -61,7 +61,7 @@ FOUND: dict[str, dict[str, Any]] = {
         "wrong key": ["AuthenticationError", 401, "invalid_api_key"],
         "not a number": ["BadRequestError", 400, "invalid_type"],
         "unknown response": ["NotFoundError", 404, "not_found"],
-        "unknown previous": ["NotFoundError", 404, "not_found"],
+        "unknown previous": ["NotFoundError", 404, "previous_response_not_found"],
         "unknown file": ["NotFoundError", 404, "not_found"],
     },
     "forbidden": {"files": ["PermissionDeniedError", 403, "endpoint_not_allowed"]},

@@ -14,6 +14,7 @@ from app.store.tables.control import audit, colors, prices, secret_uses, session
 from app.store.tables.holding import budgets, cache_clears, epoch, marks, meta, processes, tag_epochs
 from app.store.tables.people import admin_tokens, change_counter, keys, limits, secrets, teams
 from app.store.tables.sums import SUMS_KEY, TIMINGS_KEY, folds, sums, tag_values, timings
+from app.store.tables.turns import turns
 
 __all__ = [
     "INT",
@@ -56,5 +57,6 @@ __all__ = [
     "tag_values",
     "teams",
     "timings",
+    "turns",
     "upstream_sights",
 ]

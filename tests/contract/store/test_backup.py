@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zlib
 
+import msgspec
 import pytest
 from sqlalchemy import MetaData, insert, select, text, update
 
@@ -31,6 +32,7 @@ from app.store.proof import prove
 from app.store.restore import OF_RUNNING, check_backup, restore
 from app.store.tables import change_counter, epoch, metadata, processes
 from app.store.teams import create_team
+from app.store.turns import TurnRow, empty_turn, keep_turns
 from tests.contract.store.databases import KINDS, empty_url, forget
 from tests.contract.store.samples import NOON_MS, entry_of, owned_of, record_of
 
@@ -62,6 +64,10 @@ async def fill(database, count=30):
         await connection.execute(
             insert(processes).values(id="p", node="n", slot=0, started_at_ms=1, seen_at_ms=1, acked_epoch=1, closed=0)
         )
+        turn = TurnRow("1", team.id, "resp_1", "u", None, "1", 3, b"\x00sealed\xff", NOON_MS)
+        await keep_turns(connection, [turn, msgspec.structs.replace(turn, turn_id="2", previous_id="1")])
+        # One that was deleted holds nothing.
+        await empty_turn(connection, team.id, "2")
     big = record_of(entries=(entry_of("x", cost_nanousd=NANOUSD_MAX),), end_user="日本", tags={"a": '\\ " é'})
     unpriced = record_of(entries=(entry_of("y", cost_nanousd=None),))
     rows = [record_of(team_id=team.id, key_id=key.id, at_ms=NOON_MS + number * 60_000) for number in range(count)]

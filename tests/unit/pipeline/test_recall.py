@@ -47,6 +47,13 @@ def test_the_same_bytes_of_the_same_key_have_the_same_plan_with_a_body_of_its_ow
     assert known.body == b""
 
 
+def test_a_request_of_which_something_is_to_be_kept_is_planned_anew():
+    one, who = Recall(frozenset()), principal()
+    key, _ = one.find(exchange(), who, BODY)
+    one.keep(key, msgspec.structs.replace(plan(), keeping="something"))
+    assert one.find(exchange(), who, BODY)[1] is None
+
+
 @pytest.mark.parametrize(
     ("asked", "who", "body"),
     [

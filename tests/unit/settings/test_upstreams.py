@@ -133,3 +133,24 @@ async def test_a_variable_that_names_no_proxy_is_a_configuration_error(tmp_path,
     with pytest.raises(ConfigurationError, match=r"upstreams\.a: the environment's proxy for https"):
         await upstreams.open(configuration, {})
     await upstreams.close()
+
+
+def test_an_upstream_without_state_has_no_sockets_and_needs_responses(tmp_path):
+    kept = load(tmp_path, "upstreams:\n  a: {base_url: 'https://api.openai.com/v1', state: gateway}\n").upstreams["a"]
+    assert (kept.state, kept.state_ttl_days, kept.has_sockets) == ("gateway", 30, False)
+    usual = load(tmp_path, "upstreams:\n  a: {base_url: 'https://api.openai.com/v1'}\n").upstreams["a"]
+    assert (usual.state, usual.has_sockets) == ("upstream", True)
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ("state: gateway, websocket: native", "no WebSockets"),
+        ("state: gateway, responses: none", "needs responses: native"),
+        ("state_ttl_days: 3", "belongs to state: gateway"),
+        ("state: gateway, state_ttl_days: 0", "state_ttl_days"),
+        ("state: yes", "state"),
+    ],
+)
+def test_state_that_cannot_be_is_refused(more, why, tmp_path):
+    assert why in refused(tmp_path, f"upstreams:\n  a: {{base_url: 'https://a.example/v1', {more}}}\n")

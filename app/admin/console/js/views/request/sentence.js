@@ -41,6 +41,7 @@ const REFUSED = {
   endpoint_not_allowed: 'the key may not use this endpoint',
   model_not_found: 'nobody serves this model',
   not_found: 'the id is unknown, or another team’s',
+  previous_response_not_found: 'the response to go on from is unknown, or another team’s',
   overloaded: 'the gateway had too much to do',
   draining: 'the gateway was shutting down',
   ledger_unavailable: 'the ledger was away, and nothing may pass that cannot be billed',

@@ -1,0 +1,117 @@
+"""Items of a turn: as they are kept, as they are sent again, and as they are listed. Their bytes stay as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import msgspec
+
+from app.core.codec import JSONObject
+from app.core.errors import InvalidRequest
+from app.core.splices import Splice, spliced
+from app.state.turn import Turn
+
+_STRING, _LIST = ord('"'), ord("[")
+_MESSAGE = b'{"type":"message","role":"user","content":'
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco", "reasoning": "rs"}
+
+
+class _Response(msgspec.Struct):
+    output: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Item(msgspec.Struct):
+    type: Any = None
+    encrypted_content: Any = None
+    content: Any = None
+
+
+_response_decoder = msgspec.json.Decoder(_Response)
+_array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
+_item_decoder = msgspec.json.Decoder(_Item)
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def own_items(body: JSONObject) -> bytes:
+    """The items of a request's own input, a text as the message that it stands for. Raises InvalidRequest."""
+    raw = body.raw("input")
+    if not raw:
+        return b""
+    if raw[0] == _STRING:
+        return _MESSAGE + raw + b"}"
+    if raw[0] == _LIST:
+        return raw[1:-1].strip()
+    raise InvalidRequest("input must be a string or an array.", param="input")
+
+
+def replay_of(turn: Turn, upstreams: Collection[str]) -> bytes:
+    """What of a turn is sent again, to ``upstreams``: its input, and the response's output.
+
+    Reasoning goes to no other upstream than the one that made it, and only where it can be read there: encrypted, or
+    in full. What an upstream knows by its id alone it would not find, and a summary is for people.
+    """
+    with_reasoning = set(upstreams) <= {turn.upstream}
+    content = turn.content
+    parts = [content.input] if content.input else []
+    for item in output_of(content.response):
+        data = bytes(item)
+        if b"reasoning" in data and not _is_replayed(item, with_reasoning=with_reasoning):
+            continue
+        parts.append(data)
+    return b",".join(parts)
+
+
+def _is_replayed(item: msgspec.Raw, *, with_reasoning: bool) -> bool:
+    try:
+        found = _item_decoder.decode(item)
+    except msgspec.DecodeError:
+        return True
+    return found.type != "reasoning" or bool(with_reasoning and (found.encrypted_content or found.content))
+
+
+def output_of(response: bytes) -> list[msgspec.Raw]:
+    """The items of a response; none where it has no such list."""
+    try:
+        found = _response_decoder.decode(response).output
+        return _array_decoder.decode(found) if found else []
+    except (msgspec.DecodeError, RecursionError):
+        return []
+
+
+def with_output(response: bytes, items: list[bytes]) -> bytes:
+    """A response whose stream told its items, but its end did not: with them in their place."""
+    body = JSONObject(response, _members_decoder.decode(response), {})
+    text = b"[" + b",".join(items) + b"]"
+    if "output" in body.members:
+        return spliced(response, [Splice(*body.span_of("output"), text)])
+    end = response.rindex(b"}")
+    comma = b"," if body.members else b""
+    return spliced(response, [Splice(end, end, comma + b'"output":' + text)])
+
+
+def listed(turn: Turn) -> list[tuple[str, bytes]]:
+    """The turn's own input as the API lists it: (id, JSON). Items without an id get one that stays the same."""
+    stem = turn.turn_id.replace("-", "")
+    items = _array_decoder.decode(b"[" + turn.content.input + b"]")
+    return [_listed(bytes(item), f"{stem}{index:04x}") for index, item in enumerate(items)]
+
+
+def _listed(item: bytes, stem: str) -> tuple[str, bytes]:
+    try:
+        members: dict[str, Any] = dict(_members_decoder.decode(item))
+    except msgspec.DecodeError:
+        # No item at all, and the upstream took it.
+        return f"item_{stem}", item
+    kind = msgspec.json.decode(members["type"]) if "type" in members else "message"
+    members.setdefault("type", kind)
+    own_id = msgspec.json.decode(members["id"]) if "id" in members else None
+    if not isinstance(own_id, str) or not own_id:
+        prefix = _PREFIXES.get(kind, "item") if isinstance(kind, str) else "item"
+        own_id = members["id"] = f"{prefix}_{stem}"
+    content = bytes(members.get("content", b""))
+    if kind == "message" and content[:1] == b'"':
+        role = members.get("role", msgspec.Raw(b""))
+        part = "output_text" if bytes(role) == b'"assistant"' else "input_text"
+        members["content"] = [{"type": part, "text": msgspec.Raw(content)}]
+    return own_id, msgspec.json.encode(members)
