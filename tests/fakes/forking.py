@@ -31,7 +31,6 @@ START_S = 60.0
 _LENGTH = struct.Struct("!I")
 _STATUS = struct.Struct("!i")
 _READ_AT_START = ("PYTHON", "LD_", "MALLOC_")
-_AS_INHERITED = frozenset(("PYTHONPATH", "PYTHONUNBUFFERED", "LD_LIBRARY_PATH"))
 
 
 class Forked:
@@ -122,7 +121,7 @@ def run_headgate(
 
 
 def _needs_execution(environment: dict[str, str]) -> bool:
-    special = {name for name in environment if name.startswith(_READ_AT_START)} - _AS_INHERITED
+    special = {name for name in environment if name.startswith(_READ_AT_START)}
     return any(environment[name] != os.environ.get(name) for name in special)
 
 

@@ -23,6 +23,7 @@ from app.core.clock import SystemClock
 from app.core.errors import BodyTooLarge, InvalidAPIKey, NotFound
 from app.core.exchange import ClientGone, Endpoint, Exchange
 from app.edge import plane
+from app.edge.endpoints import Match
 from app.edge.peers import Peers
 from app.edge.server import ServerLimits, server_config
 from app.settings import ServerSettings, StreamSettings, Timeouts, UpstreamSettings
@@ -109,14 +110,12 @@ class Passing:
 
     async def _pass(self, exchange: Exchange, relay: Relay) -> None:
         body: Any = None
-        if exchange.endpoint.streams_body:
+        if exchange.media == "upload":
             body = exchange.open_body()
-        elif exchange.endpoint.method == "POST":
+        elif exchange.media:
             body = await exchange.read_body()
         wants_stream = exchange.query == b"stream"
-        answer = await relay.call(
-            self._pool, exchange.endpoint, query=exchange.query, headers=[], body=body, wants_stream=wants_stream
-        )
+        answer = await relay.call(self._pool, exchange, headers=[], body=body, wants_stream=wants_stream)
         if exchange.endpoint.method == "GET":
             cut = await relay.pass_on(answer, answer.status, [], b"")
             assert cut is None
@@ -127,11 +126,13 @@ class Passing:
         exchange.connection.respond(answer.status, [], text)
 
 
-def match(method: str, raw_path: bytes, *, wants_websocket: bool) -> Endpoint:
+def match(method: str, raw_path: bytes, *, wants_websocket: bool) -> Match:
+    assert not wants_websocket
     path = raw_path.decode().removeprefix("/v1")
     if path == "/unknown":
         raise NotFound
-    return Endpoint("models", method, path, metered=False, streams_body=path.startswith("/files"))
+    body = "" if method == "GET" else "upload" if path.startswith("/files") else "json"
+    return Match(Endpoint("files", method, path, body=body))
 
 
 def serve(upstream_port: int) -> None:

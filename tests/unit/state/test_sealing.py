@@ -62,7 +62,11 @@ def test_the_canary_knows_its_keys():
     assert not Seal(A).knows("nothing")
 
 
-@pytest.mark.parametrize("text", ["", " , ", "short", A[:-2], f"{A},nothing", ",".join([A] * 17)])
+@pytest.mark.parametrize(
+    "text",
+    ["", " , ", "short", A[:-2], f"{A},nothing", ",".join([A] * 17)],
+    ids=["none", "empty", "short", "cut", "one of two", "too many"],
+)
 def test_what_are_no_keys_is_refused_without_being_repeated(text):
     with pytest.raises(KeysInvalid) as refused:
         Seal(text)
