@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 import httpx
 import pytest
 
+from tests.fakes.fleet import wait_for
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.upstream import STREAM_HEAD, PlayedUpstream, whole
 
@@ -236,7 +237,10 @@ def test_where_all_are_left_alone_the_answer_comes_at_once_and_costs_nothing(tmp
         assert answer.headers["x-headgate-upstream"] == "a"
         time.sleep(0.6)
         assert len(there.gateway.records()) == before == 3
-        told = there.gateway.command("explain", answer.headers["x-headgate-request-id"]).stdout
+        # Refusals are written a moment later.
+        explained = ("explain", answer.headers["x-headgate-request-id"])
+        wait_for(lambda: there.gateway.command(*explained, check=False).returncode == 0)
+        told = there.gateway.command(*explained).stdout
         assert "upstream_unreachable" in told
         assert there.gateway.check_ledger()["ok"]
 

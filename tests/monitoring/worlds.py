@@ -31,6 +31,7 @@ upstreams:
   gone: {base_url: "http://127.0.0.1:9/v1", api_key: none}
 models:
   - {match: "gone-*", upstream: gone}
+  - {name: spare, targets: [{upstream: gone, model: a}, {upstream: sim, model: sim-mini, priority: 1}]}
   - {match: "kept-*", upstream: sim, cache: {mode: all}}
   - {match: "shadow-*", upstream: sim, cache: {mode: shadow}}
   - {match: "*", upstream: sim}
@@ -96,6 +97,7 @@ class Clients:
                 self._ask_for(f"[[sim: {ending}]] hello", stream=stream)
         self.ask(self._search, "sim-mini", f"[[sim: error=503 times=1 tag={self._rounds}]] once more")
         self.ask(self._support, "gone-a", "hello")
+        self.ask(self._support, "spare", "hello")
         self.ask(self._support, "mystery", "hello")
         for key in (self._slow, self._poor, self._observed):
             for _ in range(3):

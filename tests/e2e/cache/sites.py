@@ -44,8 +44,9 @@ from tests.fakes.upstream import PlayedUpstream, SeenRequest, Step, whole
 EVERY = "*"
 CONFIG = """
 upstreams:
-  sim: {{base_url: "{simulator}"}}
-  played: {{base_url: "{played}"}}
+  # Faults are called for here, and no upstream is to be left alone for them.
+  sim: {{base_url: "{simulator}", breaker: off}}
+  played: {{base_url: "{played}", breaker: off}}
 models:
   - {{match: "played*", upstream: played}}
   - {{match: "off-*", upstream: sim, cache: off}}

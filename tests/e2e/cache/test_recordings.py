@@ -33,11 +33,11 @@ BYPASSED = {
     "openai_responses_code_execution_return_image_stream.0": "hosted tool",  # code_interpreter
     "openai_responses_model_mcp_server_tool_stream.0": "hosted tool",  # mcp
     "openai_responses_model_web_search_tool_stream.0": "hosted tool",  # web_search
+    "background_mode_streaming_starting_after_vcr.0": "background",
 }
 """What they ask for, which no policy lets the cache answer."""
 
 REFUSED = {
-    "background_mode_streaming_starting_after_vcr.0": 400,  # no background responses yet
     "openai_conversation_id_streaming_provider_details.1": 404,  # a stored object of nobody known
 }
 """They do not get as far as the cache."""
@@ -121,7 +121,8 @@ def metadata(name: str, how: str = "events") -> dict[str, Any]:
 
 def test_every_recording_is_in_the_tables(recorded):
     assert sorted(recorded) == sorted((*KEPT, *BYPASSED, *REFUSED, *NO_POST))
-    assert set(UNFIT) == {*BYPASSED, *NO_POST}
+    # Of a background response the first stream may have no end of its own.
+    assert set(UNFIT) == {*BYPASSED, *NO_POST} - {"background_mode_streaming_starting_after_vcr.0"}
 
 
 @pytest.mark.parametrize("name", KEPT)
