@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Mapping, Sequence
 
@@ -25,8 +26,10 @@ from app.store.shared_owners import SharedOwners
 
 RECENT_MAX = 100_000
 NAMED_MAX = 100_000
-CLAIM_LOOKS_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.2)
-"""When the ledger is asked whether it has what was named a moment ago; the writer has it there within a blink."""
+CLAIM_LOOKS_S = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.2)
+"""When the ledger is asked whether it has what was named a moment ago: it is being written."""
+CLAIM_S_MAX = 5.0
+"""After that it is there, or has been and was deleted, or never will be."""
 FRESH_MAX = 2000
 """What was made last, for lists: more than comes to be before the ledger has it."""
 LOOKUP_S_MAX = 0.7
@@ -43,8 +46,8 @@ class Ownership:
         self._shared = shared
         self._recent: OrderedDict[str, list[OwnedObject]] = OrderedDict()
         self._fresh: deque[OwnedObject] = deque(maxlen=FRESH_MAX)
-        self._named: OrderedDict[tuple[str, str], set[str]] = OrderedDict()
-        """By team and id, the upstreams whose answers have named it, as far as that was written down of late."""
+        self._named: OrderedDict[tuple[str, str], dict[str, float]] = OrderedDict()
+        """By team and id, the upstreams whose answers have named it of late, and when that was written down."""
 
     def __repr__(self) -> str:
         return f"Ownership(recent={len(self._recent)}, shared={self._shared is not None})"
@@ -71,11 +74,11 @@ class Ownership:
         """
         if any(one.upstream == owned.upstream for one in self._recent.get(owned.object_id, ())):
             return False
-        upstreams = self._named.setdefault((owned.team_id, owned.object_id), set())
+        upstreams = self._named.setdefault((owned.team_id, owned.object_id), {})
         self._named.move_to_end((owned.team_id, owned.object_id))
         if owned.upstream in upstreams:
             return False
-        upstreams.add(owned.upstream)
+        upstreams[owned.upstream] = time.monotonic()
         if len(self._named) > NAMED_MAX:
             self._named.popitem(last=False)
         return True
@@ -195,13 +198,20 @@ class Ownership:
             async with self._database.read() as connection:
                 found += await owned_by(connection, team_id, left)
                 known = {owned.object_id for owned in found}
-                left = [each for each in left if each not in known and (team_id, each) in self._named]
+                waited = {each: self._awaited(team_id, each) for each in left if each not in known}
+                left = [each for each, upstreams in waited.items() if upstreams]
                 if left:
                     taken = await upstreams_of(connection, left)
-                    left = [each for each in left if not self._named.get((team_id, each), set()) <= taken[each]]
+                    left = [each for each in left if not waited[each] <= taken[each]]
             if not left:
                 return found
         raise TimeoutError
+
+    def _awaited(self, team_id: str, object_id: str) -> set[str]:
+        """The upstreams of which the ledger may get the object just now."""
+        until_s = time.monotonic() - CLAIM_S_MAX
+        named = self._named.get((team_id, object_id), {})
+        return {upstream for upstream, at_s in named.items() if at_s > until_s}
 
     async def _page(
         self, team_id: str, kind: str, after: OwnedObject | None, *, ascending: bool, limit: int

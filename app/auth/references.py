@@ -104,7 +104,7 @@ def is_reference(name: str) -> bool:
 
 TAUGHT = {
     "batches": {"output_file_id": "file", "error_file_id": "file"},
-    "fine_tuning": {"fine_tuned_model": "model", "result_files": "file"},
+    "fine_tuning": {"fine_tuned_model": "model", "fine_tuned_model_checkpoint": "model", "result_files": "file"},
     "uploads": {"file": "file"},
 }
 """Members of a family's answers that name what was made, each with its kind; others are only ``named``."""
@@ -172,7 +172,7 @@ class _Found:
             ):
                 self._add("input", object_id)
             for name, member in item.items():
-                if name == "approval_request_id" and member in brought:
+                if name == "approval_request_id" and isinstance(member, str) and member in brought:
                     # It answers what is told in full beside it, as where nothing is stored.
                     continue
                 if name not in OPAQUE_FIELDS:
@@ -215,12 +215,13 @@ class _Found:
         self.references.append(Reference(object_id, param))
 
 
-def _approvals_asked(items: Any) -> list[Any]:
+def _approvals_asked(items: Any) -> frozenset[str]:
     """The ids of the requests for approval that an input tells in full."""
     if not isinstance(items, list):
-        return []
+        return frozenset()
     asked = [item for item in items if isinstance(item, dict) and item.get("type") == "mcp_approval_request"]
-    return [item.get("id") for item in asked if isinstance(item.get("name"), str)]
+    ids = [item.get("id") for item in asked if isinstance(item.get("name"), str)]
+    return frozenset(object_id for object_id in ids if isinstance(object_id, str))
 
 
 def _of_list(name: str) -> str:

@@ -71,6 +71,7 @@ class LedgerWriter:
         self._in_hand: list[Item] = []
         self._some = asyncio.Event()
         self._full = asyncio.Event()
+        self._hurries = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
@@ -110,6 +111,11 @@ class LedgerWriter:
     def remember(self, owned: OwnedObject) -> None:
         """After the journal's ``seen``, and before the record of the same request is submitted."""
         self._add(owned)
+
+    def hurry(self) -> None:
+        """What waits is written now, without waiting for more."""
+        self._hurries = True
+        self._full.set()
 
     def _add(self, item: Item) -> None:
         queue = self._queue
@@ -172,7 +178,7 @@ class LedgerWriter:
             self._some.clear()
             self._idle.set()
             await self._some.wait()
-        if len(self._queue) < self._batch_items_max and not self._draining:
+        if len(self._queue) < self._batch_items_max and not self._draining and not self._hurries:
             self._full.clear()
             # A timeout is the usual end of this.
             with contextlib.suppress(TimeoutError):
@@ -182,6 +188,7 @@ class LedgerWriter:
     async def _flush(self) -> None:
         """Writes one batch. Until it is committed its items stay in hand, and are tried again."""
         queue = self._queue
+        self._hurries = False
         if not self._in_hand:
             self._in_hand = [queue.popleft() for _ in range(min(len(queue), self._batch_items_max))]
         new = await commit(self._database, self._in_hand, self._clock.now_ms(), self._hooks)

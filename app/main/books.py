@@ -28,6 +28,8 @@ class Books:
         """An answer to a team has named it."""
         if self._ownership.claim(owned):
             self._write_down(owned)
+            # Who asks for it waits until the ledger has it.
+            self._writer.hurry()
 
     def _write_down(self, owned: OwnedObject) -> None:
         self._journal.seen(owned)

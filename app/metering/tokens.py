@@ -52,6 +52,7 @@ class _Event(msgspec.Struct):
     response: msgspec.Raw = msgspec.Raw(b"")
     delta: Any = None
     item: msgspec.Raw = msgspec.Raw(b"")
+    annotation: msgspec.Raw = msgspec.Raw(b"")
     choices: msgspec.Raw = msgspec.Raw(b"")
     id: Any = None
     model: Any = None
@@ -78,7 +79,7 @@ class _Annotation(msgspec.Struct):
 class _Part(msgspec.Struct):
     """A part of a message, with what it cites."""
 
-    annotations: list[_Annotation] = []
+    annotations: list[_Annotation] | None = None
 
 
 class _Audio(msgspec.Struct):
@@ -115,6 +116,7 @@ _body_decoder = msgspec.json.Decoder(_Body)
 _event_decoder = msgspec.json.Decoder(_Event)
 _item_decoder = msgspec.json.Decoder(_Item)
 _items_decoder = msgspec.json.Decoder(list[_Item])
+_annotation_decoder = msgspec.json.Decoder(_Annotation)
 _parts_decoder = msgspec.json.Decoder(list[_Part])
 _choices_decoder = msgspec.json.Decoder(list[_Choice])
 _answered_decoder = msgspec.json.Decoder(list[_Answered])
@@ -241,8 +243,8 @@ class Reading:
                 self._see_response(kind, event.response)
             elif kind == "error":
                 self._see_error(event)
-            elif event.item:
-                self._see_item(kind, event.item)
+            else:
+                self._see_part(kind, event)
         elif event.choices or event.usage is not None:
             self._see_chunk(event)
         elif event.error is not None:
@@ -264,6 +266,13 @@ class Reading:
             self._counted.see_item(item)
             self.calls = self._counted.usage()
 
+    def _see_part(self, kind: str, event: _Event) -> None:
+        if event.item:
+            self._see_item(kind, event.item)
+        elif event.annotation:
+            with contextlib.suppress(*UNREADABLE):
+                self._cite(_annotation_decoder.decode(event.annotation))
+
     def _name_item(self, item: msgspec.Raw) -> None:
         with contextlib.suppress(*UNREADABLE):
             self._name(_item_decoder.decode(item))
@@ -279,10 +288,13 @@ class Reading:
         if CITES_A_FILE in bytes(item.content):
             with contextlib.suppress(*UNREADABLE):
                 for part in _parts_decoder.decode(item.content):
-                    for cited in part.annotations:
-                        if cited.type == "container_file_citation":
-                            self._tell("container", cited.container_id)
-                            self._tell("container_file", cited.file_id)
+                    for cited in part.annotations or ():
+                        self._cite(cited)
+
+    def _cite(self, cited: _Annotation) -> None:
+        if cited.type == "container_file_citation":
+            self._tell("container", cited.container_id)
+            self._tell("container_file", cited.file_id)
 
     def _tell(self, kind: str, told: Any) -> None:
         object_id = _short(told)

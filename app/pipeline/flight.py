@@ -392,10 +392,8 @@ class Flight:
             request_id=self._exchange.request_id,
             created_at_ms=self._desk.clock.now_ms(),
         )
-        if kind:
-            self._desk.books.named(owned)
-            return
+        # The upstream has made it for this call: nobody can have had it before.
         self._desk.books.seen(owned)
-        if self.meter.opening.background:
+        if not kind and self.meter.opening.background:
             # Whoever has to write its row must know what to ask for.
             self._desk.accounts.go_on(self.admitted.grant.claim, encode_payload(SeenLine(owned)))

@@ -184,7 +184,9 @@ class Talk:
         principal = stages.principal_now(self._principal.secret_id, exchange)
         if document.get_str("type") not in PASSED or stream_id not in self._aloft:
             raise InvalidRequest(f"Only {CREATE} is understood here, and what is about its response.", param="type")
-        await stages.planner.holder_of(principal, self._foreign(document))
+        holder = await stages.planner.holder_of(principal, self._foreign(document))
+        if holder is not None and self._pool is not None and holder != self._pool.name:
+            raise InvalidRequest("What is named is stored at another upstream than the one of this connection.")
         aloft = self._aloft.get(stream_id)
         if aloft is not None:
             aloft.is_disturbed = True

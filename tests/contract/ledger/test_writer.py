@@ -85,6 +85,22 @@ async def test_a_full_batch_does_not_wait_for_the_interval(gateway_of):
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_who_hurries_it_does_not_wait_for_the_interval(gateway_of, waits):
+    gateway = gateway_of(flush_interval_s=60)
+    gateway.serve(record_of())
+    if waits:
+        # It has begun to wait for more.
+        await asyncio.sleep(0.05)
+    gateway.writer.hurry()
+    async with asyncio.timeout(5):
+        while not gateway.written:
+            await asyncio.sleep(0.005)
+    gateway.serve(record_of())
+    await asyncio.sleep(0.3)
+    assert len(gateway.written) == 1
+
+
 class Switch:
     """A database that can be away."""
 

@@ -62,6 +62,15 @@ async def test_what_the_ledger_does_not_get_is_no_ones_yet(database):
         assert not await is_of(ownership, "theirs", "file_1")
 
 
+async def test_what_was_named_long_ago_is_not_waited_for(database, monkeypatch):
+    """It was there, and another process has deleted it; or the ledger would not take it."""
+    ownership = Ownership(database)
+    ownership.claim(owned("file_1", "mine"))
+    monkeypatch.setattr("app.auth.ownership.CLAIM_S_MAX", 0.0)
+    async with asyncio.timeout(0.3):
+        assert not await is_of(ownership, "mine", "file_1")
+
+
 async def test_what_was_made_here_is_not_claimed_by_anyone(database):
     ownership = Ownership(database)
     assert ownership.remember(owned("resp_1", "mine", "response"))

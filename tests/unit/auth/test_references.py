@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -204,3 +205,23 @@ def test_a_reference_that_is_sent_as_a_file_is_one():
     body = b'--b\r\ncontent-disposition: form-data; name="file_id"; filename=""\r\n\r\nfile-1\r\n--b--\r\n'
     form = parse_form(body, b"multipart/form-data; boundary=b")
     assert [each.object_id for each in references_of_fields(form.texts())] == ["file-1"]
+
+
+def test_many_approvals_take_no_longer_than_their_number():
+    """A search through all of them for each would hold the loop for minutes."""
+    asked = [{"type": "mcp_approval_request", "id": f"mcpr_{number}", "name": "x"} for number in range(20_000)]
+    told = [{"type": "mcp_approval_response", "approval_request_id": "mcpr_19999", "approve": True}] * 20_000
+    began = time.process_time()
+    assert found({"input": [*asked, *told]}) == []
+    assert time.process_time() - began < 5
+
+
+def test_an_approval_id_must_be_text():
+    asked = {"type": "mcp_approval_request", "id": "mcpr_1", "name": "x"}
+    answer = {"type": "mcp_approval_response", "approval_request_id": ["mcpr_1"]}
+    assert found({"input": [asked, answer]}) == [("approval_request_id", "mcpr_1")]
+
+
+def test_checkpoints_of_a_fine_tuned_model_are_models():
+    answer = {"data": [{"id": "c", "fine_tuned_model_checkpoint": "ft:a:ckpt-step-1"}]}
+    assert list(objects_of_answer(answer, "fine_tuning")) == [("model", "ft:a:ckpt-step-1")]

@@ -317,3 +317,27 @@ def test_chat_chunks_tell_text_end_and_usage():
 )
 def test_no_event_is_too_strange(data):
     assert streamed(data).usage is None
+
+
+CITED = {"type": "container_file_citation", "container_id": "cntr_1", "file_id": "cfile_1"}
+OF_CITED = [("container", "cntr_1"), ("container_file", "cfile_1")]
+
+
+def test_a_cited_file_is_named_as_soon_as_it_is_told():
+    event = {"type": "response.output_text.annotation.added", "annotation": CITED}
+    assert streamed(event).take_objects() == OF_CITED
+
+
+def test_a_cited_file_of_a_whole_answer_is_named():
+    parts = [{"type": "output_text", "annotations": None}, {"type": "output_text", "annotations": [CITED]}]
+    item = {"id": "msg_1", "type": "message", "content": parts}
+    assert read({"id": "resp_1", "output": [item]}).take_objects() == [("", "resp_1"), ("item", "msg_1"), *OF_CITED]
+    done = streamed({"type": "response.output_item.done", "item": item})
+    assert done.take_objects() == [("item", "msg_1"), *OF_CITED]
+
+
+def test_sound_is_named_by_a_whole_chat_and_by_its_chunks():
+    whole = {"id": "c", "choices": [{"message": {"audio": {"id": "audio_1"}}}]}
+    assert read(whole).take_objects() == [("", "c"), ("audio", "audio_1")]
+    chunk = {"id": "c", "choices": [{"delta": {"audio": {"id": "audio_1", "data": "x"}}}]}
+    assert streamed(chunk).take_objects() == [("", "c"), ("audio", "audio_1")]
