@@ -42,6 +42,7 @@ def test_a_chart_holds_every_period_however_many_rows_they_are(visit, api):
     assert page.locator(".explore-note").get_by_text("does not hold all").count() == 0
 
 
+@pytest.mark.quiet
 def test_what_was_not_read_is_said(visit, api):
     """Twenty pages of rows are read; the stand-in is asked for small ones."""
     api.shop = Shop(teams=["one"], keys=[f"key-{index}" for index in range(8)], days=900, rows_max=100)

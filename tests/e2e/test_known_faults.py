@@ -210,7 +210,8 @@ def test_a_drain_that_runs_up_a_bill(tmp_path, bound):
 
 def test_each_poll_of_a_response_that_is_billed(gateway):
     began_ms, before = time.time_ns() // 1_000_000, len(gateway.upstream.requests)
-    for method, path in (("GET", "/responses/resp_1"), ("GET", "/responses"), ("POST", "/responses/resp_1/cancel")):
+    polls = (("GET", "/responses/resp_unknown"), ("GET", "/responses"), ("POST", "/responses/resp_unknown/cancel"))
+    for method, path in polls:
         polled = httpx.request(method, f"{gateway.base_url}{path}", headers=gateway.headers)
         assert polled.status_code in {404, 405}
     time.sleep(0.5)

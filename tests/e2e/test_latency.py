@@ -59,6 +59,7 @@ def added_ms(direct: Connection, through: Connection) -> tuple[float, float]:
     return added[PAIRS // 2], added[int(PAIRS * 0.99)]
 
 
+@pytest.mark.quiet
 def test_the_first_delta_comes_as_soon_as_directly(tmp_path):
     with PlayedUpstream(play) as upstream, RunningGateway(tmp_path, config_for(upstream.base_url)) as gateway:
         direct, through = Connection(upstream.port, "x"), Connection(gateway.port, gateway.key)
@@ -76,6 +77,7 @@ def test_the_first_delta_comes_as_soon_as_directly(tmp_path):
     assert p99 <= P99_MS_MAX
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("pieces", [3])
 def test_events_pass_one_by_one_as_they_come(tmp_path, pieces):
     """Each event reaches the client before the upstream sends the next."""
