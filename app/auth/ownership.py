@@ -34,6 +34,7 @@ FRESH_MAX = 2000
 """What was made last, for lists: more than comes to be before the ledger has it."""
 LOOKUP_S_MAX = 0.7
 """What a request waits for, also where the ledger is mute."""
+SHARED_PAUSE_S = 0.005
 SHARED_LOOKUPS_MAX = 64
 """Of one request; what more it names is looked up in the ledger alone."""
 
@@ -173,13 +174,26 @@ class Ownership:
                 left.append(object_id)
             else:
                 found.append(owned)
-        if left and self._shared is not None:
-            for object_id, upstream in await self._shared.upstreams_of(team_id, left[:SHARED_LOOKUPS_MAX]):
-                found.append(OwnedObject(object_id, upstream, team_id, "", "", 0))
-                left.remove(object_id)
+        if left:
+            found += await self._in_shared(team_id, left)
         if left:
             found += await self._look(self._claimed(team_id, left))
+        if left and self._shared is not None and len(found) < len(object_ids):
+            # Another process's word of it may reach Redis after the client's next request has reached this one.
+            known = {owned.object_id for owned in found}
+            left = [object_id for object_id in left if object_id not in known]
+            await asyncio.sleep(SHARED_PAUSE_S)
+            found += await self._in_shared(team_id, left)
         return found
+
+    async def _in_shared(self, team_id: str, left: list[str]) -> list[OwnedObject]:
+        """What the shared store has as the team's; it is taken out of ``left``."""
+        if self._shared is None:
+            return []
+        pairs = await self._shared.upstreams_of(team_id, left[:SHARED_LOOKUPS_MAX])
+        for object_id, _ in pairs:
+            left.remove(object_id)
+        return [OwnedObject(object_id, upstream, team_id, "", "", 0) for object_id, upstream in pairs]
 
     async def _look(self, work: Awaitable[list[OwnedObject]]) -> list[OwnedObject]:
         try:

@@ -71,7 +71,7 @@ FOUND: dict[str, dict[str, Any]] = {
         "429 for ever": [["RateLimitError", 429, "rate_limit_exceeded"], ["0", "1", "2"]],
         "429 twice": ["completed", ["0", "1", "2"]],
     },
-    "stored_response": {"same": True, "items": ["one", "two", "three"], "gone": ["NotFoundError", 404, None]},
+    "stored_response": {"same": True, "items": ["one", "two", "three"], "gone": ["NotFoundError", 404, "not_found"]},
     "background": {"first": [True, None], "then": ["completed", True, True], "cancelled": "cancelled"},
     "background_resumed": {"in order": True, "last": "response.completed", "joined": True},
     "conversations": {
@@ -82,7 +82,7 @@ FOUND: dict[str, dict[str, Any]] = {
         "left": [3, False],
         "metadata": ["people", "people"],
         "deleted": True,
-        "gone": ["NotFoundError", 404, None],
+        "gone": ["NotFoundError", 404, "not_found"],
     },
     "files": {
         "listed in order": True,
