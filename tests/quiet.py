@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,7 +39,12 @@ class SideBySide:
     """A plugin: lets tests of several processes take turns."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._turns = Turns(folder)
+
+    def pytest_unconfigure(self) -> None:
+        """The first that ends removes the names; the files are there for whoever has them open."""
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[object]:
