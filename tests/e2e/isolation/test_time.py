@@ -6,9 +6,12 @@ import math
 import random
 import time
 
+import httpx
 import pytest
 
 from tests.e2e.isolation.conftest import unknown_like
+from tests.fakes.gateway import RunningGateway
+from tests.fakes.stateless import Stateless, config_of
 
 SAMPLES = 2000
 TRIES = 3
@@ -69,6 +72,43 @@ def test_foreign_and_unknown_take_equally_long(world, way):
         found.append(mann_whitney_p(*samples(world, lambda object_id: ask(world.theirs.client, object_id), kind)))
         if found[-1] > P_LEAST:
             return
+    pytest.fail(f"p = {found}")
+
+
+def go_on(client: httpx.Client, response_id: str) -> httpx.Response:
+    return client.post("/responses", json={"model": "m0", "input": "hi", "previous_response_id": response_id})
+
+
+class Kept:
+    """What ``samples`` asks for, where the gateway keeps the turns: a response of the first team's."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.mine = self
+        self._client = client
+
+    def make(self, _kind: str) -> str:
+        return self._client.post("/responses", json={"model": "m0", "input": "hi"}).json()["id"]
+
+
+@pytest.mark.quiet
+def test_turns_that_are_kept_here(tmp_path):
+    with (
+        Stateless() as upstream,
+        RunningGateway(tmp_path, config_of(f"base_url: '{upstream.base_url}', state: gateway")) as gateway,
+    ):
+        other = gateway.json("teams", "create", "--name", "other")["id"]
+        keys = (gateway.key, gateway.json("keys", "create", "--team", other, "--name", "k")["key"])
+        mine, theirs = (
+            httpx.Client(base_url=gateway.base_url, headers={"authorization": f"Bearer {key}"}, timeout=30)
+            for key in keys
+        )
+        with mine, theirs:
+            found = []
+            for _ in range(TRIES):
+                times = samples(Kept(mine), lambda object_id: go_on(theirs, object_id), "response")
+                found.append(mann_whitney_p(*times))
+                if found[-1] > P_LEAST:
+                    return
     pytest.fail(f"p = {found}")
 
 
