@@ -42,7 +42,7 @@ WRITE_S_MAX = 20.0
 RETRY_DELAY_MIN_S = 0.1
 RETRY_DELAY_MAX_S = 5.0
 TIMEOUTS_MAX = 3
-"""Of one batch. Then half as many turns are tried, at last one alone, which is given up."""
+"""Of one batch. Then half as many turns are tried, at last one alone, which is lost if the database takes others."""
 DRAIN_S_MAX = 10.0
 LOOKUP_S_MAX = 5.0
 """A chain may be many megabytes."""
@@ -297,15 +297,18 @@ class Turns:
                 await self._write(batch)
             except (StoreError, TimeoutError) as error:
                 timeouts += isinstance(error, TimeoutError)
-                if timeouts >= TIMEOUTS_MAX and len(batch) == 1:
-                    # What cannot be written in a minute must not stand before all that follow.
-                    self._on_kept("lost", 1)
-                    self._let_go(batch)
-                    batch, timeouts = [], 0
-                elif timeouts >= TIMEOUTS_MAX:
-                    turns_max, timeouts = len(batch) // 2, 0
-                    self._queue.extendleft(reversed(batch[turns_max:]))
-                    del batch[turns_max:]
+                if timeouts >= TIMEOUTS_MAX:
+                    timeouts = 0
+                    if len(batch) > 1:
+                        turns_max = len(batch) // 2
+                        self._queue.extendleft(reversed(batch[turns_max:]))
+                        del batch[turns_max:]
+                    elif await self._takes_writes():
+                        # It is this turn that cannot be written: it must not stand before all that follow.
+                        self._on_kept("lost", 1)
+                        self._let_go(batch)
+                        batch = []
+                        continue
                 # Its writer tells that the ledger does not answer.
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
@@ -323,6 +326,18 @@ class Turns:
             delay_s, timeouts = RETRY_DELAY_MIN_S, 0
             self._let_go(batch)
             batch = []
+
+    async def _takes_writes(self) -> bool:
+        """Whether the database has time for a transaction that does next to nothing."""
+        try:
+            await self._database.within(LOOKUP_S_MAX, self._write_nothing())
+        except (StoreError, TimeoutError):
+            return False
+        return True
+
+    async def _write_nothing(self) -> None:
+        async with self._database.transaction() as connection:
+            await last_of(connection, "")
 
     async def _gather(self, turns_max: int) -> list[Turn]:
         if not self._queue:

@@ -367,6 +367,31 @@ async def test_a_batch_that_is_never_written_in_time_is_tried_in_parts(site, mon
     assert await site.texts("resp_7") == ["hi"]
 
 
+async def test_while_the_database_is_mute_nothing_is_lost(site, monkeypatch):
+    real, is_mute, looks = Database.transaction, True, []
+
+    @asynccontextmanager
+    async def transaction(database):
+        if is_mute:
+            looks.append(1)
+            await asyncio.sleep(10)
+        async with real(database) as connection:
+            yield connection
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+    for name in ("WRITE_S_MAX", "LOOKUP_S_MAX", "RETRY_DELAY_MIN_S", "RETRY_DELAY_MAX_S"):
+        monkeypatch.setattr(turning, name, 0.02)
+    site.keep("resp_1")
+    while len(looks) < 3 * turning.TIMEOUTS_MAX:
+        await asyncio.sleep(0.01)
+    assert (site.turns.waiting, site.told) == (1, [])
+    is_mute = False
+    monkeypatch.setattr(turning, "WRITE_S_MAX", 5)
+    monkeypatch.setattr(turning, "LOOKUP_S_MAX", 5)
+    await site.written()
+    assert site.told == [("kept", 1)]
+
+
 async def test_a_turn_of_another_process_is_waited_for(kind, database, database_url):
     others = await Database.open(database_url)
     async with site_on(database) as here, site_on(others) as there:
