@@ -382,8 +382,9 @@ async def test_while_the_database_is_mute_nothing_is_lost(site, monkeypatch):
     for name in ("WRITE_S_MAX", "LOOKUP_S_MAX", "RETRY_DELAY_MIN_S", "RETRY_DELAY_MAX_S"):
         monkeypatch.setattr(turning, name, 0.02)
     site.keep("resp_1")
-    while len(looks) < 3 * turning.TIMEOUTS_MAX:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(10):
+        while len(looks) < 3 * turning.TIMEOUTS_MAX:
+            await asyncio.sleep(0.01)
     assert (site.turns.waiting, site.told) == (1, [])
     is_mute = False
     monkeypatch.setattr(turning, "WRITE_S_MAX", 5)
