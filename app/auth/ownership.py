@@ -84,6 +84,11 @@ class Ownership:
             self._named.popitem(last=False)
         return True
 
+    def known_at(self, team_id: str, object_id: str) -> str | None:
+        """The upstream that holds the team's object, where memory knows it; nothing is looked up."""
+        owned = self._in_memory(team_id, object_id)
+        return None if owned is None else owned.upstream
+
     async def those_of(self, team_id: str, object_ids: Sequence[str]) -> frozenset[str]:
         """Which of ``object_ids`` are the team's. Raises LedgerUnavailable."""
         return frozenset(owned.object_id for owned in await self._find(team_id, object_ids))

@@ -51,10 +51,13 @@ _QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An id, and the member that it stands in."""
+    """An id, and the member that it stands in. ``told``: what it names is told in full beside it, as open models do
+    with reasoning, so that an upstream that keeps nothing has no need to find it.
+    """
 
     object_id: str
     param: str
+    told: bool = False
 
 
 def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
@@ -170,7 +173,7 @@ class _Found:
             if object_id is not None and (
                 kind == "item_reference" or not says or (in_itself is not None and not item.get(in_itself))
             ):
-                self._add("input", object_id)
+                self._add("input", object_id, told=kind == "reasoning" and _is_told(item.get("content")))
             for name, member in item.items():
                 if name == "approval_request_id" and isinstance(member, str) and member in brought:
                     # It answers what is told in full beside it, as where nothing is stored.
@@ -205,14 +208,14 @@ class _Found:
             elif inner not in OPAQUE_FIELDS:
                 self.member(inner, member, depth - 1)
 
-    def _add(self, param: str, object_id: Any) -> None:
+    def _add(self, param: str, object_id: Any, *, told: bool = False) -> None:
         if object_id in ("", None):
             return
         if not isinstance(object_id, str):
             raise InvalidRequest(f"The id in {param} must be a string.", param=param)
         if len(self.references) >= REFERENCES_MAX:
             raise InvalidRequest(f"A request may name at most {REFERENCES_MAX} objects.", param=param)
-        self.references.append(Reference(object_id, param))
+        self.references.append(Reference(object_id, param, told))
 
 
 def _approvals_asked(items: Any) -> frozenset[str]:
@@ -222,6 +225,10 @@ def _approvals_asked(items: Any) -> frozenset[str]:
     asked = [item for item in items if isinstance(item, dict) and item.get("type") == "mcp_approval_request"]
     ids = [item.get("id") for item in asked if isinstance(item.get("name"), str)]
     return frozenset(object_id for object_id in ids if isinstance(object_id, str))
+
+
+def _is_told(content: Any) -> bool:
+    return isinstance(content, list) and bool(content)
 
 
 def _of_list(name: str) -> str:

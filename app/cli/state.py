@@ -12,7 +12,7 @@ from app.cli.noting import note
 from app.cli.options import AsJson, DataDir, existing_ledger
 from app.cli.output import fail, run, show_object
 from app.core.clock import SystemClock
-from app.main import check_canary, read_seal
+from app.main import open_seal
 from app.settings import ConfigurationError, Environment
 from app.state.sealing import Seal, SealBroken, new_key
 from app.store.database import Database
@@ -50,8 +50,7 @@ def rotate(data_dir: DataDir = None, as_json: AsJson = False) -> None:
 
     async def work() -> int:
         async with existing_ledger(data_dir) as database:
-            seal = read_seal(Environment.read(data_dir=data_dir))
-            await check_canary(database, seal)
+            seal = await open_seal(Environment.read(data_dir=data_dir), database)
             done = await _rotate(database, seal)
             async with database.transaction() as connection:
                 await keep_fact(connection, STATE_CANARY_FACT, seal.canary())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -16,12 +17,17 @@ from app.state.sealing import KeysInvalid, Seal, new_key
 from app.state.turns import Turns
 from app.store.database import Database
 from app.store.leases import take_lease
-from app.store.meta import STATE_CANARY_FACT, fact_or
+from app.store.meta import STATE_CANARY_FACT, fact_or, find_fact
 from app.store.turns import are_expired, remove_expired
 from app.telemetry.logs import LogWriter
 from app.telemetry.metrics import Metrics
 
 KEY_FILE = "state.key"
+KEYS_MISSED = (
+    "none of the state keys (HEADGATE_STATE_KEYS, or state.key in the data dir) is the one that this ledger's"
+    " kept turns were encrypted with: give the old one too, behind the new one. If it is lost, so are they:"
+    " headgate state reset removes them"
+)
 REMOVE_EVERY_S = 60.0
 REMOVED_AT_ONCE = 500
 ROUND_BATCHES_MAX = 200
@@ -29,9 +35,10 @@ LEASE = "state"
 LEASE_MS = 180_000
 
 
-def read_seal(environment: Environment) -> Seal:
+def read_seal(environment: Environment, *, makes_key: bool = True) -> Seal:
     """With the keys that the environment gives, on SQLite else with one in the data dir, which is made where there is
-    none. Raises ConfigurationError, OSError.
+    none. ``makes_key`` False: the ledger has turns of another key, so that a new one would only be in the way. Raises
+    ConfigurationError, OSError.
     """
     given, name = environment.state, "HEADGATE_STATE_KEYS"
     if given is None:
@@ -44,6 +51,8 @@ def read_seal(environment: Environment) -> Seal:
         path = environment.data_dir.absolute() / KEY_FILE
         name = str(path)
         if not path.exists():
+            if not makes_key:
+                raise ConfigurationError(KEYS_MISSED)
             _make_key(path)
         given = path.read_text(encoding="ascii", errors="replace")
     try:
@@ -61,8 +70,8 @@ def _make_key(path: Path) -> None:
             file.write(new_key() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if not path.exists():
-            partial.rename(path)
+        with contextlib.suppress(FileExistsError):
+            path.hardlink_to(partial)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -72,11 +81,16 @@ async def check_canary(database: Database, seal: Seal) -> None:
     async with database.transaction() as connection:
         canary = await fact_or(connection, STATE_CANARY_FACT, seal.canary())
     if not seal.knows(canary):
-        raise ConfigurationError(
-            "none of the state keys (HEADGATE_STATE_KEYS, or state.key in the data dir) is the one that this ledger's"
-            " kept turns were encrypted with: give the old one too, behind the new one. If it is lost, so are they:"
-            " headgate state reset removes them"
-        )
+        raise ConfigurationError(KEYS_MISSED)
+
+
+async def open_seal(environment: Environment, database: Database) -> Seal:
+    """With the keys that the ledger's turns were encrypted with. Raises ConfigurationError, StoreError, OSError."""
+    async with database.read() as connection:
+        is_first = await find_fact(connection, STATE_CANARY_FACT) is None
+    seal = read_seal(environment, makes_key=is_first)
+    await check_canary(database, seal)
+    return seal
 
 
 class State:
@@ -94,9 +108,7 @@ class State:
         """Keys, where an upstream needs them. Raises ConfigurationError, StoreError, OSError."""
         if self.turns.is_open or not ttl_days_of(configuration):
             return
-        seal = read_seal(self._environment)
-        await check_canary(self._database, seal)
-        self.turns.open(seal)
+        self.turns.open(await open_seal(self._environment, self._database))
 
 
 def ttl_days_of(configuration: Configuration) -> dict[str, int]:

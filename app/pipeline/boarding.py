@@ -85,8 +85,9 @@ class Boarding:
         except BaseException:
             self._admission.give_back(admitted)
             raise
-        if plan.keeping is not None:
-            flight.draft = self._desk.turns.begin(plan.keeping, lambda: flight.meter.attempt.upstream)
+        keeping = plan.take_keeping()
+        if keeping is not None:
+            flight.draft = self._desk.turns.begin(keeping, lambda: flight.meter.attempt.upstream)
         if ask.stream:
             self._desk.accounts.watch(exchange.request_id, flight.progress)
         return Boarded(flight, admitted, route, passed, bounds)

@@ -28,6 +28,8 @@ from app.pipeline.routing import Passed
 from app.state.draft import Draft
 from app.telemetry.live import Sighting
 
+SAID = frozenset(("completed", "incomplete"))
+"""How an answer ends that can be gone on from."""
 RANK_EXACT, RANK_ESTIMATE = 2, 1
 
 
@@ -319,19 +321,22 @@ class Flight:
         if self._drains:
             self._desk.drains.end(self._principal.key_id)
         if self.draft is not None:
-            self._let_go(self.draft)
+            self.draft.close()
         if self.runs_on:
             # Nobody here can wait for it any more: whoever lives asks later.
             self.meter.body_seen = False
             self.settle("interrupted", error_code="gateway_shutdown", awaited=True)
         record = self.settle("interrupted", void=not was_sent, error_code="internal_error")
+        if self.draft is not None and self._is_lost(self.draft, record):
+            self._desk.turns.lost()
         self._desk.books.submit(record)
         report(self._desk, self._principal, record, self._exchange.started_s, self)
 
-    def _let_go(self, draft: Draft) -> None:
-        draft.close()
-        if draft.is_of_upstream and not draft.was_kept and self.meter.reading.terminal in {"completed", "incomplete"}:
-            self._desk.turns.lost()
+    def _is_lost(self, draft: Draft, record: Record) -> bool:
+        """Whether there was an answer to keep, which was not kept: also one that was too large to be read."""
+        if draft.was_kept or not draft.is_of_upstream:
+            return False
+        return self.meter.reading.terminal in SAID or record.outcome in SAID
 
     # -- what goes on after its answer -----------------------------------------------------------
 

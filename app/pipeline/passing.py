@@ -15,6 +15,7 @@ from app.auth.references import (
 )
 from app.auth.running import Running
 from app.cache.telling import bypass_headers
+from app.catalog import Route
 from app.core.errors import (
     GatewayError,
     Headers,
@@ -36,7 +37,7 @@ from app.pipeline.errand import Errand, OnReading
 from app.pipeline.models import ModelList
 from app.pipeline.own_lists import OwnLists
 from app.pipeline.plain_socket import PlainSocket
-from app.pipeline.planning import Planner, parse, parse_multipart, references_of_path, with_model
+from app.pipeline.planning import Planner, named_model, parse, parse_multipart, references_of_path, with_model
 from app.pipeline.sockets import Accept
 from app.settings import Configuration
 from app.upstream.client import Answer
@@ -61,6 +62,8 @@ class Brought(msgspec.Struct, frozen=True):
     model: str | None = None
     model_span: tuple[int, int] = (0, 0)
     input_file_id: str | None = None
+    route: Route | None = None
+    """Where it goes, if kept turns have decided that."""
 
 
 class Passing:
@@ -116,7 +119,11 @@ class Passing:
                 return
         load = await self._read(exchange, principal)
         references = load.references if not endpoint.known else [*references_of_path(exchange), *load.references]
-        pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
+        route = load.route
+        if route is None:
+            pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
+        else:
+            pool = self._planner.pool_of(route)
         if endpoint.creates == "batch":
             await self._check_batch(principal, pool, load)
         body = load.body
@@ -179,18 +186,21 @@ class Passing:
         references = find_references(dialect, document)
         model = document.get_str("model")
         kept = self._planner.kept
-        if kept is not None and exchange.endpoint.family == "responses" and references and model is not None:
-            chain, references = await kept.chain_of(principal, references, self._planner.holder_of)
-            if chain:
-                document = await kept.expanded(exchange, document, chain, self._planner.routes_of(principal, model))
-                body = document.body
+        route = None
+        if kept is not None and exchange.endpoint.family == "responses":
+            document, references, route = await self._planner.bring_along(
+                kept, exchange, principal, document, [*references_of_path(exchange), *references]
+            )
+            body = document.body
+            if route is not None and model is None:
+                body = named_model(body, route.model)
         span = (0, 0) if model is None else document.span_of("model")
         if exchange.endpoint.family == "evals":
             refuse_account_sources(document)
         if exchange.endpoint.family in OF_GRADERS:
             references += self._planner.check_nested_models(principal, document)
         file_id = document.get_str("input_file_id") if exchange.endpoint.creates == "batch" else None
-        return Brought(body, references, model, span, file_id)
+        return Brought(body, references, model, span, file_id, route)
 
     async def _check_batch(self, principal: Principal, pool: UpstreamPool, load: Brought) -> None:
         """What the batch is to run. Raises GatewayError."""

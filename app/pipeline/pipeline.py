@@ -103,7 +103,9 @@ class Pipeline:
             Recall(frozenset().union(*(pool.forwarded for pool in parts.pools.values()))),
             self._routing,
             parts.configuration.default_upstream_of(parts.pools),
-            open_kept_turns(parts.desk.turns, parts.pools, parts.configuration.server, parts.desk.clock),
+            open_kept_turns(
+                parts.desk.turns, parts.pools, parts.configuration.server, parts.desk.clock, parts.ownership
+            ),
         )
         self._passing = Passing(
             self._planner,

@@ -33,6 +33,11 @@ class Plan(msgspec.Struct):
         body, self.body = self.body, b""
         return body
 
+    def take_keeping(self) -> Keeping | None:
+        """What is to be kept, likewise: it has a copy of the input."""
+        keeping, self.keeping = self.keeping, None
+        return keeping
+
     @property
     def cache_headers(self) -> Headers:
         """What a client is told of the cache where a call is made for it."""

@@ -27,10 +27,11 @@ from app.core.peek import Peek, peek, peek_other
 from app.core.splices import usage_splice
 from app.pipeline.fine_tuned import FineTuned
 from app.pipeline.inquiring import Inquirer
-from app.pipeline.kept_turns import KeptTurns
+from app.pipeline.kept_turns import KeptTurns, names_in_input
 from app.pipeline.plan import Plan
 from app.pipeline.recall import Key, Recall
 from app.pipeline.routing import Routing
+from app.state.expansion import PREVIOUS
 from app.upstream.headers import find
 from app.upstream.pool import UpstreamPool
 
@@ -111,19 +112,53 @@ class Planner:
         key: Key | None,
     ) -> Plan:
         """A plan where an upstream keeps nothing. What it goes on from is brought along, also to another upstream."""
-        chain, others = await kept.chain_of(principal, references, self.holder_of)
-        routes = kept.narrowed(self._serving(exchange, principal, ask), ask, body, chain)
+        room = kept.open_room(exchange)
+        chain, others = await kept.chain_of(room, principal, ask.previous_response_id, references, self.holder_of)
+        routes = kept.narrowed(self._serving(exchange, principal, ask.model), ask, body, chain)
+        others = kept.to_be_found(routes, others)
         routes = await self._at_holder(routes, principal, others)
         inquire = partial(self._inquirer.inquire, exchange, principal, ask, body, routes)
         inquiry = await asyncio.to_thread(inquire) if len(body.body) > SLOW_IN_THREAD_BYTES else inquire()
-        keeping = kept.keeping(exchange, principal, ask, body, chain, routes, pinned=bool(others))
+        pinned = names_in_input(body, others)
+        keeping = kept.keeping(exchange, principal, ask, body, chain, routes, pinned=pinned)
         if chain:
-            body = await kept.expanded(exchange, body, chain, routes)
-            ask = peek(exchange.endpoint.dialect, body)
+            body = await kept.expanded(room, body, chain, routes)
+            look = partial(peek, exchange.endpoint.dialect, body)
+            ask = await asyncio.to_thread(look) if len(body.body) > SLOW_IN_THREAD_BYTES else look()
         plan = Plan(ask, body.body, routes, inquiry, len(body.body), keeping=keeping)
         if not references:
             self._recall.keep(key, plan)
         return plan
+
+    async def bring_along(
+        self,
+        kept: KeptTurns,
+        exchange: Exchange,
+        principal: Principal,
+        document: JSONObject,
+        references: list[Reference],
+    ) -> tuple[JSONObject, list[Reference], Route | None]:
+        """What a create would do with kept turns, for what leaves no record: the body that brings them along, what else
+        is to be looked up, and where it goes, None where nothing was kept of what it names. Raises GatewayError.
+        """
+        previous, model = document.get_str(PREVIOUS), document.get_str("model")
+        room = kept.open_room(exchange)
+        chain, others = await kept.chain_of(room, principal, previous, references, self.holder_of)
+        if not chain:
+            if model is not None and any(each.told for each in others):
+                others = kept.to_be_found(self.routes_of(principal, model), others)
+            return document, others, None
+        routes = (kept.last_route(chain),) if model is None else self._serving(exchange, principal, model)
+        routes = kept.narrowed(routes, peek_other("responses", document), document, chain)
+        others = kept.to_be_found(routes, others)
+        own_model = [] if model is None else self.fine_tuned.references(principal, model)
+        routes = await self._at_holder(routes, principal, [*others, *own_model])
+        grown = await kept.expanded(room, document, chain, routes)
+        return grown, [], routes[0]
+
+    def pool_of(self, route: Route) -> UpstreamPool:
+        """The upstream that a route leads to."""
+        return self._pools[route.upstream]
 
     async def _plan_form(self, exchange: Exchange, principal: Principal, body: bytes) -> Plan:
         form = await parse_multipart(exchange, body)
@@ -143,15 +178,15 @@ class Planner:
         self, exchange: Exchange, principal: Principal, ask: Peek, references: list[Reference]
     ) -> tuple[Route, ...]:
         """Where the model is served, for this principal; what is stored pins the upstream that has it."""
-        return await self._at_holder(self._serving(exchange, principal, ask), principal, references)
+        return await self._at_holder(self._serving(exchange, principal, ask.model), principal, references)
 
-    def _serving(self, exchange: Exchange, principal: Principal, ask: Peek) -> tuple[Route, ...]:
-        routes = self.routes_of(principal, ask.model)
+    def _serving(self, exchange: Exchange, principal: Principal, model: str) -> tuple[Route, ...]:
+        routes = self.routes_of(principal, model)
         if exchange.endpoint.family == "responses":
             routes = tuple(r for r in routes if self._pools[r.upstream].settings.responses == "native")
             if not routes:
                 raise ModelNotFound(
-                    f"The upstream of {quoted(ask.model)!r} has no /v1/responses. Use /v1/chat/completions.",
+                    f"The upstream of {quoted(model)!r} has no /v1/responses. Use /v1/chat/completions.",
                     param="model",
                 )
         return routes
@@ -294,3 +329,9 @@ def with_model(body: bytes, span: tuple[int, int], route: Route, model: str) -> 
     if route.model == model or start == end:
         return body
     return body[:start] + msgspec.json.encode(route.model) + body[end:]
+
+
+def named_model(body: bytes, model: str) -> bytes:
+    """A JSON body that has members, but names no model, with one."""
+    at = body.index(b"{") + 1
+    return body[:at] + b'"model":' + msgspec.json.encode(model) + b"," + body[at:]

@@ -132,6 +132,7 @@ class Rider:
         self._first_byte_at_ms = self._desk.clock.now_ms()
         # It will not have to make the call itself.
         self._plan.take_body()
+        self._plan.take_keeping()
         self._exchange.forget_body()
         limit_headers = ratelimit_headers(admitted.grant.standings)
         headers = own_headers(shared, opening.request_id, limit_headers) + JOINED_HEADERS

@@ -232,6 +232,7 @@ class Saving:
             raise InternalError
         self._journal.check()
         plan.take_body()
+        plan.take_keeping()
         exchange.forget_body()
         first_byte_at_ms = desk.clock.now_ms()
         outcome: Outcome = "disconnected" if connection.disconnected else "completed"

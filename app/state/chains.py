@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from app.core.codec import JSONObject, parse_object
-from app.core.errors import InvalidRequest, PreviousResponseNotFound
+from app.core.errors import AmbiguousJSON, InvalidJSON, InvalidRequest, PreviousResponseNotFound
 from app.core.exchange import Exchange
 from app.core.ids import OBJECT_ID
 from app.state.expansion import PREVIOUS, expanded
 from app.state.items import replay_of
+from app.state.room import Room
 from app.state.turn import TURNS_MAX, Turn
 from app.state.turns import Stored, Turns
+
+T = TypeVar("T")
 
 DAY_MS = 86_400_000
 TTL_DAYS_DEFAULT = 30
@@ -45,11 +50,28 @@ class Chains:
     def __repr__(self) -> str:
         return f"Chains(upstreams={sorted(self.upstreams)})"
 
-    async def find(self, team_id: str, response_id: str, now_ms: int) -> list[Turn] | None:
+    def open_room(self, exchange: Exchange) -> Room:
+        """Room for what a request is told of turns. It counts until ``forget_body`` is called."""
+        room = Room(partial(self._turns.hold_expanded, size_max=self._held_bytes_max))
+        before = exchange.forget_body
+
+        def forget() -> None:
+            room.give_back()
+            before()
+
+        exchange.forget_body = forget
+        return room
+
+    def is_in_memory(self, team_id: str, response_id: str) -> bool:
+        """Whether the team's turn of this id waits here to be written."""
+        return bool(self._turns.in_memory(team_id, response_id))
+
+    async def find(self, team_id: str, response_id: str, now_ms: int, room: Room) -> list[Turn] | None:
         """The turn that the team has under this id, with all before it, the oldest first; None where there is none.
+        ``room`` is taken before they are read.
 
         Raises PreviousResponseNotFound where one before it was deleted, InvalidRequest where they are too many,
-        LedgerUnavailable.
+        LedgerUnavailable, Overloaded.
         """
         if OBJECT_ID.match(response_id) is None:
             return None
@@ -62,6 +84,7 @@ class Chains:
             turn_id=(fresh[-1].previous_id or "") if fresh else "",
             turns_max=TURNS_MAX,
             bytes_max=self._body_bytes_max,
+            hold=room.resize,
         )
         if stored is None or not (fresh or self._is_alive(stored, now_ms)):
             if fresh:
@@ -78,8 +101,8 @@ class Chains:
         older = await asyncio.to_thread(self._turns.opened, team_id, stored.found, stored.contents)
         return self._bounded([*fresh, *older])
 
-    async def wait_for(self, team_id: str, response_id: str, now_ms: int) -> list[Turn] | None:
-        """As ``find``, for a turn that is not there yet: it may be on its way from another process."""
+    async def wait_for(self, team_id: str, response_id: str, look: Callable[[], Awaitable[T | None]]) -> T | None:
+        """What ``look`` finds of a turn that is not there yet: it may be on its way from another process."""
         if not self._turns.others_write or OBJECT_ID.match(response_id) is None:
             return None
         if self._late[team_id] >= LATE_OF_TEAM_MAX or self._late.total() >= LATE_MAX:
@@ -88,7 +111,7 @@ class Chains:
         try:
             for pause_s in LATE_PAUSES_S:
                 await asyncio.sleep(pause_s)
-                found = await self.find(team_id, response_id, now_ms)
+                found = await look()
                 if found is not None:
                     return found
         finally:
@@ -97,14 +120,16 @@ class Chains:
             self._late += Counter()
         return None
 
-    async def one(self, team_id: str, response_id: str, now_ms: int) -> Turn | None:
-        """A turn alone. Raises LedgerUnavailable."""
+    async def one(self, team_id: str, response_id: str, now_ms: int, room: Room) -> Turn | None:
+        """A turn alone; ``room`` is taken before it is read. Raises LedgerUnavailable, Overloaded."""
         if OBJECT_ID.match(response_id) is None:
             return None
         fresh = self._turns.in_memory(team_id, response_id)
         if fresh:
             return fresh[0]
-        stored = await self._turns.stored(team_id, response_id=response_id, turns_max=1, bytes_max=self._body_bytes_max)
+        stored = await self._turns.stored(
+            team_id, response_id=response_id, turns_max=1, bytes_max=self._body_bytes_max, hold=room.resize
+        )
         if stored is None or not stored.contents or not self._is_alive(stored, now_ms):
             return None
         return (await asyncio.to_thread(self._turns.opened, team_id, stored.found, stored.contents))[0]
@@ -135,20 +160,10 @@ class Chains:
     # -- the request that goes on -----------------------------------------------------------------
 
     async def expanded(
-        self, exchange: Exchange, body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]
+        self, room: Room, body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]
     ) -> JSONObject:
-        """The body with all that came before, for ``upstreams``. Until ``forget_body`` is called it counts as held.
-        Raises InvalidRequest, Overloaded.
-        """
-        size = len(body.body) + sum(turn.replay_bytes for turn in chain)
-        give_back = self._turns.hold_expanded(size, self._held_bytes_max)
-        before = exchange.forget_body
-
-        def forget() -> None:
-            give_back()
-            before()
-
-        exchange.forget_body = forget
+        """The body with all that came before, for ``upstreams``. Raises InvalidRequest, Overloaded."""
+        room.resize(len(body.body) + sum(turn.replay_bytes for turn in chain))
         grown = await asyncio.to_thread(_grown, body, chain, upstreams)
         if len(grown.body) > self._body_bytes_max:
             raise self._too_large()
@@ -157,4 +172,13 @@ class Chains:
 
 def _grown(body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]) -> JSONObject:
     parts = (replay_of(turn, upstreams) for turn in chain)
-    return parse_object(expanded(body, b",".join(part for part in parts if part)))
+    grown = expanded(body, b",".join(part for part in parts if part))
+    try:
+        return parse_object(grown)
+    except (AmbiguousJSON, InvalidJSON):
+        # The body itself was proven before: it is what an upstream has answered.
+        raise InvalidRequest(
+            "What came before cannot be sent again: an answer in it has a member twice, or all of it is too deep or too"
+            " many values; begin a new conversation.",
+            param=PREVIOUS,
+        ) from None

@@ -21,6 +21,10 @@ class _Response(msgspec.Struct):
     output: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _Answered(msgspec.Struct):
+    model: Any = None
+
+
 class _Item(msgspec.Struct):
     type: Any = None
     encrypted_content: Any = None
@@ -28,6 +32,7 @@ class _Item(msgspec.Struct):
 
 
 _response_decoder = msgspec.json.Decoder(_Response)
+_model_decoder = msgspec.json.Decoder(_Answered)
 _array_decoder = msgspec.json.Decoder(list[msgspec.Raw])
 _item_decoder = msgspec.json.Decoder(_Item)
 _members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -77,6 +82,15 @@ def output_of(response: bytes) -> list[msgspec.Raw]:
         return _array_decoder.decode(found) if found else []
     except (msgspec.DecodeError, RecursionError):
         return []
+
+
+def model_of(response: bytes) -> str | None:
+    """The model that has answered, as its upstream calls it."""
+    try:
+        found = _model_decoder.decode(response).model
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def with_output(response: bytes, items: list[bytes]) -> bytes:

@@ -23,6 +23,9 @@ class Content(msgspec.Struct, frozen=True, array_like=True):
     response: bytes
     pinned: str = ""
 
+    def __repr__(self) -> str:
+        return f"Content(turn_id={self.turn_id!r}, bytes={len(self.input) + len(self.response)})"
+
 
 class Turn(msgspec.Struct, frozen=True):
     """A kept turn. ``chain_id`` is the first one's of its chain, ``previous_id`` that of the one before it."""
@@ -52,3 +55,6 @@ class Keeping(msgspec.Struct, frozen=True):
     pinned: str = ""
     previous_id: str | None = None
     chain_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Keeping(team_id={self.team_id!r}, bytes={len(self.input)})"

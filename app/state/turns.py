@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from app.core.errors import LedgerUnavailable, Overloaded
@@ -30,13 +31,18 @@ if TYPE_CHECKING:
 
 HELD_BYTES_MAX = 128 * 2**20
 """Of answers that are being watched, and of turns that wait to be written."""
+HELD_OF_TEAM_BYTES_MAX = HELD_BYTES_MAX // 4
+"""No team is to have others lose their turns."""
 WAITING_TURNS_MAX = 10_000
+WAITING_OF_TEAM_MAX = WAITING_TURNS_MAX // 4
 BATCH_TURNS_MAX = 200
 BATCH_BYTES_MAX = 16 * 2**20
 GATHER_S = 0.05
 WRITE_S_MAX = 20.0
 RETRY_DELAY_MIN_S = 0.1
 RETRY_DELAY_MAX_S = 5.0
+TIMEOUTS_MAX = 3
+"""Of one batch. Then half as many turns are tried, at last one alone, which is lost if the database takes others."""
 DRAIN_S_MAX = 10.0
 LOOKUP_S_MAX = 5.0
 """A chain may be many megabytes."""
@@ -77,6 +83,8 @@ class Turns:
         self._by_id: dict[str, Turn] = {}
         self._queue: deque[Turn] = deque()
         self._held_bytes = 0
+        self._held_of_team: Counter[str] = Counter()
+        self._waiting_of_team: Counter[str] = Counter()
         self._expanded_bytes = 0
         self._some = asyncio.Event()
         self._idle = asyncio.Event()
@@ -127,35 +135,34 @@ class Turns:
 
     def begin(self, keeping: Keeping, upstream: Callable[[], str]) -> Draft:
         """Watch an answer that is to be kept."""
-        return Draft(keeping, upstream, self._keep, self._hold)
+        return Draft(keeping, upstream, self._keep, partial(self._hold, keeping.team_id))
 
     def lost(self) -> None:
         """One could not be kept."""
         self._on_kept("lost", 1)
 
-    def hold_expanded(self, size: int, size_max: int) -> Callable[[], None]:
-        """Room for a request that has grown; gives back what returns it, once. Raises Overloaded."""
-        if self._expanded_bytes + size > size_max:
+    def hold_expanded(self, size: int, size_max: int) -> None:
+        """Room for so much more of what is read of turns, or less where it is negative. Raises Overloaded."""
+        if size > 0 and self._expanded_bytes + size > size_max:
             raise Overloaded
         self._expanded_bytes += size
-        left = [size]
 
-        def give_back() -> None:
-            self._expanded_bytes -= left[0]
-            left[0] = 0
-
-        return give_back
-
-    def _hold(self, size: int) -> bool:
-        if size > 0 and self._held_bytes + size > HELD_BYTES_MAX:
+    def _hold(self, team_id: str, size: int) -> bool:
+        of_team = self._held_of_team[team_id] + size
+        if size > 0 and (self._held_bytes + size > HELD_BYTES_MAX or of_team > HELD_OF_TEAM_BYTES_MAX):
             return False
         self._held_bytes += size
+        _set(self._held_of_team, team_id, of_team)
         return True
 
     def _keep(self, keeping: Keeping, upstream: str, response_id: str, response: bytes) -> bool:
         size = len(keeping.input) + len(response)
-        if len(self._by_id) >= WAITING_TURNS_MAX or not self._hold(size):
+        waiting_of_team = self._waiting_of_team[keeping.team_id]
+        if len(self._by_id) >= WAITING_TURNS_MAX or waiting_of_team >= WAITING_OF_TEAM_MAX:
             return False
+        if not self._hold(keeping.team_id, size):
+            return False
+        _set(self._waiting_of_team, keeping.team_id, waiting_of_team + 1)
         now_ms = self._clock.now_ms()
         turn_id = new_request_id(now_ms)
         turn = Turn(
@@ -188,20 +195,34 @@ class Turns:
         return found
 
     async def stored(
-        self, team_id: str, *, response_id: str = "", turn_id: str = "", turns_max: int, bytes_max: int
+        self,
+        team_id: str,
+        *,
+        response_id: str = "",
+        turn_id: str = "",
+        turns_max: int,
+        bytes_max: int,
+        hold: Callable[[int], None],
     ) -> Stored | None:
         """The turn of an id, and up to ``turns_max`` in all with those before it. Contents are there only where they
-        are no more than ``bytes_max`` together, and none was deleted. Raises LedgerUnavailable.
+        are no more than ``bytes_max`` together, and none was deleted; ``hold`` is asked for room before they are read.
+        Raises LedgerUnavailable, and what ``hold`` does.
         """
         try:
             return await self._database.within(
-                LOOKUP_S_MAX, self._read(team_id, response_id, turn_id, turns_max, bytes_max)
+                LOOKUP_S_MAX, self._read(team_id, response_id, turn_id, turns_max, bytes_max, hold)
             )
         except (StoreError, TimeoutError) as error:
             raise LedgerUnavailable("What came before cannot be looked up now.") from error
 
     async def _read(
-        self, team_id: str, response_id: str, turn_id: str, turns_max: int, bytes_max: int
+        self,
+        team_id: str,
+        response_id: str,
+        turn_id: str,
+        turns_max: int,
+        bytes_max: int,
+        hold: Callable[[int], None],
     ) -> Stored | None:
         async with self._database.read() as connection:
             if not turn_id:
@@ -210,17 +231,20 @@ class Turns:
                     return None
                 turn_id = newest.turn_id
                 if turns_max == 1:
-                    return await self._one(connection, newest)
+                    return await self._one(connection, newest, hold)
             found = await chain_to(connection, team_id, turn_id, turns_max)
             if not found:
                 return None
             contents: dict[str, bytes] = {}
             is_whole = len(found) <= turns_max and all(row.sealed_bytes is not None for row in found)
-            if is_whole and sum(row.replay_bytes for row in found) <= bytes_max:
+            size = sum(row.replay_bytes for row in found)
+            if is_whole and size <= bytes_max:
+                hold(size)
                 contents = await payloads_of(connection, [row.turn_id for row in found])
             return Stored(found, contents, await last_of(connection, found[0].chain_id))
 
-    async def _one(self, connection: AsyncConnection, row: TurnFound) -> Stored:
+    async def _one(self, connection: AsyncConnection, row: TurnFound, hold: Callable[[int], None]) -> Stored:
+        hold(row.replay_bytes)
         contents = await payloads_of(connection, [row.turn_id])
         return Stored([row], contents, await last_of(connection, row.chain_id))
 
@@ -239,7 +263,7 @@ class Turns:
                     chain_id=row.chain_id,
                     created_at_ms=row.created_at_ms,
                     replay_bytes=row.replay_bytes,
-                    content=self._seal.open(contents[row.turn_id], team_id, row.turn_id),
+                    content=self._seal.open(contents.pop(row.turn_id), team_id, row.turn_id),
                 )
                 for row in rows
             ]
@@ -265,12 +289,26 @@ class Turns:
     async def _run(self) -> None:
         delay_s = RETRY_DELAY_MIN_S
         batch: list[Turn] = []
+        turns_max, timeouts = BATCH_TURNS_MAX, 0
         while True:
             if not batch:
-                batch = await self._gather()
+                batch = await self._gather(turns_max)
             try:
                 await self._write(batch)
-            except (StoreError, TimeoutError):
+            except (StoreError, TimeoutError) as error:
+                timeouts += isinstance(error, TimeoutError)
+                if timeouts >= TIMEOUTS_MAX:
+                    timeouts = 0
+                    if len(batch) > 1:
+                        turns_max = len(batch) // 2
+                        self._queue.extendleft(reversed(batch[turns_max:]))
+                        del batch[turns_max:]
+                    elif await self._takes_writes():
+                        # It is this turn that cannot be written: it must not stand before all that follow.
+                        self._on_kept("lost", 1)
+                        self._let_go(batch)
+                        batch = []
+                        continue
                 # Its writer tells that the ledger does not answer.
                 await asyncio.sleep(delay_s * random.uniform(0.5, 1))  # noqa: S311 - jitter, not a secret
                 delay_s = min(delay_s * 2, RETRY_DELAY_MAX_S)
@@ -284,11 +322,24 @@ class Turns:
                 self._on_kept("lost", 1)
             else:
                 self._on_kept("kept", len(batch))
-            delay_s = RETRY_DELAY_MIN_S
+                turns_max = min(2 * turns_max, BATCH_TURNS_MAX)
+            delay_s, timeouts = RETRY_DELAY_MIN_S, 0
             self._let_go(batch)
             batch = []
 
-    async def _gather(self) -> list[Turn]:
+    async def _takes_writes(self) -> bool:
+        """Whether the database has time for a transaction that does next to nothing."""
+        try:
+            await self._database.within(LOOKUP_S_MAX, self._write_nothing())
+        except (StoreError, TimeoutError):
+            return False
+        return True
+
+    async def _write_nothing(self) -> None:
+        async with self._database.transaction() as connection:
+            await last_of(connection, "")
+
+    async def _gather(self, turns_max: int) -> list[Turn]:
         if not self._queue:
             self._some.clear()
             await self._some.wait()
@@ -297,7 +348,7 @@ class Turns:
                 await self._closing.wait()
         batch: list[Turn] = []
         size = 0
-        while self._queue and len(batch) < BATCH_TURNS_MAX and size < BATCH_BYTES_MAX:
+        while self._queue and len(batch) < turns_max and size < BATCH_BYTES_MAX:
             turn = self._queue.popleft()
             size += turn.replay_bytes
             batch.append(turn)
@@ -334,8 +385,17 @@ class Turns:
             del self._by_id[turn.turn_id]
             if self._newest.get((turn.team_id, turn.response_id)) is turn:
                 del self._newest[turn.team_id, turn.response_id]
-            self._hold(-turn.replay_bytes)
+            self._hold(turn.team_id, -turn.replay_bytes)
+            _set(self._waiting_of_team, turn.team_id, self._waiting_of_team[turn.team_id] - 1)
         written, self._written = self._written, asyncio.Event()
         written.set()
         if not self._by_id:
             self._idle.set()
+
+
+def _set(counts: Counter[str], team_id: str, count: int) -> None:
+    """Only teams that have some are in it."""
+    if count:
+        counts[team_id] = count
+    else:
+        counts.pop(team_id, None)

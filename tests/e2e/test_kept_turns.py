@@ -219,8 +219,41 @@ def test_tokens_are_counted_of_all_of_it(client, upstream):
     client.responses.input_tokens.count(model="m0", input="on", previous_response_id=one.id)
     assert "previous_response_id" not in upstream.last
     assert [item["role"] for item in upstream.last["input"]] == ["user", "assistant", "user"]
+    assert upstream.last["model"] == "real-0"
+    client.responses.input_tokens.count(input="on", previous_response_id=one.id)
+    assert (upstream.last["model"], len(upstream.last["input"])) == (one.model, 3)
+    assert refusal(client.responses.input_tokens.count, previous_response_id=[one.id])[::2] == (
+        400,
+        "previous_response_id",
+    )
     unknown = refusal(client.responses.input_tokens.count, model="m0", input="on", previous_response_id="resp_none")
     assert unknown == NOT_FOUND
+
+
+def test_a_history_that_is_echoed_whole(client, upstream):
+    upstream.more_output = [
+        {"id": "rs_told", "type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "so"}]}
+    ]
+    try:
+        one = client.responses.create(model="m0", input="first", store=False)
+    finally:
+        upstream.more_output = []
+    echoed = [item.model_dump(exclude_none=True) for item in one.output]
+    client.responses.create(model="m0", input=[*echoed, {"role": "user", "content": "on"}])
+    assert [item["type"] for item in upstream.last["input"][:2]] == ["reasoning", "message"]
+    client.responses.input_tokens.count(model="m0", input=echoed)
+    # One that keeps its own would look for it.
+    assert refusal(client.responses.create, model="m3", input=echoed)[0] == 404
+
+
+def test_what_looks_like_a_previous_response_and_is_none(client, upstream):
+    one = client.responses.create(model="m0", input="first")
+    calls = len(upstream.bodies)
+    item = {"type": "message", "role": "user", "content": "x", "previous_response_id": one.id}
+    for more in ({"extra_query": {"previous_response_id": one.id}, "input": "x"}, {"input": [item]}):
+        assert refusal(client.responses.create, model="m0", **more) == NOT_FOUND
+    assert refusal(client.responses.input_items.list, one.id, extra_query={"limit": "9" * 5000})[2] == "limit"
+    assert len(upstream.bodies) == calls
 
 
 def test_what_needs_state_at_the_upstream_is_refused(client, upstream):

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.core.errors import InvalidRequest, LedgerUnavailable, PreviousResponseNotFound
-from app.main import check_canary
+from app.core.errors import InvalidRequest, LedgerUnavailable, Overloaded, PreviousResponseNotFound
+from app.main import check_canary, open_seal
 from app.main.state import LEASE, remove_old
-from app.settings import ConfigurationError
+from app.settings import ConfigurationError, Environment
 from app.state import chains as chaining
 from app.state import turns as turning
 from app.state.chains import Chains
+from app.state.room import Room
 from app.state.sealing import Seal, new_key
 from app.state.turn import Keeping
 from app.state.turns import Turns
@@ -36,6 +37,10 @@ class Clock:
 
     def monotonic_s(self):
         return time.monotonic()
+
+
+def room():
+    return Room(lambda _size: None)
 
 
 class Site:
@@ -64,12 +69,21 @@ class Site:
         assert draft.was_kept
         return self.turns.in_memory(team, response_id)[0]
 
+    async def find(self, team, response_id):
+        return await self.chains.find(team, response_id, self.clock.now_ms(), room())
+
+    async def one(self, team, response_id):
+        return await self.chains.one(team, response_id, self.clock.now, room())
+
+    async def wait_for(self, team, response_id):
+        return await self.chains.wait_for(team, response_id, lambda: self.find(team, response_id))
+
     async def written(self):
         async with asyncio.timeout(10):
             await self.turns._idle.wait()
 
     async def texts(self, response_id, team="t"):
-        found = await self.chains.find(team, response_id, self.clock.now_ms())
+        found = await self.find(team, response_id)
         return None if found is None else [turn.content.input.split(b'"')[7].decode() for turn in found]
 
 
@@ -115,7 +129,7 @@ async def test_foreign_and_unknown_are_one(site):
     for _ in range(2):
         assert await site.texts("resp_1", team="other") is None
         assert await site.texts("resp_unknown", team="other") is None
-        assert await site.chains.one("other", "resp_1", site.clock.now) is None
+        assert await site.one("other", "resp_1") is None
         await site.written()
 
 
@@ -137,12 +151,12 @@ async def test_what_is_deleted_is_gone_and_breaks_what_needs_it(site):
     site.keep("resp_3", "three", after=two)
     await site.chains.delete(two)
     assert await site.texts("resp_2") is None
-    assert await site.chains.one("t", "resp_2", site.clock.now) is None
+    assert await site.one("t", "resp_2") is None
     with pytest.raises(PreviousResponseNotFound):
         await site.texts("resp_3")
     assert await site.texts("resp_1") == ["one"]
     # One alone needs none before it.
-    assert (await site.chains.one("t", "resp_3", site.clock.now)).turn_id
+    assert (await site.one("t", "resp_3")).turn_id
     four = site.keep("resp_4", "four", after=two)
     assert four.previous_id == two.turn_id
     with pytest.raises(PreviousResponseNotFound):
@@ -161,7 +175,7 @@ async def test_its_time_is_over_before_it_is_removed(site, database):
     site.clock.now += 2000
     assert await site.texts("resp_1") is None
     assert await site.texts("resp_2") is None
-    assert await site.chains.one("t", "resp_2", site.clock.now) is None
+    assert await site.one("t", "resp_2") is None
     assert await remove_old(database, site.clock.now, {"u": 1}, "me") == 2
     assert await remove_old(database, site.clock.now, {"u": 1}, "me") == 0
 
@@ -203,6 +217,23 @@ async def test_a_chain_that_is_too_large_is_not_read(site, monkeypatch):
         await site.texts("resp_2")
 
 
+async def test_there_has_to_be_room_before_a_turn_is_read(site, monkeypatch):
+    one = site.keep("resp_1", "x" * 600)
+    site.keep("resp_2", "y" * 600, after=one)
+    await site.written()
+    asked = []
+
+    def hold(size):
+        asked.append(size)
+        raise Overloaded
+
+    monkeypatch.setattr(turning, "payloads_of", None)
+    for ask in (site.chains.find, site.chains.one):
+        with pytest.raises(Overloaded):
+            await ask("t", "resp_2", site.clock.now, Room(hold))
+    assert asked[0] > asked[1] > 600
+
+
 async def test_other_keys_do_not_read_it(database):
     async with site_on(database) as site:
         site.keep("resp_1", "one")
@@ -216,6 +247,23 @@ async def test_keys_that_do_not_know_the_canary_are_refused(database):
     await check_canary(database, Seal(f"{new_key()},{KEY}"))
     with pytest.raises(ConfigurationError, match="none of the state keys"):
         await check_canary(database, Seal(new_key()))
+
+
+async def test_a_start_that_is_refused_leaves_no_key_behind(database, tmp_path):
+    given = Environment.read({}, data_dir=tmp_path / "new")
+    (tmp_path / "new").mkdir()
+    await check_canary(database, Seal(KEY))
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="none of the state keys"):
+            await open_seal(given, database)
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "new" / "state.key").write_text(KEY)
+    await open_seal(given, database)
+
+
+async def test_the_first_start_makes_a_key(database, tmp_path):
+    given = Environment.read({}, data_dir=tmp_path)
+    assert (await open_seal(given, database)).knows((await open_seal(given, database)).canary())
 
 
 async def test_while_the_database_is_away_turns_wait_and_are_written_then(site, monkeypatch):
@@ -265,29 +313,105 @@ async def test_what_waits_is_bounded(site, monkeypatch):
     assert not draft.was_kept
     monkeypatch.setattr(turning, "HELD_BYTES_MAX", 100)
     await site.written()
-    assert site.turns.begin(Keeping("t", b"x" * 101, frozenset({"u"})), lambda: "u").is_over
+    draft = site.turns.begin(Keeping("t", b"x" * 101, frozenset({"u"})), lambda: "u")
+    draft.see_event(b"{}")
+    assert draft.is_over
     assert site.turns._held_bytes == 0
+
+
+async def test_a_team_that_takes_all_its_room_takes_none_of_others(site, monkeypatch):
+    monkeypatch.setattr(turning, "HELD_OF_TEAM_BYTES_MAX", 1000)
+    monkeypatch.setattr(turning, "WAITING_OF_TEAM_MAX", 2)
+
+    def begun(team):
+        draft = site.turns.begin(Keeping(team, b"x" * 400, frozenset({"u"})), lambda: "u")
+        draft.see_event(b"{}")
+        return draft
+
+    drafts = [begun("t") for _ in range(3)]
+    assert [draft.is_over for draft in drafts] == [False, False, True]
+    other = begun("other")
+    assert not other.is_over
+    for draft in (*drafts, other):
+        draft.close()
+    for number in range(2):
+        site.keep(f"resp_{number}")
+    draft = site.turns.begin(Keeping("t", b"", frozenset({"u"})), lambda: "u")
+    draft.see_json(b'{"id":"resp_2","status":"completed"}')
+    assert not draft.was_kept
+    site.keep("resp_2", team="other")
+    await site.written()
+    assert (site.turns._held_bytes, site.turns._held_of_team, site.turns._waiting_of_team) == (0, {}, {})
+
+
+async def test_a_batch_that_is_never_written_in_time_is_tried_in_parts(site, monkeypatch):
+    real, tried = turning.keep_turns, []
+
+    async def keep(connection, rows):
+        tried.append(len(rows))
+        if len(rows) > 2 or any(row.response_id == "resp_3" for row in rows):
+            await asyncio.sleep(10)
+        await real(connection, rows)
+
+    monkeypatch.setattr(turning, "keep_turns", keep)
+    monkeypatch.setattr(turning, "WRITE_S_MAX", 0.1)
+    monkeypatch.setattr(turning, "RETRY_DELAY_MIN_S", 0.001)
+    monkeypatch.setattr(turning, "RETRY_DELAY_MAX_S", 0.001)
+    for number in range(8):
+        site.keep(f"resp_{number}")
+    await site.written()
+    assert tried[:7] == [8, 8, 8, 4, 4, 4, 2]
+    told = [sum(turns for result, turns in site.told if result == kind) for kind in ("kept", "lost")]
+    assert told == [7, 1]
+    assert await site.texts("resp_3") is None
+    assert await site.texts("resp_7") == ["hi"]
+
+
+async def test_while_the_database_is_mute_nothing_is_lost(site, monkeypatch):
+    real, is_mute, looks = Database.transaction, True, []
+
+    @asynccontextmanager
+    async def transaction(database):
+        if is_mute:
+            looks.append(1)
+            await asyncio.sleep(10)
+        async with real(database) as connection:
+            yield connection
+
+    monkeypatch.setattr(Database, "transaction", transaction)
+    for name in ("WRITE_S_MAX", "LOOKUP_S_MAX", "RETRY_DELAY_MIN_S", "RETRY_DELAY_MAX_S"):
+        monkeypatch.setattr(turning, name, 0.02)
+    site.keep("resp_1")
+    async with asyncio.timeout(10):
+        while len(looks) < 3 * turning.TIMEOUTS_MAX:
+            await asyncio.sleep(0.01)
+    assert (site.turns.waiting, site.told) == (1, [])
+    is_mute = False
+    monkeypatch.setattr(turning, "WRITE_S_MAX", 5)
+    monkeypatch.setattr(turning, "LOOKUP_S_MAX", 5)
+    await site.written()
+    assert site.told == [("kept", 1)]
 
 
 async def test_a_turn_of_another_process_is_waited_for(kind, database, database_url):
     others = await Database.open(database_url)
     async with site_on(database) as here, site_on(others) as there:
         begun = time.monotonic()
-        assert await here.chains.wait_for("t", "resp_unknown", here.clock.now) is None
+        assert await here.wait_for("t", "resp_unknown") is None
         waited_s = time.monotonic() - begun
         if kind == "sqlite":
             # There is no other.
             assert waited_s < 0.1
         else:
             assert 1.9 < waited_s < 4
-            waiting = asyncio.create_task(here.chains.wait_for("t", "resp_1", here.clock.now))
+            waiting = asyncio.create_task(here.wait_for("t", "resp_1"))
             await asyncio.sleep(0.2)
             there.keep("resp_1", "one")
             assert [turn.response_id for turn in await waiting] == ["resp_1"]
             chaining_max, chaining.LATE_MAX = chaining.LATE_MAX, 0
             try:
                 begun = time.monotonic()
-                assert await here.chains.wait_for("t", "resp_unknown", here.clock.now) is None
+                assert await here.wait_for("t", "resp_unknown") is None
                 assert time.monotonic() - begun < 0.1
             finally:
                 chaining.LATE_MAX = chaining_max

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.main import read_seal
+from app.main import read_seal, state
 from app.settings import ConfigurationError, Environment
 from app.state.sealing import new_key
 from app.state.turn import Content
@@ -23,6 +23,21 @@ def test_on_sqlite_a_key_is_made_once_and_is_nobody_elses_to_read(tmp_path):
     path = tmp_path / "state.key"
     assert path.stat().st_mode & 0o777 == 0o600
     assert read_seal(environment(tmp_path)).open(token, "team", "turn") == CONTENT
+    assert [found.name for found in tmp_path.iterdir()] == ["state.key"]
+
+
+def test_of_two_that_make_a_key_at_once_the_first_counts(tmp_path, monkeypatch):
+    environments, made = environment(tmp_path), []
+
+    def slow_key():
+        if not made:
+            made.append("")
+            # Another process makes one meanwhile.
+            made.append(read_seal(environments).close(CONTENT))
+        return new_key()
+
+    monkeypatch.setattr(state, "new_key", slow_key)
+    assert read_seal(environments).open(made[1], "team", "turn") == CONTENT
     assert [found.name for found in tmp_path.iterdir()] == ["state.key"]
 
 

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from app.auth.references import Reference, find_references
 from app.catalog import Route
 from app.core.codec import parse_object
-from app.core.errors import InvalidRequest, StoredObjectNotFound
+from app.core.errors import InvalidRequest
 from app.core.identity import Principal
 from app.core.peek import peek
-from app.pipeline.kept_turns import KeptTurns, open_kept_turns
+from app.pipeline.kept_turns import KeptTurns, _page, names_in_input, open_kept_turns
+from app.pipeline.own_lists import _asked
 from app.settings import ServerSettings, UpstreamSettings
 from app.state.turn import Content, Turn
 from tests.unit.pipeline.test_recall import exchange
@@ -28,7 +30,9 @@ def pools(**states):
 
 
 def opened() -> KeptTurns:
-    found = open_kept_turns(None, pools(here="gateway", there="gateway", keeps="upstream"), ServerSettings(), None)
+    found = open_kept_turns(
+        None, pools(here="gateway", there="gateway", keeps="upstream"), ServerSettings(), None, None
+    )
     assert found is not None
     return found
 
@@ -43,7 +47,7 @@ def asked(text):
 
 
 def test_where_all_keep_their_own_nothing_is_looked_for():
-    assert open_kept_turns(None, pools(a="upstream"), ServerSettings(), None) is None
+    assert open_kept_turns(None, pools(a="upstream"), ServerSettings(), None, None) is None
 
 
 def test_a_file_that_was_named_before_pins_its_upstream():
@@ -83,28 +87,22 @@ def test_what_is_kept_of_a_request():
     assert keeping(routes=(KEEPS,)) is None
 
 
-async def test_a_response_that_an_upstream_holds_is_left_to_it():
-    kept = opened()
-    ask = SimpleNamespace(param="previous_response_id", object_id="resp_1")
-    other = SimpleNamespace(param="file_id", object_id="file_1")
+@pytest.mark.parametrize("limit", ["0", "101", "x", "-1", "9" * 5000, "²"])
+def test_a_limit_that_is_none_is_refused(limit):
+    with pytest.raises(InvalidRequest) as refused:
+        _page(turn(), f"limit={limit}".encode())
+    assert refused.value.param == "limit"
 
-    async def found(*_):
-        return None
 
-    kept._chains.find = kept._chains.wait_for = found
-    kept._clock = SimpleNamespace(now_ms=lambda: 0)
+def test_a_limit_of_lists_of_the_teams_own_may_have_any_length():
+    assert _asked(SimpleNamespace(filters=()), b"limit=" + b"9" * 5000).limit == 100
 
-    async def chain_of(held_by):
-        async def holder_of(principal, references):
-            assert references == [ask]
-            if held_by is None:
-                raise StoredObjectNotFound.of("previous_response_id", "resp_1")
-            return held_by
 
-        return await kept.chain_of(PRINCIPAL, [other, ask], holder_of)
-
-    assert await chain_of("keeps") == ([], [other, ask])
-    for nobody in (None, "here"):
-        with pytest.raises(StoredObjectNotFound) as refused:
-            await chain_of(nobody)
-        assert refused.value.code == "previous_response_not_found"
+def test_pinned_is_what_the_input_names():
+    _, body = asked(b'"input":[{"type":"input_file","file_id":"f_1"}],"tools":[{"vector_store_ids":["vs_1"]}]')
+    in_input, in_tools = Reference("f_1", "file_id"), Reference("vs_1", "vector_store_ids")
+    assert find_references("responses", body) == [in_input, in_tools]
+    assert names_in_input(body, [in_tools, in_input])
+    assert not names_in_input(body, [in_tools])
+    assert not names_in_input(body, [])
+    assert not names_in_input(asked(b'"prompt":{"id":"pmpt_1"}')[1], [Reference("pmpt_1", "prompt")])

@@ -8,7 +8,7 @@ import pytest
 
 from app.state import draft as drafting
 from app.state.draft import Draft
-from app.state.turn import Keeping
+from app.state.turn import Content, Keeping
 
 
 class Site:
@@ -93,6 +93,9 @@ def test_an_upstream_that_keeps_it_itself():
 def test_what_there_is_no_room_for_is_not_kept_and_nothing_stays_held(monkeypatch):
     site = Site(room=100)
     draft = site.draft(b"x" * 60)
+    # Until there is some of an answer, the body that it is of counts.
+    assert site.held == 0
+    draft.see_event(event("response.created", response={"id": "resp_1"}))
     assert site.held == 60
     draft.see_event(event("response.output_item.done", item={"id": "a" * 50}))
     assert draft.is_over
@@ -100,7 +103,9 @@ def test_what_there_is_no_room_for_is_not_kept_and_nothing_stays_held(monkeypatc
     draft.see_json(b'{"id":"resp_1","status":"completed"}')
     assert site.kept == []
     monkeypatch.setattr(drafting, "TURN_BYTES_MAX", 50)
-    assert Site().draft(b"x" * 51).is_over
+    draft = Site().draft(b"x" * 51)
+    draft.see_event(event("response.created", response={"id": "resp_1"}))
+    assert draft.is_over
     site = Site()
     site.draft(b"x" * 20).see_json(b'{"id":"resp_1","status":"completed"}')
     assert site.kept == []
@@ -114,3 +119,45 @@ def test_given_up_it_lets_go():
     draft.close()
     draft.close()
     assert site.held == 0
+
+
+def test_what_holds_nothing_any_more_has_no_copy_of_the_input():
+    for draft in (Site().draft(), Site(room=3).draft(), Site(upstream="other").draft()):
+        assert draft._keeping is not None
+        draft.see_event(event("response.created", response={"id": "resp_1"}))
+        draft.see_event(event("response.completed", response={"id": "resp_1"}))
+        assert draft.is_over
+        assert draft._keeping is None
+    assert Site().draft().is_of_upstream
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        (b'{"id":"resp_1","output":[]}', 1),
+        (b'{"id":"resp_1","status":null,"output":[{"id":"a"}]}', 1),
+        (b'{"id":"resp_1","error":{}}', 0),
+        (b'{"id":"resp_1","status":"queued","output":[]}', 0),
+    ],
+)
+def test_an_answer_without_a_status_is_one_if_it_says_something(answer, kept):
+    site = Site()
+    site.draft().see_json(answer)
+    assert len(site.kept) == kept
+
+
+@pytest.mark.parametrize(
+    "response", [b'{"id":"resp_1","a":1,"a":[2],"output":[]}', b'{"id":"resp_1","output":[],"output":[]}']
+)
+def test_an_end_into_which_its_items_cannot_be_put_is_not_kept_and_breaks_no_stream(response):
+    site = Site()
+    draft = site.draft()
+    draft.see_event(event("response.output_item.done", item={"id": "a"}))
+    draft.see_event(b'{"type":"response.completed","response":%b}' % response)
+    assert (site.kept, draft.is_over, draft.was_kept, site.held) == ([], True, False, 0)
+
+
+def test_nothing_of_a_conversation_is_in_what_is_printed():
+    for each in (Keeping("t", b"secret", frozenset({"u"})), Content("t", "1", b"secret", b"secret")):
+        assert "secret" not in repr(each)
+        assert "secret" not in repr([each])
