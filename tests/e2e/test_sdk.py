@@ -8,6 +8,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from tests.fakes.fleet import wait_for
+
 SYSTEM = "You are a helpful assistant."
 
 
@@ -246,6 +248,8 @@ async def test_many_at_once(simulated):
 
 def test_usage_metrics_and_log_agree(simulated):
     """Run last in this file: it looks at what the others left."""
+    # The last records are on their way into the ledger.
+    wait_for(lambda: simulated.metrics()["headgate_journal_records"] == 0)
     rows = simulated.usage("team,key,model")
     assert simulated.check_ledger()["ok"]
     assert {row["team"] for row in rows} == {"default"}
