@@ -53,10 +53,16 @@ class Ownership:
     def __repr__(self) -> str:
         return f"Ownership(recent={len(self._recent)}, shared={self._shared is not None})"
 
-    def remember(self, owned: OwnedObject) -> bool:
-        """From now on ``owned`` is its team's; called before the client learns the id. False where that was known,
-        or where another team has it: whoever was first keeps it.
+    def remember(self, owned: Sequence[OwnedObject]) -> list[OwnedObject]:
+        """From now on ``owned`` are their team's, which is one; called before the client learns the ids. Returns those
+        of which that was not known; what another team has is not among them either: whoever was first keeps it.
         """
+        new = [each for each in owned if self._is_new(each)]
+        if new and self._shared is not None:
+            self._shared.put(new)
+        return new
+
+    def _is_new(self, owned: OwnedObject) -> bool:
         known = self._recent.setdefault(owned.object_id, [])
         self._recent.move_to_end(owned.object_id)
         if any(one.upstream == owned.upstream for one in known):
@@ -65,8 +71,6 @@ class Ownership:
         self._fresh.append(owned)
         if len(self._recent) > RECENT_MAX:
             self._recent.popitem(last=False)
-        if self._shared is not None:
-            self._shared.put(owned)
         return True
 
     def claim(self, owned: OwnedObject) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from app.auth.ownership import Ownership
 from app.core.records import Attempt, OwnedObject, Record
 from app.ledger.journal import Journal
@@ -19,10 +21,10 @@ class Books:
     def attempt(self, request_id: str, attempt: Attempt) -> bytes:
         return self._journal.attempt(request_id, attempt)
 
-    def seen(self, owned: OwnedObject) -> None:
-        """A team's call has made it."""
-        if self._ownership.remember(owned):
-            self._write_down(owned)
+    def seen(self, owned: Sequence[OwnedObject]) -> None:
+        """A team's call has made them."""
+        for each in self._ownership.remember(owned):
+            self._write_down(each)
 
     def named(self, owned: OwnedObject) -> None:
         """An answer to a team has named it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -22,8 +23,8 @@ class Books(Protocol):
     def attempt(self, request_id: str, attempt: Attempt) -> bytes:
         """A further attempt follows one that was void: into the journal; what stands there."""
 
-    def seen(self, owned: OwnedObject) -> None:
-        """A request created an object upstream; its owner is known before the client knows the id."""
+    def seen(self, owned: Sequence[OwnedObject]) -> None:
+        """A request created these objects upstream; their owner is known before the client knows the ids."""
 
     def named(self, owned: OwnedObject) -> None:
         """An answer has named an object: it is the team's, unless the ledger knows it as another's."""

@@ -111,7 +111,7 @@ class Errand:
     def _made(self, object_id: str) -> None:
         """From now on it is the team's."""
         if OBJECT_ID.match(object_id) is not None:
-            self._desk.books.seen(self._object(self._exchange.endpoint.creates, object_id))
+            self._desk.books.seen([self._object(self._exchange.endpoint.creates, object_id)])
 
     def _named(self, kind: str, object_id: str) -> None:
         if OBJECT_ID.match(object_id) is not None:

@@ -168,7 +168,7 @@ class Flight:
     def saw_beginning(self, first: bytes) -> None:
         found = FIRST_ID.match(first)
         if self._owns and found is not None:
-            self._own("", found[1].decode())
+            self._own_these([("", found[1].decode())])
 
     def saw_json(self, body: bytes) -> bool:
         reading = self.meter.reading
@@ -376,20 +376,30 @@ class Flight:
         found = self.meter.reading.take_objects()
         if found and self.on_named is not None:
             self.on_named([object_id for _, object_id in found])
-        for kind, object_id in found:
-            # Of what is not stored only that is kept which is stored apart from it, such as a container.
-            if self._owns if kind in {"", "item"} else True:
-                self._own(kind, object_id)
+        # Of what is not stored only that is kept which is stored apart from it, such as a container.
+        made = [each for each in found if self._owns or each[0] not in {"", "item"}]
+        if made:
+            self._own_these(made)
 
-    def _own(self, kind: str, object_id: str) -> None:
-        """``kind`` is "" for the answer itself."""
+    def _own_these(self, made: Sequence[tuple[str, str]]) -> None:
+        """The upstream has made them for this call: nobody can have had them before."""
+        owned = [each for kind, object_id in made if (each := self._owned(kind, object_id)) is not None]
+        if not owned:
+            return
+        self._desk.books.seen(owned)
+        if self.meter.opening.background and owned[0].kind == "response":
+            # Whoever has to write its row must know what to ask for.
+            self._desk.accounts.go_on(self.admitted.grant.claim, encode_payload(SeenLine(owned[0])))
+
+    def _owned(self, kind: str, object_id: str) -> OwnedObject | None:
+        """``kind`` is "" for the answer itself. None for what no team can name again."""
         endpoint = self._exchange.endpoint
         if OBJECT_ID.match(object_id) is None or (kind == "item" and endpoint.learns != kind):
-            return
+            return None
         if not kind and self.draft is not None and self.draft.is_of_upstream:
             # Nothing is stored there by this id: what is kept is kept here.
-            return
-        owned = OwnedObject(
+            return None
+        return OwnedObject(
             object_id=object_id,
             upstream=self.meter.attempt.upstream,
             team_id=self._principal.team_id,
@@ -397,8 +407,3 @@ class Flight:
             request_id=self._exchange.request_id,
             created_at_ms=self._desk.clock.now_ms(),
         )
-        # The upstream has made it for this call: nobody can have had it before.
-        self._desk.books.seen(owned)
-        if not kind and self.meter.opening.background:
-            # Whoever has to write its row must know what to ask for.
-            self._desk.accounts.go_on(self.admitted.grant.claim, encode_payload(SeenLine(owned)))

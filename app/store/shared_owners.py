@@ -12,7 +12,7 @@ KEPT_S = 24 * 60 * 60
 """Longer than the ledger may be away."""
 
 _SCRIPTS = Path(__file__).with_name("scripts")
-KEEP = Script("keep_owner", (_SCRIPTS / "keep_owner.lua").read_text(encoding="utf-8"))
+KEEP = Script("keep_owner", (_SCRIPTS / "keep_owner.lua").read_text(encoding="utf-8"), at_once=True)
 FIND = Script("find_owners", (_SCRIPTS / "find_owners.lua").read_text(encoding="utf-8"))
 
 
@@ -25,9 +25,12 @@ class SharedOwners:
     def __repr__(self) -> str:
         return f"SharedOwners({self._client!r})"
 
-    def put(self, owned: OwnedObject) -> None:
-        """Sent in the order of calls, before the client can have read the id."""
-        self._client.post(KEEP, [_key(owned.team_id, owned.object_id)], [owned.upstream, KEPT_S])
+    def put(self, owned: Sequence[OwnedObject]) -> None:
+        """Objects of one team at one upstream. Sent in the order of calls, and at once: before the client has been
+        sent an id.
+        """
+        keys = [_key(each.team_id, each.object_id) for each in owned]
+        self._client.post(KEEP, keys, [owned[0].upstream, KEPT_S])
 
     async def upstreams_of(self, team_id: str, object_ids: Sequence[str]) -> list[tuple[str, str]]:
         """Those of ``object_ids`` that are known to be the team's, each with the upstream that holds it."""

@@ -42,11 +42,14 @@ class RedisReplyError(RedisError):
 
 
 class Script:
-    """Lua source and the name (its SHA-1, which protects nothing) under which the server keeps it."""
+    """Lua source and the name (its SHA-1, which protects nothing) under which the server keeps it. ``at_once``: a call
+    of it does not wait for others of the same turn of the loop.
+    """
 
-    def __init__(self, name: str, source: str) -> None:
+    def __init__(self, name: str, source: str, *, at_once: bool = False) -> None:
         self.name = name
         self.source = source
+        self.at_once = at_once
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
     def pack(self, keys: Sequence[str], args: Sequence[Argument]) -> bytes:

@@ -90,6 +90,8 @@ class Connection(asyncio.Protocol):
         self._unsent.append(call.packed)
         if self._timer is None:
             self._timer = self._loop.call_at(call.timeout_at_s, self._check_oldest, call.timeout_at_s)
+        if script is not None and script.at_once:
+            self._flush()
 
     def send_asking(self, call: Call) -> None:
         """Send ``call`` to a node that a slot is being moved to. ASKING holds for the very next command."""
@@ -155,7 +157,7 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         # What the transport has to hold is bounded by the calls in flight and their timeout.
-        if self._transport is not None and not self.lost.done():
+        if self._unsent and self._transport is not None and not self.lost.done():
             self._transport.write(b"".join(self._unsent))
         self._unsent = []
 

@@ -304,3 +304,18 @@ async def test_a_script_that_nobody_knows_any_more_is_loaded_for_posts_too(
     posts.append("list", "second", Script("own", "redis.call('SET', KEYS[1], ARGV[1]) return 'done'"))
     assert await client.drain(1)
     assert posts.answers == {"first": b"done", "second": b"done"}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_leaves_at_once_is_there_before_the_loop_goes_on(
+    client: RedisClient, server: ValkeyServer, at_once: bool
+) -> None:
+    script = Script(f"set_{at_once}", "return redis.call('SET', KEYS[1], ARGV[1])", at_once=at_once)
+    await client.call(script, ["warm"], ["up"])
+    client.post(script, ["told"], ["yes"])
+    until_s = time.monotonic() + (5 if at_once else 0.2)
+    while (found := server.execute("GET", "told")) is None and time.monotonic() < until_s:
+        time.sleep(0.001)
+    assert (found == b"yes") is at_once
+    assert await client.drain(5)
+    assert server.execute("GET", "told") == b"yes"

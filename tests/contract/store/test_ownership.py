@@ -73,7 +73,7 @@ async def test_what_was_named_long_ago_is_not_waited_for(database, monkeypatch):
 
 async def test_what_was_made_here_is_not_claimed_by_anyone(database):
     ownership = Ownership(database)
-    assert ownership.remember(owned("resp_1", "mine", "response"))
+    assert ownership.remember([owned("resp_1", "mine", "response")])
     assert not ownership.claim(owned("resp_1", "theirs"))
     assert await is_of(ownership, "mine", "resp_1")
     assert not await is_of(ownership, "theirs", "resp_1")

@@ -85,7 +85,7 @@ class World:
         return self.turns.in_memory("t", response_id)[0]
 
     def own(self, object_id, upstream="keeps", kind="response"):
-        self.ownership.remember(OwnedObject(object_id, upstream, "t", kind, "r", 1))
+        self.ownership.remember([OwnedObject(object_id, upstream, "t", kind, "r", 1)])
 
     async def plan(self, body, query=b""):
         return await self.planner.plan(exchange(CREATE, body, query), PRINCIPAL)
