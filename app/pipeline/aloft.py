@@ -23,7 +23,7 @@ RATE_LIMITED = 429
 class Aloft:
     """One of them; each stream of a connection has one at a time. ``land`` is its end, whichever way it came."""
 
-    __slots__ = ("_call", "_desk", "_load", "deadline_s", "exchange", "flight", "is_disturbed")
+    __slots__ = ("_call", "_desk", "_has_landed", "_load", "deadline_s", "exchange", "flight", "is_disturbed")
 
     def __init__(self, desk: Desk, load: Load, flight: Flight, exchange: Exchange, call: Call) -> None:
         """It is counted in ``load`` already. ``call`` is what its upstream's breaker is told by."""
@@ -34,6 +34,7 @@ class Aloft:
         self.is_disturbed = False
         """Whether something else was sent since it began: an error may then be about that."""
         self._desk = desk
+        self._has_landed = False
         self._load = load
         self._call = call
 
@@ -60,9 +61,16 @@ class Aloft:
         if status == RATE_LIMITED:
             self._call.rest(REST_S_DEFAULT, self.flight.meter.attempt.model)
         self.flight.meter.status = status
-        code = event.error.code if event.error is not None else event.code
         is_void = status is not None and (status < 500 or status == 503)
-        self.flight.settle("failed", void=is_void, error_code=code if isinstance(code, str) else "upstream_error")
+        self.flight.settle("failed", void=is_void, error_code=_code_of(event))
+
+    def doubted(self, event: SocketEvent) -> None:
+        """An error has come that is about this response, or about a frame that was sent for one before it: what this
+        one costs nobody knows.
+        """
+        self.answers()
+        self.flight.meter.body_seen = False
+        self.flight.settle("failed", error_code=_code_of(event))
 
     def not_connected(self, error: GatewayError) -> None:
         """There is no upstream to send it to: nothing was sent."""
@@ -95,10 +103,18 @@ class Aloft:
 
     def land(self, *, was_sent: bool) -> None:
         """Its record is handed on, and what it held is given back."""
+        if self._has_landed:
+            return
+        self._has_landed = True
         self._call.forget()
         self._load.leave()
         self._desk.live.leave(self.exchange.request_id)
         self.flight.land(was_sent=was_sent)
+
+
+def _code_of(event: SocketEvent) -> str:
+    code = event.error.code if event.error is not None else event.code
+    return code if isinstance(code, str) else "upstream_error"
 
 
 class OwnIds:

@@ -71,3 +71,5 @@ class PlainSocket:
             if other.write_paused and not await other.drained(self._slow_s):
                 one.close(INTERNAL_ERROR, "too slow")
                 return
+            # It is not to be held until the next one comes.
+            message = None

@@ -279,6 +279,10 @@ class Planner:
         """
         # What every team may name is nobody's to change.
         reads = exchange.method in {"GET", "HEAD"} or exchange.path.endswith("/search") or not exchange.ids
+        for kind, object_id in () if reads else exchange.ids:
+            # Also where an answer has named it, as if it were made for the team.
+            if object_id in self._public:
+                raise StoredObjectNotFound.of(f"{kind}_id", object_id)
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         pinned = await self.holder_of(principal, [*references, *own_model], shared=reads)
         if model is not None:

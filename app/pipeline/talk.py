@@ -78,6 +78,8 @@ class Talk:
         self._is_draining = is_draining
         self._upstream: FrameStream | None = None
         self._pool: UpstreamPool | None = None
+        self._has_passed = False
+        """Whether a frame was sent that is no create: an error may be about it, also once its response has ended."""
         self._aloft: dict[str, Aloft] = {}
         self._landed = asyncio.Event()
         self._own = OwnIds()
@@ -151,6 +153,8 @@ class Talk:
                 if message is not None:
                     silent = 0
                     await self._take(message)
+                    # It is not to be held until the next one comes.
+                    message = None
             if not self._aloft and self._is_over:
                 client.close(*((GOING_AWAY, "draining") if self._is_draining() else (SERVICE_RESTART, "reloaded")))
                 return
@@ -189,7 +193,7 @@ class Talk:
             raise InvalidRequest("What is named is stored at another upstream than the one of this connection.")
         aloft = self._aloft.get(stream_id)
         if aloft is not None:
-            aloft.is_disturbed = True
+            aloft.is_disturbed = self._has_passed = True
             await self._send(message)
 
     async def _wait_for_turn(self, stream_id: str) -> None:
@@ -250,6 +254,8 @@ class Talk:
         UpstreamError, UpgradeRequired.
         """
         if self._upstream is not None:
+            if self._upstream.has_closed or self._upstream.gone:
+                raise UpstreamUnreachable
             return not self.client.gone
         headers = toward_upstream(self._handshake.headers, pool.forwarded, self._principal.team_id)
         headers = [header for header in headers if header[0] not in {b"content-type", b"accept"}]
@@ -293,6 +299,7 @@ class Talk:
                 if message is None:
                     break
                 await self._hand_down(message)
+                message = None
             if not self._is_alive():
                 return
         self._cut_off(list(self._aloft), "upstream_disconnected", UpstreamOutcomeUnknown())
@@ -338,10 +345,12 @@ class Talk:
         flight = aloft.flight
         aloft.deadline_s = self._loop.time() + self._timeouts.idle_s
         if event.type == "error":
-            if aloft.is_disturbed:
-                # It may be about what was sent meanwhile: the response says itself how it ends.
+            if aloft.is_disturbed or (len(self._aloft) > 1 and not isinstance(event.stream_id, str)):
+                # It may be about another frame: the response says itself how it ends.
                 return
-            if flight.meter.reading.response_id is None:
+            if self._has_passed:
+                aloft.doubted(event)
+            elif flight.meter.reading.response_id is None:
                 aloft.refused(event)
         aloft.answers()
         flight.meter.body_seen = True

@@ -44,6 +44,8 @@ __all__ = [
     "TooManyConnections",
 ]
 
+SOCKETS_PART = 2
+"""WebSockets have at most half of an upstream's connections."""
 SWITCH_S_MAX = 30.0
 """How long a WebSocket's handshake may take."""
 HAPPY_EYEBALLS_DELAY_S = 0.25
@@ -191,6 +193,9 @@ class Client:
             raise NotConnected("The client is closed.")
         if self.in_use >= self._connections_max:
             raise TooManyConnections(f"All {self._connections_max} connections are in use.")
+        if len(self._tunnels) >= max(self._connections_max // SOCKETS_PART, 1):
+            # They may be idle for as long as they like: what is left is for calls.
+            raise TooManyConnections("As many WebSockets are open as may be.")
         loop = self._loop = asyncio.get_running_loop()
         tunnel = Tunnel(self._tunnels.discard)
         self._connecting += 1

@@ -141,6 +141,7 @@ class FrameStream:
         be called again.
         """
         self._size_taken = 0
+        self._account()
         async with asyncio.timeout(timeout_s):
             while True:
                 if self._framing.side is SERVER and self._stream.write_paused:

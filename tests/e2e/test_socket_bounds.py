@@ -22,7 +22,7 @@ from tests.fakes.socket_upstream import USED, PlayedSockets
 
 CONFIG = """
 upstreams:
-  played: {{base_url: "{played}", websocket: native, connections_max: 6, timeouts: {{idle_s: 1.5, first_byte_s: 1.5}}}}
+  played: {{base_url: "{played}", websocket: native, connections_max: 12, timeouts: {{idle_s: 1.5, first_byte_s: 1.5}}}}
   fragile: {{base_url: "{played}", websocket: native, breaker: {{failures: 3, open_s: 60}}}}
   dead: {{base_url: "http://127.0.0.1:9/v1", websocket: native, breaker: {{failures: 2, open_s: 60}}}}
 models:
@@ -106,6 +106,7 @@ def test_sockets_count_among_an_upstreams_connections(gateway):
         for _ in range(6):
             completed(stack.enter_context(opened(gateway)))
         last = stack.enter_context(opened(gateway))
+        # Half of them: calls have the rest.
         last.send(ask("plain", user="the last"))
         (error,) = until_end(last)
         assert (error["status"], error["error"]["code"]) == (503, "overloaded")
@@ -262,5 +263,5 @@ def test_a_create_goes_by_the_configuration_that_is_in_force(gateway, played):
         socket.send(ask("plain", model="gpt-4.1-nano"))
         assert until_end(socket)[-1]["type"] == "response.completed"
         # Where the upstream itself has changed, the connection with it is over.
-        reload(gateway, config.replace("connections_max: 6", "connections_max: 7"))
+        reload(gateway, config.replace("connections_max: 12", "connections_max: 13"))
         assert closed_by(socket) == 1012

@@ -119,6 +119,20 @@ def records_of(gateway: RunningGateway, end_user: str, count: int) -> list[dict[
     return found
 
 
+def test_an_error_about_another_streams_create_makes_none_free(gateway):
+    """The upstream refuses the second one, and does not say that it is about that."""
+    with opened(gateway) as socket:
+        socket.send(create(input="[[sim: tokens=60 pace_ms=10]] dear", user="dear"))
+        socket.send(create(stream_id="b", max_output_tokens=16, temperature="hot"))
+        events = until_end(socket)
+        if events[-1]["type"] == "error":
+            events = until_end(socket)
+        used = events[-1]["response"]["usage"]
+    (dear,) = records_of(gateway, "dear", 1)
+    assert (dear["outcome"], dear["entries"][0]["kind"]) == ("completed", "charge")
+    assert dear["entries"][0]["output_tokens"] == used["output_tokens"] >= 60
+
+
 def test_creates_of_one_stream_take_turns(gateway):
     with opened(gateway) as socket:
         for _ in range(3):

@@ -215,6 +215,9 @@ def test_shared_objects_are_every_teams_to_use_and_nobodys_to_change(tmp_path):
                 assert client.get("/vector_stores/vs_1").status_code == 200
                 assert client.post("/vector_stores/vs_1/search", json={"query": "a"}).status_code == 200
                 assert client.get("/files/file-1/content").status_code == 200
+                # Not either where an answer has named one.
+                with answering(upstream, output=[{"id": "ci_1", "container_id": "vs_1"}]):
+                    assert client.post("/responses", json={**search, "store": False}).status_code == 200
                 for method, path in (
                     ("DELETE", "/vector_stores/vs_1"),
                     ("POST", "/vector_stores/vs_1"),

@@ -116,3 +116,38 @@ async def test_a_client_that_leaves_is_noticed_while_its_upstream_takes_nothing(
     talk._upstream = upstream
     await asyncio.wait_for(talk._send(Anything()), 1)
     assert upstream.calls == ["send"]
+
+
+def error_of(stream_id: str | None = None) -> bytes:
+    told = {"type": "error", "status": 400, "error": {"code": "invalid_value", "message": "x"}}
+    return msgspec.json.encode(told if stream_id is None else {**told, "stream_id": stream_id})
+
+
+def talk_with(*stream_ids: str, response_id: str | None) -> Talk:
+    talk = Talk(Anything, Anything(request_id="r"), Anything(), Anything(gone=False), lambda: False)
+    for stream_id in stream_ids:
+        meter = Anything(reading=Anything(response_id=response_id), body_seen=False)
+        talk._aloft[stream_id] = Anything(
+            flight=Anything(meter=meter, record=None), is_disturbed=False, deadline_s=0.0, calls=[]
+        )
+    return talk
+
+
+@pytest.mark.parametrize("response_id", [None, "resp_1"])
+async def test_an_error_that_may_be_anothers_ends_no_response(response_id):
+    talk = talk_with("", "b", response_id=response_id)
+    talk._saw(error_of())
+    assert [(each.calls, each.flight.calls) for each in talk._aloft.values()] == [([], []), ([], [])]
+    # One that says whose it is ends that one.
+    talk._saw(error_of("b"))
+    assert talk._aloft["b"].calls == (["refused", "answers"] if response_id is None else ["answers"])
+    assert (talk._aloft[""].calls, talk._aloft["b"].flight.calls) == ([], ["saw_event"])
+
+
+@pytest.mark.parametrize("response_id", [None, "resp_1"])
+async def test_after_another_frame_an_error_makes_no_response_free(response_id):
+    """It may be about a cancel that came when its own response had ended."""
+    talk = talk_with("", response_id=response_id)
+    talk._has_passed = True
+    talk._saw(error_of())
+    assert talk._aloft[""].calls == ["doubted", "answers"]

@@ -116,6 +116,8 @@ async def test_what_comes_of_a_message_counts_until_the_next_is_asked_for():
     assert message is not None and len(message.data) == budget.held == 6000
     with pytest.raises(TimeoutError):
         await one.receive(0.05)
+    # Also where the next one does not come.
+    assert budget.held == 0
     stream.data.put_nowait(frames_of(text(b"ok")))
     assert await one.receive(1) is not None
     assert budget.held == 2
