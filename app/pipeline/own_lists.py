@@ -93,11 +93,15 @@ class OwnLists:
     ) -> list[tuple[str, bytes]]:
         """The objects of a page that are still there, and that the filters let through: id and JSON."""
         gate = asyncio.Semaphore(AT_ONCE_MAX)
+        # Raised behind the clause: within it some releases of Python 3.11 make a group of what is raised.
+        failure: GatewayError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._fetched(gate, endpoint, owned)) for owned in page]
         except* GatewayError as failed:
-            raise copied(_first_of(failed)) from None
+            failure = _first_of(failed)
+        if failure is not None:
+            raise copied(failure)
         found = [(owned, task.result()) for owned, task in zip(page, tasks, strict=True)]
         return [(owned.object_id, body) for owned, body in found if body is not None and _passes(body, filters)]
 
