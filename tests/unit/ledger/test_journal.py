@@ -93,7 +93,7 @@ def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-def wait_until(holds, timeout_s=5.0):
+def wait_until(holds, timeout_s=20.0):
     deadline = time.monotonic() + timeout_s
     while not holds():
         assert time.monotonic() < deadline
