@@ -18,6 +18,7 @@ from app.core.errors import InvalidRequest, StoredObjectNotFound
 from app.core.exchange import Exchange
 from app.core.identity import Principal
 from app.core.peek import Peek
+from app.pipeline.own_lists import page_json
 from app.settings import ServerSettings
 from app.state.chains import Chains
 from app.state.expansion import PREVIOUS
@@ -255,10 +256,4 @@ def _page(turn: Turn, query: bytes) -> bytes:
         if at is None:
             raise StoredObjectNotFound.of("after", after)
         items = items[at + 1 :]
-    page = items[:limit]
-    ends = {
-        "first_id": page[0][0] if page else None,
-        "last_id": page[-1][0] if page else None,
-        "has_more": len(items) > limit,
-    }
-    return b'{"object":"list","data":[%b],%b' % (b",".join(item for _, item in page), msgspec.json.encode(ends)[1:])
+    return page_json(items[:limit], has_more=len(items) > limit)

@@ -81,7 +81,7 @@ class OwnLists:
             if scanned >= SCANNED_MAX:
                 raise InvalidRequest(f"More than {SCANNED_MAX} objects would have to be looked at for this page.")
             after = page[-1]
-        return _page(rows[: asked.limit], has_more=len(rows) > asked.limit)
+        return page_json(rows[: asked.limit], has_more=len(rows) > asked.limit)
 
     async def forget(self, exchange: Exchange, principal: Principal) -> None:
         """The team has deleted what the path ends with: it need not be looked for again."""
@@ -173,8 +173,8 @@ def _member(row: Any, name: str) -> Any:
     return row
 
 
-def _page(rows: Sequence[tuple[str, bytes]], *, has_more: bool) -> bytes:
-    """The objects as they came, in a page."""
+def page_json(rows: Sequence[tuple[str, bytes]], *, has_more: bool) -> bytes:
+    """Objects as they came, each with its id, in one of OpenAI's cursor pages."""
     ends = {
         "first_id": rows[0][0] if rows else None,
         "last_id": rows[-1][0] if rows else None,
