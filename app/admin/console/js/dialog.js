@@ -10,7 +10,10 @@ import { icon } from './icons.js';
 export function openDialog({ title, body, foot = null, class: classes = '', onClose = () => {}, mayClose = () => true }) {
   const id = uniqueId('dialog');
   const before = document.activeElement;
-  const close = () => element.open && element.close();
+  const close = () => {
+    if (element.open) element.close();
+    leave();
+  };
   const ask = () => mayClose() && close();
   const element = h('dialog.dialog', { class: classes, 'aria-labelledby': id },
     h('div.dialog-head', h('h2', { id }, title), h('button.button.is-plain.is-icon.is-small', { type: 'button', 'aria-label': 'Close', onclick: ask }, icon('close'))),
@@ -25,11 +28,17 @@ export function openDialog({ title, body, foot = null, class: classes = '', onCl
     event.preventDefault();
     ask();
   });
-  element.addEventListener('close', () => {
+  // The browser tells of a closing later, in a task of its own. What a dialog shows may be a secret, so it leaves the
+  // page with the press; the event is for a closing that the browser decides on.
+  let left = false;
+  const leave = () => {
+    if (left) return;
+    left = true;
     element.remove();
     if (before instanceof HTMLElement && before.isConnected) before.focus();
     onClose();
-  });
+  };
+  element.addEventListener('close', leave);
   document.body.append(element);
   element.showModal();
   element.querySelector('[autofocus], .dialog-body :is(input, select, textarea, button)')?.focus();
