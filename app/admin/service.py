@@ -1,8 +1,8 @@
 """How the service does: what failed, how long the first byte takes, how long we do, and who of the upstreams is well.
 
-An upstream is ``down`` where the last try to connect failed, ``degraded`` where 3 % or more of at least 20
-requests failed in the last quarter of an hour and what runs of the next, ``off`` where it has no key. Whether it
-can be reached is what this process has seen.
+An upstream is ``paused`` where an administrator has it so, ``down`` where the last try to connect failed, ``degraded``
+where 3 % or more of at least 20 requests failed in the last quarter of an hour and what runs of the next, ``off`` where
+it has no key. Whether it can be reached is what this process has seen.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from app.admin.wire import InForce
 from app.core.clock import QUARTER_MS, quarter_of
 from app.settings import UpstreamSettings
 from app.store.explanations import iso_time
+from app.store.pauses import Pause, list_pauses
 from app.store.timings import Timing, timings
 from app.store.usage import UsageFilter, usage
 
@@ -33,17 +34,18 @@ EVERYBODY = UsageFilter()
 LOOKED_BACK_QUARTERS = 16
 """How far back the beginning of a bad time is looked for."""
 
-State: TypeAlias = Literal["healthy", "degraded", "down", "off"]
+State: TypeAlias = Literal["healthy", "degraded", "down", "paused", "off"]
 
 
 class Health(msgspec.Struct, frozen=True):
-    """How an upstream is. ``since_ms`` is when it ceased to be well, None where it is well or that is not known;
-    ``recent_percent`` is what failed in the last quarter of an hour.
+    """How an upstream is. ``since_ms`` is when it ceased to be well or was paused, None where it is well or that is not
+    known; ``recent_percent`` is what failed in the last quarter of an hour.
     """
 
     state: State
     since_ms: int | None
     recent_percent: float | None
+    pause: Pause | None = None
 
 
 class Counts(msgspec.Struct):
@@ -78,6 +80,7 @@ class Hours(msgspec.Struct, frozen=True):
 async def health_of(connection: AsyncConnection, in_force: InForce, now_ms: int) -> dict[str, Health]:
     """Of every upstream of the configuration, by name."""
     recent = await _recent(connection, quarter_of(now_ms) - QUARTER_MS, quarter_of(now_ms) + QUARTER_MS)
+    paused = {pause.upstream: pause for pause in await list_pauses(connection)}
     found = {}
     for name in in_force.configuration.upstreams:
         counts = recent.get(name, Counts())
@@ -85,6 +88,8 @@ async def health_of(connection: AsyncConnection, in_force: InForce, now_ms: int)
         percent = share_percent(counts.failed, counts.requests)
         if pool is None:
             found[name] = Health("off", None, percent)
+        elif (pause := paused.get(name)) is not None:
+            found[name] = Health("paused", pause.at_ms, percent, pause)
         elif not pool.reachable:
             found[name] = Health("down", pool.unreachable_since_ms, percent)
         elif counts.is_bad:
@@ -205,6 +210,7 @@ async def upstreams_data(connection: AsyncConnection, in_force: InForce, now_ms:
                 "host": host_of(settings),
                 "state": health[name].state,
                 "since": iso_time(health[name].since_ms),
+                "paused": paused_data(health[name].pause),
                 "circuit": "closed" if pool is None else pool.breaker.state,
                 "resting": pool is not None and pool.breaker.rests,
                 "in_flight": 0 if pool is None else pool.in_flight,
@@ -219,6 +225,10 @@ async def upstreams_data(connection: AsyncConnection, in_force: InForce, now_ms:
             }
         )
     return found
+
+
+def paused_data(pause: Pause | None) -> dict[str, Any] | None:
+    return None if pause is None else {"since": iso_time(pause.at_ms), "by": pause.actor_name}
 
 
 def host_of(settings: UpstreamSettings) -> str:

@@ -38,12 +38,13 @@ KEY_CHARS_MAX = 512
 OnState = Callable[[bool, str], None]
 OnCacheClears = Callable[[Sequence[CacheClear], int], None]
 OnPrices = Callable[[Sequence[SetPrice]], None]
+OnPauses = Callable[[frozenset[str]], None]
 
 
 class Authenticator:
     """Knows every live secret. ``on_state`` is told when the ledger stops or starts answering; ``on_cache_clears``,
     at the start and with every change, what was cleared of the cache since, and the number of the change reached;
-    ``on_prices`` all prices that are set, whenever one changes.
+    ``on_prices`` all prices that are set, whenever one changes, ``on_pauses`` likewise all upstreams that are paused.
 
     A key that is revoked begins nothing more; a secret that is revoked also ends what is ``running`` with it.
     """
@@ -56,6 +57,7 @@ class Authenticator:
         on_state: OnState,
         on_cache_clears: OnCacheClears = lambda _, __: None,
         on_prices: OnPrices = lambda _: None,
+        on_pauses: OnPauses = lambda _: None,
         is_trusted_proxy: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self.running = Running()
@@ -64,6 +66,7 @@ class Authenticator:
         self._on_state = on_state
         self._on_cache_clears = on_cache_clears
         self._on_prices = on_prices
+        self._on_pauses = on_pauses
         self._throttle = FailureThrottle(clock, per_minute=FAILURES_PER_MINUTE, is_trusted_proxy=is_trusted_proxy)
         self._teams: dict[str, TeamRow] = {}
         self._keys: dict[str, KeyRow] = {}
@@ -193,6 +196,8 @@ class Authenticator:
                 self._on_cache_clears(changes.cache_clears, changes.change)
                 if changes.prices is not None:
                     self._on_prices(changes.prices)
+                if changes.paused is not None:
+                    self._on_pauses(changes.paused)
                 self._change = changes.change
         self._tell(up=True, reason="")
 

@@ -32,6 +32,7 @@ GatewayError
 ├── NotCached                 504  not_cached            only what is cached was wanted
 ├── UpstreamError
 │   ├── UpstreamBusy              503  overloaded             its own bound of connections is met
+│   ├── UpstreamPaused            503  upstream_paused        an administrator wants nothing new to go there
 │   ├── UpstreamUnreachable       502  upstream_unreachable
 │   │   └── CircuitOpen           502  upstream_unreachable   it fails, and is left alone
 │   ├── UpstreamInvalidResponse   502  upstream_invalid_response
@@ -317,6 +318,16 @@ class CircuitOpen(UpstreamUnreachable):
     default_message = (
         "Every upstream of this model fails and is left alone for now. Nothing was sent, nothing is billed."
     )
+
+
+class UpstreamPaused(UpstreamError):
+    status = 503
+    type = "server_error"
+    code = "upstream_paused"
+    default_message = (
+        "An administrator has paused the upstream that this request needs. Nothing was sent, nothing is billed."
+    )
+    should_retry = False
 
 
 class UpstreamInvalidResponse(UpstreamError):

@@ -134,13 +134,15 @@ async def open_gateway(
         peers = Peers(configuration.server.trusted_proxies)
         cache = await open_cache(stack, environment, configuration, database, metrics, log, states)
         set_prices = SetPrices(log)
-        authenticator = await _open_people(stack, database, clock, peers, accounts, states, cache, set_prices)
+        upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
+        stack.push_async_callback(upstreams.close)
+        authenticator = await _open_people(
+            stack, database, clock, peers, accounts, states, cache, set_prices, upstreams
+        )
 
         # The app is there by the time that anybody looks.
         live = await open_live(stack, environment, database, slot, lambda: app.draining)
         ownership = Ownership(database, owners)
-        upstreams = Upstreams(data_dir, prepared.simulator_socket if prepared is not None else None)
-        stack.push_async_callback(upstreams.close)
         pools, off = await upstreams.open(configuration, {})
         catalog, prices = compiled(configuration, pools, off, set_prices.overrides)
         _start_folding(stack, database, journal, clock, log, slot)
@@ -197,6 +199,7 @@ async def _open_people(
     states: States,
     cache: ResponseCache,
     set_prices: SetPrices,
+    upstreams: Upstreams,
 ) -> Authenticator:
     authenticator = Authenticator(
         database,
@@ -204,6 +207,7 @@ async def _open_people(
         on_state=states.reporter("ledger_reads"),
         on_cache_clears=cache.clears.take,
         on_prices=set_prices.take,
+        on_pauses=upstreams.pause,
         is_trusted_proxy=peers.is_trusted,
     )
     await authenticator.start()
@@ -329,6 +333,13 @@ def _watch(
         "headgate_upstream_resting",
         "1 while it is passed over because it asked to be called later, be it with one model.",
         lambda: [(name, float(pool.breaker.rests)) for name, pool in switch.pools.items()],
+        label="upstream",
+        over_workers="max",
+    )
+    metrics.watch(
+        "headgate_upstream_paused",
+        "1 while an administrator has it paused.",
+        lambda: [(name, float(pool.breaker.is_paused)) for name, pool in switch.pools.items()],
         label="upstream",
         over_workers="max",
     )

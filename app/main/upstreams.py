@@ -29,6 +29,7 @@ class Upstreams:
         self._socket = simulator_socket
         self._simulator = AsyncExitStack()
         self._pools: set[UpstreamPool] = set()
+        self._paused: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Upstreams(pools={len(self._pools)})"
@@ -52,11 +53,18 @@ class Upstreams:
                 pools[name] = known if known is not None and same else self._make(name, upstream)
         return pools, off
 
+    def pause(self, names: frozenset[str]) -> None:
+        """These are paused from now on, and no others, under whichever configuration."""
+        self._paused = names
+        for pool in self._pools:
+            pool.breaker.is_paused = pool.name in names
+
     def _make(self, name: str, settings: UpstreamSettings) -> UpstreamPool:
         try:
             pool = UpstreamPool(name, settings, simulator_socket=self._socket)
         except ValueError as error:
             raise ConfigurationError(f"upstreams.{name}: {error}") from error
+        pool.breaker.is_paused = name in self._paused
         self._pools.add(pool)
         return pool
 

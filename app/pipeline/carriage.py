@@ -22,6 +22,7 @@ from app.core.errors import (
     UpstreamError,
     UpstreamInvalidResponse,
     UpstreamOutcomeUnknown,
+    UpstreamPaused,
     UpstreamTimeout,
     UpstreamUnreachable,
     render,
@@ -52,8 +53,9 @@ FAILURES: dict[type[UpstreamError], Failure] = {
     UpstreamUnreachable: "unreachable",
     UpstreamBusy: "busy",
     CircuitOpen: "circuit-open",
+    UpstreamPaused: "paused",
 }
-UNSENT = frozenset({"unreachable", "busy", "circuit-open"})
+UNSENT = frozenset({"unreachable", "busy", "circuit-open", "paused"})
 REST_S_DEFAULT = 1.0
 ERROR_BODY_BYTES_MAX = 1024 * 1024
 RETRY_DELAY_S = (0.02, 0.1)
@@ -174,7 +176,7 @@ class Carrier:
             answer: Answer | None = None
             try:
                 answer = await self._ask(flight, relay, exchange, cargo, route)
-            except (UpstreamUnreachable, UpstreamBusy) as error:
+            except (UpstreamUnreachable, UpstreamBusy, UpstreamPaused) as error:
                 # Only its kind: the error itself holds this frame, and with it the body, in a cycle.
                 failure = type(error)
             if answer is not None and answer.status not in REFUSALS:
@@ -201,9 +203,10 @@ class Carrier:
         """One call, of whose outcome the upstream's breaker is told."""
         pool = self._pools[route.upstream]
         breaker = pool.breaker
-        if breaker.unfit(route.model) == "circuit-open":
-            # It was fit when it was chosen; meanwhile others have failed, or are the probes.
-            raise CircuitOpen
+        unfit = breaker.unfit(route.model)
+        if unfit is not None and unfit != "resting":
+            # It was fit when it was chosen; meanwhile others have failed, or are the probes, or it was paused.
+            raise CircuitOpen if unfit == "circuit-open" else UpstreamPaused
         headers = toward_upstream(exchange.headers, pool.forwarded, flight.meter.opening.team_id)
         headers.append((b"x-client-request-id", flight.meter.attempt_id.encode()))
         asks_usage = cargo.usage_splice is not None and pool.asks_usage

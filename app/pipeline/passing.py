@@ -26,6 +26,7 @@ from app.core.errors import (
     UpstreamAuthFailed,
     UpstreamError,
     UpstreamInvalidResponse,
+    UpstreamPaused,
     UpstreamTimeout,
 )
 from app.core.exchange import BodyStream, Exchange
@@ -124,6 +125,7 @@ class Passing:
             pool, route = await self._planner.pool_for(exchange, principal, references, load.model)
         else:
             pool = self._planner.pool_of(route)
+        check_pause(exchange, pool)
         if endpoint.creates == "batch":
             await self._check_batch(principal, pool, load)
         body = load.body
@@ -146,6 +148,8 @@ class Passing:
             raise InvalidRequest("A realtime session names one model, and nothing else.", param="model")
         model = fields[0][1]
         pool, route = await self._planner.pool_for(exchange, principal, references, model)
+        if pool.breaker.is_paused:
+            raise UpstreamPaused
         if not pool.has_sockets:
             raise UpgradeRequired
         headers = toward_upstream(exchange.headers, pool.forwarded, principal.team_id)
@@ -337,6 +341,16 @@ class Passing:
             method=exchange.method,
             status=status,
         )
+
+
+def check_pause(exchange: Exchange, pool: UpstreamPool) -> None:
+    """Raises UpstreamPaused where new work is asked for; what is stored there can be read, changed and deleted."""
+    endpoint = exchange.endpoint
+    works = endpoint.creates or endpoint.unbilled or not endpoint.known or not exchange.ids
+    if pool.breaker.is_paused and exchange.method not in {"GET", "HEAD", "DELETE"} and works:
+        error = UpstreamPaused()
+        error.headers.append((b"x-headgate-upstream", pool.name.encode()))
+        raise error
 
 
 def _headers(exchange: Exchange, answer: Answer, pool: UpstreamPool) -> Headers:

@@ -289,7 +289,9 @@ class Planner:
             routes = self.routes_of(principal, model)
             of_pinned = [route for route in routes if pinned in {None, route.upstream}]
             if of_pinned:
-                return self._pools[of_pinned[0].upstream], of_pinned[0]
+                open_ones = [route for route in of_pinned if not self._pools[route.upstream].breaker.is_paused]
+                route = (open_ones or of_pinned)[0]
+                return self._pools[route.upstream], route
         if pinned is not None:
             return self._pools[pinned], None
         asked = find(exchange.headers, b"x-headgate-upstream")

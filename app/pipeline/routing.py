@@ -1,7 +1,7 @@
 """Which target of a model is called, and which one after it: those that are fit, by priority and weight.
 
-A target is fit unless the breaker of its upstream is open. One whose upstream asked for a rest is passed over where
-there is another, and called where there is none: it may say better than anybody how long it takes.
+A target is fit unless its upstream is paused or its breaker is open. One whose upstream asked for a rest is passed over
+where there is another, and called where there is none: it may say better than anybody how long it takes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 from app.catalog import Route
 from app.catalog.catalog import choose
-from app.core.errors import CircuitOpen, GatewayError, quoted
+from app.core.errors import CircuitOpen, GatewayError, UpstreamError, UpstreamPaused, quoted
 from app.pipeline.admission import Admission, Admitted, Question
 from app.telemetry.metrics import Metrics
 from app.upstream.breaker import Unfit
@@ -22,7 +22,7 @@ from app.upstream.pool import UpstreamPool
 
 RETRY_AFTER_S_MIN = 1
 
-Failure = Literal["unreachable", "busy", "status-503", "rate-limited", "circuit-open", "limited"]
+Failure = Literal["unreachable", "busy", "status-503", "rate-limited", "circuit-open", "paused", "limited"]
 """What is known to be unbilled, so that another target may follow. ``limited``: by limits of our own."""
 Reason = Unfit | Failure
 REASONS: tuple[Reason, ...] = (*get_args(Failure), "resting")
@@ -49,7 +49,7 @@ class Routing:
         return f"Routing({self._breakers})"
 
     def first(self, routes: tuple[Route, ...]) -> tuple[Route, Sequence[Passed]]:
-        """Where to call, and the targets before it that are not fit. CircuitOpen: none is."""
+        """Where to call, and the targets before it that are not fit. CircuitOpen, UpstreamPaused: none is."""
         unfit: dict[Route, Unfit] = {}
         for route in routes:
             why = self._breakers[route.upstream].unfit(route.model)
@@ -61,11 +61,11 @@ class Routing:
         resting = tuple(route for route, why in unfit.items() if why == "resting")
         chosen = choose(fit or resting)
         if chosen is None:
-            raise self._all_open(routes)
+            raise self._none_fit(routes)
         return chosen, [
             Passed(route.upstream, why)
             for route, why in unfit.items()
-            if route is not chosen and route.priority <= chosen.priority and (fit or why == "circuit-open")
+            if route is not chosen and route.priority <= chosen.priority and (fit or why != "resting")
         ]
 
     async def admit(
@@ -110,11 +110,19 @@ class Routing:
 
     def may_repeat(self, route: Route) -> bool:
         """Whether the same target may be called once more."""
-        return self._breakers[route.upstream].unfit(route.model) != "circuit-open"
+        return self._breakers[route.upstream].unfit(route.model) in {None, "resting"}
 
-    def _all_open(self, routes: tuple[Route, ...]) -> CircuitOpen:
-        again_s = min(self._breakers[route.upstream].opens_again_s for route in routes)
-        error = CircuitOpen(retry_after_ms=max(math.ceil(again_s), RETRY_AFTER_S_MIN) * 1000)
+    def _none_fit(self, routes: tuple[Route, ...]) -> UpstreamError:
+        upstreams = {route.upstream for route in routes}
+        paused = {name for name in upstreams if self._breakers[name].is_paused}
+        failing = upstreams - paused
+        error: UpstreamError
+        if failing:
+            again_s = min(self._breakers[name].opens_again_s for name in failing)
+            error = CircuitOpen(retry_after_ms=max(math.ceil(again_s), RETRY_AFTER_S_MIN) * 1000)
+        else:
+            error = UpstreamPaused()
         error.headers.append((b"x-headgate-upstream", routes[0].upstream.encode()))
-        error.explanation = {"circuit_open": sorted({quoted(route.upstream) for route in routes})}
+        told = {"circuit_open": failing, "paused": paused}
+        error.explanation = {name: sorted(map(quoted, those)) for name, those in told.items() if those}
         return error

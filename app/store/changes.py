@@ -1,5 +1,5 @@
 """The change feed: how a running gateway follows what was changed about people, and what of the cache was cleared, what
-prices were set.
+prices were set, and which upstreams were paused.
 
 It keeps a number, reads ``current_change`` often, and where that is higher takes ``rows_since``. Changes
 are numbered from one counter row that is updated in the changing transaction, so that they become
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.cache import CacheClear, clears_since
 from app.store.limits import rules_of_keys, rules_of_teams
+from app.store.pauses import have_pauses_changed, list_pauses
 from app.store.prices import SetPrice, have_prices_changed, list_prices
 from app.store.rows import KeyRow, SecretRow, TeamRow, key_from, secret_from, team_from
 from app.store.tables import change_counter, keys, secrets, teams
@@ -33,6 +34,8 @@ class Changes(msgspec.Struct, frozen=True):
     cache_clears: list[CacheClear]
     prices: list[SetPrice] | None = None
     """All that are set, where one of them has changed."""
+    paused: frozenset[str] | None = None
+    """The upstreams that are paused, where one of them has changed."""
 
 
 async def current_change(connection: AsyncConnection) -> int:
@@ -63,7 +66,12 @@ async def rows_since(connection: AsyncConnection, change: int) -> Changes:
         secret_rows,
         await clears_since(connection, change),
         await list_prices(connection) if await have_prices_changed(connection, change) else None,
+        await _paused(connection) if await have_pauses_changed(connection, change) else None,
     )
+
+
+async def _paused(connection: AsyncConnection) -> frozenset[str]:
+    return frozenset(pause.upstream for pause in await list_pauses(connection))
 
 
 async def find_secret(connection: AsyncConnection, secret_id: str) -> tuple[SecretRow, KeyRow, TeamRow] | None:

@@ -29,8 +29,10 @@ ORDINARY = 0
 """The ticket of a call that is no probe."""
 
 State = Literal["closed", "half-open", "open"]
-Unfit = Literal["resting", "circuit-open"]
-"""Why an upstream is passed over. One that rests is still called where there is no other."""
+Unfit = Literal["paused", "resting", "circuit-open"]
+"""Why an upstream is passed over: ``paused`` by an administrator. One that rests is still called where there is no
+other.
+"""
 
 
 class Breaker:
@@ -50,9 +52,12 @@ class Breaker:
         "_settings",
         "_slot",
         "_slot_s",
+        "is_paused",
     )
 
     def __init__(self, settings: BreakerSettings | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.is_paused = False
+        """Whether an administrator wants nothing new to go there."""
         self._settings = settings
         self._clock = clock
         self._slot_s = settings.window_s / SLOTS if settings is not None else 1.0
@@ -94,6 +99,8 @@ class Breaker:
 
     def unfit(self, model: str = EVERY_MODEL) -> Unfit | None:
         """Why not to call for ``model`` now; None where nothing speaks against it."""
+        if self.is_paused:
+            return "paused"
         if not self._opened and not self._rests:
             return None
         now_s = self._clock()

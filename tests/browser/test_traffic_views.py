@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import threading
 
+import httpx
+
 from tests.browser.conftest import settle
+from tests.fakes.admin_api import API
+from tests.fakes.gateway import RunningGateway
 
 
 def slow(company, key: str, seconds: int) -> threading.Thread:
@@ -179,6 +183,56 @@ def test_a_test_that_does_not_arrive_says_so(enter):
     page.locator("section", has=page.get_by_role("heading", name="What was sent")).get_by_text(
         "a test"
     ).first.wait_for()
+
+
+def test_an_upstream_is_paused_with_a_word_of_what_is_refused_and_resumed(enter, company):
+    page = enter("/console/upstreams")
+    page.get_by_role("button", name="Pause simulator").click()
+    dialog = page.get_by_role("dialog")
+    assert "No other upstream serves *: requests for that are refused." in dialog.inner_text()
+    dialog.get_by_role("button", name="Pause it").click()
+    try:
+        resume = page.get_by_role("button", name="Resume simulator")
+        resume.wait_for()
+        row = page.get_by_role("row").filter(has_text="simulator").inner_text()
+        assert "Paused" in row
+        assert "just now, by first-run" in row
+        watcher = enter("/console/upstreams", role="viewer")
+        watcher.get_by_text("just now, by first-run").wait_for()
+        assert watcher.get_by_role("button", name=re.compile("(Pause|Resume|Probe) simulator")).count() == 0
+        overview = enter("/")
+        overview.locator(".service-panel").get_by_text(re.compile("^Paused since")).wait_for()
+        resume.click()
+        page.get_by_role("button", name="Pause simulator").wait_for()
+    finally:
+        company.admin.ask("POST", "/upstreams/simulator/resume")
+    page.goto(f"{company.gateway.url}/console/audit?kind=upstream")
+    settle(page)
+    told = page.locator(".audit-table tbody tr").all_inner_texts()[:2]
+    assert "Resumed" in told[0]
+    assert "Paused" in told[1]
+
+
+def test_an_upstream_that_is_left_alone_says_so(chromium, tmp_path):
+    config = """
+upstreams:
+  dead: {base_url: "http://127.0.0.1:1/v1", breaker: {failures: 1, open_s: 600}}
+models:
+  - {match: "*", upstream: dead}
+server: {drain_delay_s: 0}
+"""
+    with RunningGateway(tmp_path, config) as gateway:
+        body = {"model": "m", "input": "hi"}
+        httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers, timeout=30)
+        context = chromium.new_context(timezone_id="UTC", locale="en-GB")
+        signed_in = context.request.post(
+            f"{gateway.url}{API}/session", data={"credential": gateway.first_run["admin_token"]}
+        )
+        assert signed_in.ok
+        page = context.new_page()
+        page.goto(f"{gateway.url}/console/upstreams")
+        page.get_by_text("fails, is left alone").wait_for()
+        context.close()
 
 
 def test_a_token_is_shown_once_signs_in_and_is_revoked(enter, company):

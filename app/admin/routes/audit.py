@@ -25,7 +25,7 @@ STYLE = (query("format", "The kind of file.", enum=list(STYLES), default="csv"),
 FILTERS = (
     query("actor", "Whose changes: the id of a token, of a person, or the name at a terminal.", "4kq8wzB7x2"),
     query("action", "What was done, such as `key.rotate`.", "key.rotate"),
-    query("object_kind", "To what: `key`, `team`, `token`, `limit`, `budget`, `price`, `alert`.", "key"),
+    query("object_kind", "To what: `key`, `team`, `token`, `limit`, `budget`, `price`, `upstream`, `alert`.", "key"),
     query("object_id", "To which of them.", "9t2xkdC6r8"),
 )
 COLUMNS = tuple(

@@ -8,13 +8,18 @@ from pydantic import ConfigDict, Field
 
 from app.admin.schemas.fields import Answer
 
-UpstreamState = Literal["healthy", "degraded", "down", "off"]
+UpstreamState = Literal["healthy", "degraded", "down", "paused", "off"]
 Circuit = Literal["closed", "half-open", "open"]
 
 
 class Hour(Answer):
     requests: int
     failed: int
+
+
+class Paused(Answer):
+    since: str
+    by: str = Field(description="The administrator's name")
 
 
 class Upstream(Answer):
@@ -28,6 +33,7 @@ class Upstream(Answer):
                 "host": "api.openai.com",
                 "state": "degraded",
                 "since": "2026-11-24T15:15:00.000Z",
+                "paused": None,
                 "circuit": "closed",
                 "resting": False,
                 "in_flight": 11,
@@ -44,10 +50,11 @@ class Upstream(Answer):
     kind: Literal["openai", "azure", "simulator"]
     host: str
     state: UpstreamState = Field(
-        description="`down`: the last try to connect failed. `degraded`: 3 % of at least 20 requests failed of late."
-        " `off`: it has no key."
+        description="`paused`: by an administrator. `down`: the last try to connect failed. `degraded`: 3 % of at least"
+        " 20 requests failed of late. `off`: it has no key."
     )
-    since: str | None = Field(description="When it ceased to be well")
+    since: str | None = Field(description="When it ceased to be well, or was paused")
+    paused: Paused | None = Field(description="Nothing new is sent there until it is resumed")
     circuit: Circuit = Field(description="`open`: it fails and is left alone; `half-open`: single calls try it again")
     resting: bool = Field(description="It asked to be called later, be it with one model")
     in_flight: int
@@ -61,6 +68,17 @@ class Upstream(Answer):
 class Upstreams(Answer):
     data: list[Upstream]
     next: str | None
+
+
+class PauseSet(Answer):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"name": "openai", "paused": {"since": "2026-11-24T15:15:00.000Z", "by": "ada@example.com"}}
+        }
+    )
+
+    name: str
+    paused: Paused | None
 
 
 class Probe(Answer):

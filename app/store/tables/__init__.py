@@ -10,7 +10,7 @@ from app.store.tables.alerts import (
 )
 from app.store.tables.bill import ROLLUP_KEY, ROLLUP_SUMS, awaited, entries, objects, poison, records, refusals, rollups
 from app.store.tables.columns import INT, metadata
-from app.store.tables.control import audit, colors, prices, secret_uses, sessions
+from app.store.tables.control import audit, colors, pauses, prices, secret_uses, sessions
 from app.store.tables.holding import budgets, cache_clears, epoch, marks, meta, processes, tag_epochs
 from app.store.tables.people import admin_tokens, change_counter, keys, limits, secrets, teams
 from app.store.tables.sums import SUMS_KEY, TIMINGS_KEY, folds, sums, tag_values, timings
@@ -43,6 +43,7 @@ __all__ = [
     "meta",
     "metadata",
     "objects",
+    "pauses",
     "poison",
     "prices",
     "processes",

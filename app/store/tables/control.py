@@ -70,6 +70,19 @@ colors = Table(
     sqlite_strict=True,
 )
 
+# Upstreams that an administrator has paused, or had: by their names in the configuration.
+pauses = Table(
+    "pauses",
+    metadata,
+    text_column("upstream"),
+    int_column("is_paused"),
+    int_column("at_ms"),
+    text_column("actor_name"),
+    int_column("changed"),
+    PrimaryKeyConstraint("upstream"),
+    sqlite_strict=True,
+)
+
 # Prices that people set, over the file's and the list's. One that is removed stays: it has priced something.
 prices = Table(
     "prices",

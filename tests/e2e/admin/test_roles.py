@@ -81,6 +81,8 @@ TABLE = {
     "delete /limits/{limit_id}": ADMIN,
     "get /upstreams": OF_ALL,
     "post /upstreams/{name}/probe": ADMIN,
+    "post /upstreams/{name}/pause": ADMIN,
+    "post /upstreams/{name}/resume": ADMIN,
     "get /prices": READ,
     "post /prices": ADMIN,
     "delete /prices/{price_id}": ADMIN,

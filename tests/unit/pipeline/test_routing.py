@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.catalog import Route
-from app.core.errors import CircuitOpen
+from app.core.errors import CircuitOpen, UpstreamPaused
 from app.pipeline.carriage import Cargo, Carrier
 from app.pipeline.routing import Passed, Routing
 from app.settings import UpstreamSettings
@@ -56,6 +56,26 @@ async def test_one_that_rests_is_called_where_nobody_is_fit_but_one_that_fails_i
     assert 595_000 <= caught.value.retry_after_ms <= 600_000
 
 
+async def test_one_that_is_paused_is_never_called(routing, pools):
+    pools["a"].breaker.is_paused = True
+    assert {routing.first(ALL)[0] for _ in range(50)} == {B}
+    assert routing.first(ALL)[1] == [Passed("a", "paused")]
+    assert not routing.may_repeat(A)
+    assert routing.next((A, B), [B], "unreachable") is None
+    pools["b"].breaker.rest(60)
+    assert routing.first((A, B)) == (B, [Passed("a", "paused")]), "it rests, and is called where there is no other"
+    pools["b"].breaker.failed()
+    with pytest.raises(CircuitOpen) as caught:
+        routing.first((A, B))
+    assert caught.value.explanation == {"circuit_open": ["b"], "paused": ["a"]}
+    assert 595_000 <= caught.value.retry_after_ms <= 600_000, "of the one that can be called again by itself"
+    with pytest.raises(UpstreamPaused) as refused:
+        routing.first((A,))
+    assert refused.value.explanation == {"paused": ["a"]}
+    pools["a"].breaker.is_paused = False
+    assert routing.first((A,)) == (A, ())
+
+
 async def test_the_next(routing, pools):
     assert routing.next(ALL, [A], "unreachable") is B
     assert routing.next(ALL, [A, B], "unreachable") is C
@@ -80,11 +100,14 @@ async def test_between_choice_and_call_others_may_have_become_the_probes(routing
     pools["a"].breaker.failed()
     with pytest.raises(CircuitOpen):
         await carrier._ask(None, Relay(), None, cargo, A)
+    pools["a"].breaker.is_paused = True
+    with pytest.raises(UpstreamPaused):
+        await carrier._ask(None, Relay(), None, cargo, A)
 
 
 async def test_each_reason_is_counted_from_zero(pools):
     metrics = Metrics()
     Routing(pools, metrics)
     page = metrics.render().decode()
-    for reason in ("unreachable", "busy", "status-503", "rate-limited", "circuit-open", "resting", "limited"):
+    for reason in ("unreachable", "busy", "status-503", "rate-limited", "circuit-open", "paused", "resting", "limited"):
         assert f'headgate_fallbacks_total{{reason="{reason}",upstream="a"}} 0.0' in page

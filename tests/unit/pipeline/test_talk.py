@@ -60,7 +60,7 @@ async def test_a_realtime_socket_upstream_is_closed_where_the_client_cannot_be_s
 
     class Planner(Anything):
         async def pool_for(self, *_: Any) -> Any:
-            return Pool(has_sockets=True, forwarded=frozenset()), None
+            return Pool(has_sockets=True, forwarded=frozenset(), breaker=Anything(is_paused=False)), None
 
     def accept(_: str | None) -> Any:
         raise RuntimeError("The protocol cannot be switched now.")

@@ -73,6 +73,8 @@ TELLS_NONE = {
     "PATCH /limits/{limit_id}": CHANGES,
     "DELETE /limits/{limit_id}": CHANGES,
     "POST /upstreams/{name}/probe": MOMENT,
+    "POST /upstreams/{name}/pause": CHANGES,
+    "POST /upstreams/{name}/resume": CHANGES,
     "POST /prices": CHANGES,
     "DELETE /prices/{price_id}": CHANGES,
     "GET /audit": "what people changed",

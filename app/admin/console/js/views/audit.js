@@ -12,7 +12,7 @@ import { table } from '../table.js';
 import { changesOf, objectName, sentence } from './audit/words.js';
 
 const PAGE = 100;
-const KINDS = ['key', 'team', 'limit', 'token', 'price', 'alert_rule', 'alert_target'];
+const KINDS = ['key', 'team', 'limit', 'token', 'price', 'upstream', 'alert_rule', 'alert_target'];
 
 async function render(root, ctx) {
   const box = panel({ flush: true });

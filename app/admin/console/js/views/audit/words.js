@@ -5,7 +5,7 @@ import { limitText } from '../keys/words.js';
 
 const VERBS = {
   create: 'made', make: 'made', update: 'changed', change: 'changed', rename: 'renamed', set: 'set', delete: 'took away', remove: 'took away', revoke: 'revoked',
-  rotate: 'rotated', open: 'signed in', close: 'signed out', reprice: 'repriced', import: 'took over', test: 'tested', clear: 'emptied', probe: 'probed', prune: 'pruned',
+  rotate: 'rotated', open: 'signed in', close: 'signed out', reprice: 'repriced', import: 'took over', test: 'tested', clear: 'emptied', probe: 'probed', prune: 'pruned', pause: 'paused', resume: 'resumed',
 };
 
 /** "key.rotate" as "Rotated". @param {string} action */

@@ -7,7 +7,7 @@ import { empty, panel } from '../../panel.js';
 import { today } from '../../range.js';
 import { table } from '../../table.js';
 
-const STATES = { healthy: ['good', 'Healthy'], degraded: ['warn', 'Degraded'], down: ['bad', 'Down'], off: ['off', 'Paused'] };
+const STATES = { healthy: ['good', 'Healthy'], degraded: ['warn', 'Degraded'], down: ['bad', 'Down'], paused: ['off', 'Paused'], off: ['off', 'Off'] };
 const DAY_MS = 86_400_000;
 
 /** @param {import('../../shell.js').Context} ctx */

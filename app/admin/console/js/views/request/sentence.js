@@ -26,6 +26,7 @@ const BECAUSE = {
 const FAILED = {
   upstream_timeout: 'gave no answer in time',
   upstream_unreachable: 'could not be reached',
+  upstream_paused: 'was paused',
   upstream_auth_failed: 'did not accept the gateway’s own key',
   upstream_invalid_response: 'sent an answer that cannot be read',
   upstream_outcome_unknown: 'was lost after the call was sent',
@@ -42,6 +43,7 @@ const REFUSED = {
   model_not_found: 'nobody serves this model',
   not_found: 'the id is unknown, or another team’s',
   previous_response_not_found: 'the response to go on from is unknown, or another team’s',
+  upstream_paused: 'an administrator has paused the upstream',
   overloaded: 'the gateway had too much to do',
   draining: 'the gateway was shutting down',
   ledger_unavailable: 'the ledger was away, and nothing may pass that cannot be billed',
