@@ -21,8 +21,7 @@ from app.core.exchange import Dialect
 
 # Cheap to look for in the raw bytes: a body without any of them (and without escaped letters, which could
 # spell them) names nothing. ``_id`` is in the name of most.
-HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"prompt"', b"_file", b"\\u00")
-TOOL_HINT = b'"container"'
+HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"container"', b'"prompt"', b"_file", b"\\u00")
 PLAIN_FIELDS = frozenset("training_file validation_file".split())
 """Names of references that do not end as the others do."""
 NOT_OBJECTS = frozenset(
@@ -44,6 +43,8 @@ OPAQUE_FIELDS = frozenset(
 )
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""
+NAMES_AS_TEXT = frozenset(("conversation", "container"))
+"""Those of which a text is an id, wherever they stand: tools are also in items, and in what an eval runs."""
 ACCOUNT_SOURCES = ("stored_completions", "logs", "responses")
 DEPTH_MAX = 128
 REFERENCES_MAX = 2000
@@ -63,7 +64,7 @@ class Reference(msgspec.Struct, frozen=True):
 def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
     """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep."""
     source = body.body
-    if not _may_name_something(source) and not (body.has("tools") and TOOL_HINT in source):
+    if not _may_name_something(source):
         return []
     found = _Found(dialect)
     for name, value in body.value.items():
@@ -154,7 +155,6 @@ class _Found:
 
     def __init__(self, dialect: Dialect) -> None:
         self.references: list[Reference] = []
-        self._is_responses = dialect == "responses"
         # Where every id is the client's own count of its calls, or is in a place that is known.
         self._ids_are_places = dialect in {"responses", "chat", "embeddings"}
 
@@ -189,7 +189,7 @@ class _Found:
             for each in value if isinstance(value, list) else (value,):
                 if isinstance(each, str):
                     self._add(name, each)
-        elif self._is_responses and isinstance(value, str) and name in {"conversation", "container"}:
+        elif isinstance(value, str) and name in NAMES_AS_TEXT:
             self._add(name, value)
         if isinstance(value, dict):
             self._object(name, value, depth)

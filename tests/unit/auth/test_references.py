@@ -47,6 +47,7 @@ NO_IDS = {
     "known_speaker_names": "names",
 }
 CURSORS = {"after", "before"}
+PYTHON = {"type": "code_interpreter", "container": "cntr_1"}
 
 
 def found(body: dict, dialect: str = "responses") -> list[tuple[str, str]]:
@@ -91,6 +92,9 @@ def test_a_clients_own_words_are_none(body):
         ("responses", {"input": [[{"type": "item_reference", "id": "msg_1"}]]}, [("input", "msg_1")]),
         ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": ""}]}, [("input", "rs_1")]),
         ("other", {"file_id": "a", "attributes": {"customer_id": "mine"}}, [("file_id", "a")]),
+        ("responses", {"input": [{"type": "additional_tools", "tools": [PYTHON]}]}, [("container", "cntr_1")]),
+        ("responses", {"items": [{"type": "tool_search_output", "tools": [PYTHON]}]}, [("container", "cntr_1")]),
+        ("other", {"data_source": {"sampling_params": {"tools": [PYTHON]}}}, [("container", "cntr_1")]),
         ("other", {"anything": {"id": "x"}}, [("id", "x")]),
         ("other", {"training_file": "file-1"}, [("training_file", "file-1")]),
         ("other", {"data_source": {"source": {"content": [{"item": {"id": "mine"}}]}}}, []),
