@@ -38,9 +38,11 @@ STANDS_FOR_STORED = {"image_generation_call": "result", "reasoning": "encrypted_
 """Items that are looked up by their id unless they have this member."""
 # A client's own schemas, names and labels: the words in there are not the API's.
 OPAQUE_FIELDS = frozenset(
-    "parameters schema input_schema metadata arguments json_schema headers response_format attributes item"
-    " sample".split()
+    "parameters schema input_schema output_schema item_schema metadata arguments json_schema headers response_format"
+    " attributes item sample env".split()
 )
+BROUGHT_FIELDS = OPAQUE_FIELDS | frozenset("variables datasource_item error".split())
+"""The same in answers: what a client, or a server of its choice, has put there, and the upstream repeats."""
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""
 NAMES_AS_TEXT = frozenset(("conversation", "container"))
@@ -118,7 +120,7 @@ def objects_of_answer(answer: Any, family: str = "") -> Iterator[tuple[str, str]
     """The ids in an answer's members that name objects, each with its kind, apart from its own ``id``. No member is
     read that a request could have brought in unseen.
     """
-    also = TAUGHT.get(family, {})
+    yield from _taught(answer, TAUGHT.get(family, {}))
     waiting: list[tuple[Any, int]] = [(answer, DEPTH_MAX)]
     while waiting:
         value, depth = waiting.pop()
@@ -126,14 +128,28 @@ def objects_of_answer(answer: Any, family: str = "") -> Iterator[tuple[str, str]
             continue
         if isinstance(value, dict):
             for name, member in value.items():
-                if name in OPAQUE_FIELDS:
+                if name in BROUGHT_FIELDS or _is_of_a_tool(name, member):
                     continue
-                if name in also or is_reference(name):
+                if is_reference(name):
                     told = member.get("id") if isinstance(member, dict) else member
-                    yield from ((also.get(name, "named"), object_id) for object_id in _texts(told))
+                    yield from (("named", object_id) for object_id in _texts(told))
                 waiting.append((member, depth - 1))
         elif isinstance(value, list):
             waiting += [(member, depth - 1) for member in value if isinstance(member, dict | list)]
+
+
+def _taught(answer: Any, members: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What such members name, at the top of an answer or of what it lists: further within they may be a client's."""
+    rows = answer.get("data") if isinstance(answer, dict) else None
+    for row in (answer, *(rows if isinstance(rows, list) else ())):
+        for name, kind in members.items() if isinstance(row, dict) else ():
+            told = row.get(name)
+            yield from ((kind, object_id) for object_id in _texts(told.get("id") if isinstance(told, dict) else told))
+
+
+def _is_of_a_tool(name: str, member: Any) -> bool:
+    """Whether it is what an MCP server says of a tool; of a text the annotations are a list."""
+    return name == "annotations" and isinstance(member, dict)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -199,13 +215,18 @@ class _Found:
                     self.member(_of_list(name), member, depth - 1)
 
     def _object(self, name: str, value: dict[str, Any], depth: int) -> None:
-        if name in NAMES_BY_ID and self._ids_are_places and value.get("id"):
-            self._add(name, value["id"])
+        object_id = value.get("id")
+        if (
+            self._ids_are_places
+            and object_id
+            and (name in NAMES_BY_ID or (isinstance(object_id, str) and is_reference(name)))
+        ):
+            self._add(name, object_id)
         for inner, member in value.items():
             if name == "variables":
                 # What they are called is the prompt's; what they hold may be a file.
                 self.member("", member, depth - 1)
-            elif inner not in OPAQUE_FIELDS:
+            elif inner not in OPAQUE_FIELDS and not _is_of_a_tool(inner, member):
                 self.member(inner, member, depth - 1)
 
     def _add(self, param: str, object_id: Any, *, told: bool = False) -> None:

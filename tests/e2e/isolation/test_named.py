@@ -48,6 +48,15 @@ def test_an_item_that_a_client_brought_is_not_made_its_own_by_an_echo(world, met
     assert theirs.post("/responses", json=refers_to(item)).status_code == 404
 
 
+def test_an_item_that_the_server_of_a_tool_names_is_nobodys(world):
+    """The server is the client's own: what it says of its tools would give the client what others brought."""
+    theirs, item = world.theirs.client, f"msg_{secrets.token_hex(8)}"
+    tools = [{"name": "f", "input_schema": {}, "annotations": {"x_id": item}}]
+    with answering(world.upstream, output=[{"type": "mcp_list_tools", "id": "mcpl_1", "tools": tools}]):
+        assert theirs.get(world.theirs.fill("/responses/{response}")).status_code == 200
+    assert theirs.post("/responses", json=refers_to(item)).status_code == 404
+
+
 def test_what_was_made_for_an_answer_that_is_not_stored_is_the_teams(world):
     container, file = f"cntr_{secrets.token_hex(8)}", f"cfile_{secrets.token_hex(8)}"
     cited = {"type": "container_file_citation", "container_id": container, "file_id": file}

@@ -67,6 +67,9 @@ def found(body: dict, dialect: str = "responses") -> list[tuple[str, str]]:
         {"input": "a", "metadata": {"file_id": "x", "id": "y"}, "text": {"format": {"schema": {"file_id": "z"}}}},
         {"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
         {"tools": [{"type": "mcp", "connector_id": "connector_dropbox", "headers": {"x_id": "1"}}]},
+        {"tools": [{"type": "function", "name": "f", "output_schema": {"examples": [{"file_id": "a"}]}}]},
+        {"input": [{"type": "mcp_list_tools", "tools": [{"name": "f", "annotations": {"file_id": "a"}}]}]},
+        {"input": [{"type": "local_shell_call", "call_id": "c", "action": {"env": {"job_id": "1"}}}]},
         {"input": "a", "previous_response_id": None, "conversation": None, "file_ids": []},
     ],
 )
@@ -137,9 +140,32 @@ def test_what_an_answer_names():
     }
     cited = {("named", "cntr_1"), ("named", "cfile_1")}
     assert set(objects_of_answer(answer)) == {("named", "file-1"), *cited}
-    assert set(objects_of_answer(answer, "batches")) == {("file", "file-1"), *cited}
+    assert next(objects_of_answer(answer, "batches")) == ("file", "file-1")
     assert set(objects_of_answer(answer, "uploads")) == {("named", "file-1"), ("file", "file-2"), *cited}
     assert set(objects_of_answer(answer, "fine_tuning")) == {("named", "file-1"), ("model", "ft:a"), *cited}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"output": [{"type": "mcp_list_tools", "tools": [{"name": "f", "annotations": {"x_id": "msg_1"}}]}]},
+        {"output": [{"type": "mcp_call", "error": {"type": "mcp_tool_execution_error", "content": [{"x_id": "a"}]}}]},
+        {"output": [{"type": "local_shell_call", "action": {"env": {"x_id": "msg_1"}}}]},
+        {"prompt": {"variables": {"x_id": "msg_1"}}},
+        {"tools": [{"type": "function", "output_schema": {"properties": {"x_id": {"id": "msg_1"}}}}]},
+        {"data": [{"datasource_item": {"x_id": "msg_1"}}]},
+        {"method": {"grader": {"fine_tuned_model": "ft:theirs"}}},
+    ],
+)
+def test_what_a_client_can_have_put_into_an_answer_is_not_named_by_it(answer):
+    """Nor a server of its choice, as that of a tool: whoever brings an id so would come to own what is nobody's."""
+    for family in ("responses", "evals", "fine_tuning"):
+        assert list(objects_of_answer(answer, family)) == []
+
+
+def test_an_id_within_a_reference_is_one():
+    """An answer that repeats it makes it the team's."""
+    assert found({"x_id": {"id": "msg_1"}, "y_ids": [{"id": "msg_2"}]}) == [("x_id", "msg_1"), ("y_ids", "msg_2")]
 
 
 def test_every_parameter_of_the_sdk_that_holds_an_id_is_looked_at():
