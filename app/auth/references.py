@@ -9,14 +9,14 @@ in such a member is the team's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
 
 from app.core.codec import JSONObject
-from app.core.errors import InvalidJSON, InvalidRequest
+from app.core.errors import AmbiguousJSON, InvalidJSON, InvalidRequest, quoted
 from app.core.exchange import Dialect
 
 # Cheap to look for in the raw bytes: a body without any of them (and without escaped letters, which could
@@ -34,6 +34,7 @@ NOT_OBJECTS = frozenset(
 """Names that end as references do, and stand for a call, a person, or what the client itself counts by."""
 # What an item has beside what it says. With an id and nothing more it stands for the stored one.
 BARE_FIELDS = frozenset("id type status role".split())
+IN_ITEMS = ("id", "type")
 STANDS_FOR_STORED = {"image_generation_call": "result", "reasoning": "encrypted_content"}
 """Items that are looked up by their id unless they have this member."""
 # A client's own schemas, names and labels: the words in there are not the API's.
@@ -48,6 +49,14 @@ NAMES_BY_ID = frozenset("conversation prompt container audio voice source respon
 NAMES_AS_TEXT = frozenset(("conversation", "container"))
 """Those of which a text is an id, wherever they stand: tools are also in items, and in what an eval runs."""
 ACCOUNT_SOURCES = ("stored_completions", "logs", "responses")
+READ_FIELDS = frozenset(
+    (
+        "model stream stream_options max_output_tokens max_tokens max_completion_tokens n best_of user"
+        " safety_identifier service_tier store background previous_response_id conversation prompt input items messages"
+        " tools max_tool_calls request_id training_file validation_file type stream_id"
+    ).split()
+)
+"""What is read at the top of a body or a frame."""
 DEPTH_MAX = 128
 REFERENCES_MAX = 2000
 _QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
@@ -64,7 +73,10 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
-    """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep."""
+    """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep, and where a name
+    is spelled as some servers alone would read it.
+    """
+    refuse_other_spellings(body.members)
     source = body.body
     if not _may_name_something(source):
         return []
@@ -75,6 +87,16 @@ def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
         elif name not in OPAQUE_FIELDS and not (name == "prompt" and isinstance(value, str)):
             found.member(name, value, DEPTH_MAX)
     return found.references
+
+
+def refuse_other_spellings(names: Iterable[str], read: Collection[str] = READ_FIELDS) -> None:
+    """Servers written in Go take a member whatever the case of its name, others do not: to them such a body is another
+    one. Raises AmbiguousJSON.
+    """
+    for name in names:
+        plain = name.casefold()
+        if plain != name and (plain in read or is_reference(plain)):
+            raise AmbiguousJSON(f"The member {quoted(name)!r} is to be written {plain!r}.", param=plain)
 
 
 def references_of_fields(fields: Iterable[tuple[str, str]]) -> list[Reference]:
@@ -182,6 +204,7 @@ class _Found:
                 self.items(item)
             if not isinstance(item, dict):
                 continue
+            refuse_other_spellings(item, IN_ITEMS)
             object_id = item.get("id")
             kind = item.get("type")
             says = {name for name, value in item.items() if value is not None} - BARE_FIELDS

@@ -21,7 +21,7 @@ from app.auth.references import (
     refuse_account_sources,
 )
 from app.core.codec import parse_object_fast
-from app.core.errors import InvalidRequest
+from app.core.errors import AmbiguousJSON, InvalidRequest
 from app.core.form import parse_form
 from app.edge.table import FAMILIES
 
@@ -110,6 +110,30 @@ def test_what_is_one(dialect, body, expected):
 def test_an_escaped_name_is_found():
     document = msgspec.json.decode(rb'{"input":[{"content":[{"\u0066ile_id":"file_1"}]}]}')
     assert found(document) == [("file_id", "file_1")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "small", "Model": "large"},
+        {"model": "m", "STREAM": True},
+        {"model": "m", "Previous_Response_ID": "resp_1"},
+        {"model": "m", "previou\u017f_re\u017fpon\u017fe_id": "resp_1"},
+        {"model": "m", "Conver\u017fation": "conv_1"},
+        {"model": "m", "input": [{"type": "item_reference", "ID": "msg_1"}]},
+        {"model": "m", "input": [{"Type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+@pytest.mark.parametrize("dialect", ["responses", "chat"])
+def test_a_name_that_some_servers_would_take_for_another_is_refused(body, dialect):
+    """A server written in Go reads each of them in any case: Ollama would answer with the large model."""
+    if dialect == "chat" and "input" in body:
+        pytest.skip("a chat has no items")
+    with pytest.raises(AmbiguousJSON):
+        found(body, dialect)
+    assert (
+        found({"metadata": {"Model": "x", "ID": "y"}, "Anything": 1, "input": [{"type": "message", "Role": 1}]}) == []
+    )
 
 
 def test_an_id_must_be_text():
