@@ -242,7 +242,10 @@ class _Found:
         if (
             self._ids_are_places
             and object_id
-            and (name in NAMES_BY_ID or (isinstance(object_id, str) and is_reference(name)))
+            and (
+                name in NAMES_BY_ID
+                or (isinstance(object_id, str) and (is_reference(name) or value.get("type") == "item_reference"))
+            )
         ):
             self._add(name, object_id)
         for inner, member in value.items():

@@ -92,6 +92,7 @@ def test_a_clients_own_words_are_none(body):
             [("prompt", "pmpt_1"), ("file_id", "file-1")],
         ),
         ("responses", {"input": {"type": "item_reference", "id": "msg_1"}}, [("input", "msg_1")]),
+        ("responses", {"response": {"input": [{"type": "item_reference", "id": "m"}]}}, [("input", "m")]),
         ("responses", {"input": [[{"type": "item_reference", "id": "msg_1"}]]}, [("input", "msg_1")]),
         ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": ""}]}, [("input", "rs_1")]),
         ("other", {"file_id": "a", "attributes": {"customer_id": "mine"}}, [("file_id", "a")]),
