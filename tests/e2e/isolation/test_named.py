@@ -98,6 +98,24 @@ def test_the_thread_of_a_run_is_the_teams(world):
     assert world.theirs.client.get(f"/threads/{thread}").status_code == 404
 
 
+def test_what_a_streamed_run_has_made_is_the_teams(world):
+    thread, run = f"thread_{secrets.token_hex(8)}", f"run_{secrets.token_hex(8)}"
+    assistant = world.mine.make("assistant")
+    world.upstream.events = [
+        {"id": thread, "object": "thread"},
+        {"id": run, "object": "thread.run", "thread_id": thread, "usage": None},
+        {"id": run, "object": "thread.run", "thread_id": thread, "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+    ]
+    try:
+        streamed = world.mine.client.post("/threads/runs", json={"assistant_id": assistant, "stream": True})
+    finally:
+        world.upstream.events = []
+    assert streamed.status_code == 200
+    for path in (f"/threads/{thread}", f"/threads/{thread}/messages?run_id={run}"):
+        assert world.mine.client.get(path).status_code == 200
+        assert world.theirs.client.get(path).status_code == 404
+
+
 def test_a_file_that_a_batch_made_is_in_the_list_of_files(world):
     file, batch = f"file-{secrets.token_hex(8)}", world.mine.make("batch")
     with answering(world.upstream, output_file_id=file):
