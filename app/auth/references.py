@@ -42,7 +42,7 @@ OPAQUE_FIELDS = frozenset(
     "parameters schema input_schema output_schema item_schema metadata arguments json_schema headers response_format"
     " attributes item sample env".split()
 )
-BROUGHT_FIELDS = OPAQUE_FIELDS | frozenset("variables datasource_item error".split())
+BROUGHT_FIELDS = OPAQUE_FIELDS | frozenset("variables datasource_item error approval_request_id".split())
 """The same in answers: what a client, or a server of its choice, has put there, and the upstream repeats."""
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""

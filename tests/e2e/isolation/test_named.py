@@ -78,6 +78,17 @@ def test_an_approval_answers_what_is_told_beside_it(world):
     assert world.mine.client.post("/responses", json={**whole, "input": [answer]}).status_code == 404
 
 
+def test_an_approval_that_is_listed_makes_nothing_the_teams(world):
+    """The client has brought the request for it, under whatever id."""
+    theirs, item = world.theirs.client, f"msg_{secrets.token_hex(8)}"
+    asked = {"type": "mcp_approval_request", "id": item, "name": "x", "arguments": "{}", "server_label": "s"}
+    answer = {"type": "mcp_approval_response", "approval_request_id": item, "approve": True}
+    assert theirs.post("/responses", json={"model": "gpt-4o", "input": [asked, answer]}).status_code == 200
+    with answering(world.upstream, data=[answer]):
+        assert theirs.get(world.theirs.fill("/responses/{response}/input_items")).status_code == 200
+    assert theirs.post("/responses", json=refers_to(item)).status_code == 404
+
+
 def test_sound_of_a_chat_is_its_teams(world):
     audio = f"audio_{secrets.token_hex(8)}"
     said = {"role": "assistant", "audio": {"id": audio, "data": "", "transcript": "x"}}

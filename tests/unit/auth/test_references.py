@@ -176,6 +176,7 @@ def test_what_an_answer_names():
         {"output": [{"type": "mcp_list_tools", "tools": [{"name": "f", "annotations": {"x_id": "msg_1"}}]}]},
         {"output": [{"type": "mcp_call", "error": {"type": "mcp_tool_execution_error", "content": [{"x_id": "a"}]}}]},
         {"output": [{"type": "local_shell_call", "action": {"env": {"x_id": "msg_1"}}}]},
+        {"data": [{"type": "mcp_approval_response", "approval_request_id": "msg_1"}]},
         {"prompt": {"variables": {"x_id": "msg_1"}}},
         {"tools": [{"type": "function", "output_schema": {"properties": {"x_id": {"id": "msg_1"}}}}]},
         {"data": [{"datasource_item": {"x_id": "msg_1"}}]},
