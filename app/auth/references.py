@@ -44,6 +44,8 @@ OPAQUE_FIELDS = frozenset(
 )
 BROUGHT_FIELDS = OPAQUE_FIELDS | frozenset("variables datasource_item error approval_request_id".split())
 """The same in answers: what a client, or a server of its choice, has put there, and the upstream repeats."""
+OF_SERVERS = ("mcp_list_tools", "mcp_call")
+"""Items that hold what such a server says."""
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""
 NAMES_AS_TEXT = frozenset(("conversation", "container"))
@@ -149,6 +151,8 @@ def objects_of_answer(answer: Any, family: str = "") -> Iterator[tuple[str, str]
         if not depth:
             continue
         if isinstance(value, dict):
+            if value.get("type") in OF_SERVERS:
+                continue
             for name, member in value.items():
                 if name in BROUGHT_FIELDS or _is_of_a_tool(name, member):
                     continue
