@@ -9,20 +9,19 @@ in such a member is the team's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import unquote_plus
 
 import msgspec
 
 from app.core.codec import JSONObject
-from app.core.errors import InvalidJSON, InvalidRequest
+from app.core.errors import AmbiguousJSON, InvalidJSON, InvalidRequest, quoted
 from app.core.exchange import Dialect
 
 # Cheap to look for in the raw bytes: a body without any of them (and without escaped letters, which could
 # spell them) names nothing. ``_id`` is in the name of most.
-HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"prompt"', b"_file", b"\\u00")
-TOOL_HINT = b'"container"'
+HINTS = (b"_id", b'"id"', b"item_reference", b'"conversation"', b'"container"', b'"prompt"', b"_file", b"\\u00")
 PLAIN_FIELDS = frozenset("training_file validation_file".split())
 """Names of references that do not end as the others do."""
 NOT_OBJECTS = frozenset(
@@ -35,16 +34,31 @@ NOT_OBJECTS = frozenset(
 """Names that end as references do, and stand for a call, a person, or what the client itself counts by."""
 # What an item has beside what it says. With an id and nothing more it stands for the stored one.
 BARE_FIELDS = frozenset("id type status role".split())
+IN_ITEMS = ("id", "type")
 STANDS_FOR_STORED = {"image_generation_call": "result", "reasoning": "encrypted_content"}
 """Items that are looked up by their id unless they have this member."""
 # A client's own schemas, names and labels: the words in there are not the API's.
 OPAQUE_FIELDS = frozenset(
-    "parameters schema input_schema metadata arguments json_schema headers response_format attributes item"
-    " sample".split()
+    "parameters schema input_schema output_schema item_schema metadata arguments json_schema headers response_format"
+    " attributes item sample env".split()
 )
+BROUGHT_FIELDS = OPAQUE_FIELDS | frozenset("variables datasource_item error approval_request_id".split())
+"""The same in answers: what a client, or a server of its choice, has put there, and the upstream repeats."""
+OF_SERVERS = ("mcp_list_tools", "mcp_call")
+"""Items that hold what such a server says."""
 NAMES_BY_ID = frozenset("conversation prompt container audio voice source response".split())
 """Members whose value is an id, or an object that has one."""
+NAMES_AS_TEXT = frozenset(("conversation", "container"))
+"""Those of which a text is an id, wherever they stand: tools are also in items, and in what an eval runs."""
 ACCOUNT_SOURCES = ("stored_completions", "logs", "responses")
+READ_FIELDS = frozenset(
+    (
+        "model stream stream_options max_output_tokens max_tokens max_completion_tokens n best_of user"
+        " safety_identifier service_tier store background previous_response_id conversation prompt input items messages"
+        " tools max_tool_calls request_id training_file validation_file type stream_id"
+    ).split()
+)
+"""What is read at the top of a body or a frame."""
 DEPTH_MAX = 128
 REFERENCES_MAX = 2000
 _QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
@@ -61,9 +75,12 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
-    """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep."""
+    """What ``body`` names of what is stored. Raises InvalidRequest where that is too much or too deep, and where a name
+    is spelled as some servers alone would read it.
+    """
+    refuse_other_spellings(body.members)
     source = body.body
-    if not _may_name_something(source) and not (body.has("tools") and TOOL_HINT in source):
+    if not _may_name_something(source):
         return []
     found = _Found(dialect)
     for name, value in body.value.items():
@@ -72,6 +89,16 @@ def find_references(dialect: Dialect, body: JSONObject) -> list[Reference]:
         elif name not in OPAQUE_FIELDS and not (name == "prompt" and isinstance(value, str)):
             found.member(name, value, DEPTH_MAX)
     return found.references
+
+
+def refuse_other_spellings(names: Iterable[str], read: Collection[str] = READ_FIELDS) -> None:
+    """Servers written in Go take a member whatever the case of its name, others do not: to them such a body is another
+    one. Raises AmbiguousJSON.
+    """
+    for name in names:
+        plain = name.casefold()
+        if plain != name and (plain in read or is_reference(plain)):
+            raise AmbiguousJSON(f"The member {quoted(name)!r} is to be written {plain!r}.", param=plain)
 
 
 def references_of_fields(fields: Iterable[tuple[str, str]]) -> list[Reference]:
@@ -117,22 +144,38 @@ def objects_of_answer(answer: Any, family: str = "") -> Iterator[tuple[str, str]
     """The ids in an answer's members that name objects, each with its kind, apart from its own ``id``. No member is
     read that a request could have brought in unseen.
     """
-    also = TAUGHT.get(family, {})
+    yield from _taught(answer, TAUGHT.get(family, {}))
     waiting: list[tuple[Any, int]] = [(answer, DEPTH_MAX)]
     while waiting:
         value, depth = waiting.pop()
         if not depth:
             continue
         if isinstance(value, dict):
+            if value.get("type") in OF_SERVERS:
+                continue
             for name, member in value.items():
-                if name in OPAQUE_FIELDS:
+                if name in BROUGHT_FIELDS or _is_of_a_tool(name, member):
                     continue
-                if name in also or is_reference(name):
+                if is_reference(name):
                     told = member.get("id") if isinstance(member, dict) else member
-                    yield from ((also.get(name, "named"), object_id) for object_id in _texts(told))
+                    yield from (("named", object_id) for object_id in _texts(told))
                 waiting.append((member, depth - 1))
         elif isinstance(value, list):
             waiting += [(member, depth - 1) for member in value if isinstance(member, dict | list)]
+
+
+def _taught(answer: Any, members: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """What such members name, at the top of an answer or of what it lists: further within they may be a client's."""
+    rows = answer.get("data") if isinstance(answer, dict) else None
+    for row in (answer, *(rows if isinstance(rows, list) else ())):
+        for name, kind in members.items() if isinstance(row, dict) else ():
+            told = row.get(name)
+            yield from ((kind, object_id) for object_id in _texts(told.get("id") if isinstance(told, dict) else told))
+
+
+def _is_of_a_tool(name: str, member: Any) -> bool:
+    """Whether it is what an MCP server says of a tool; of a text the annotations are a list."""
+    return name == "annotations" and isinstance(member, dict)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -154,7 +197,6 @@ class _Found:
 
     def __init__(self, dialect: Dialect) -> None:
         self.references: list[Reference] = []
-        self._is_responses = dialect == "responses"
         # Where every id is the client's own count of its calls, or is in a place that is known.
         self._ids_are_places = dialect in {"responses", "chat", "embeddings"}
 
@@ -166,6 +208,7 @@ class _Found:
                 self.items(item)
             if not isinstance(item, dict):
                 continue
+            refuse_other_spellings(item, IN_ITEMS)
             object_id = item.get("id")
             kind = item.get("type")
             says = {name for name, value in item.items() if value is not None} - BARE_FIELDS
@@ -189,7 +232,7 @@ class _Found:
             for each in value if isinstance(value, list) else (value,):
                 if isinstance(each, str):
                     self._add(name, each)
-        elif self._is_responses and isinstance(value, str) and name in {"conversation", "container"}:
+        elif isinstance(value, str) and name in NAMES_AS_TEXT:
             self._add(name, value)
         if isinstance(value, dict):
             self._object(name, value, depth)
@@ -199,13 +242,21 @@ class _Found:
                     self.member(_of_list(name), member, depth - 1)
 
     def _object(self, name: str, value: dict[str, Any], depth: int) -> None:
-        if name in NAMES_BY_ID and self._ids_are_places and value.get("id"):
-            self._add(name, value["id"])
+        object_id = value.get("id")
+        if (
+            self._ids_are_places
+            and object_id
+            and (
+                name in NAMES_BY_ID
+                or (isinstance(object_id, str) and (is_reference(name) or value.get("type") == "item_reference"))
+            )
+        ):
+            self._add(name, object_id)
         for inner, member in value.items():
             if name == "variables":
                 # What they are called is the prompt's; what they hold may be a file.
                 self.member("", member, depth - 1)
-            elif inner not in OPAQUE_FIELDS:
+            elif inner not in OPAQUE_FIELDS and not _is_of_a_tool(inner, member):
                 self.member(inner, member, depth - 1)
 
     def _add(self, param: str, object_id: Any, *, told: bool = False) -> None:

@@ -45,12 +45,16 @@ DEAR_MEMBERS = {
 }
 """Without any of these, and with nothing in its input, a request is plain."""
 
-# Input that its bytes do not measure. In the canonical form a text cannot contain these words with their
-# quotation marks: there they stand behind backslashes.
-_UNMEASURED = re.compile(rb'"(?:i(?:nput_(?:image|file|audio)|mage_url|tem_reference)|computer_screenshot|file)"')
+# Input that its bytes do not measure, and items that bring tools. In the canonical form a text cannot contain these
+# words with their quotation marks: there they stand behind backslashes.
+_UNMEASURED = re.compile(
+    rb'"(?:i(?:nput_(?:image|file|audio)|mage_url|tem_reference)|computer_screenshot|file'
+    rb'|additional_tools|tool_search_output)"'
+)
 _IMAGES = {"responses": (b'"input_image"', b'"computer_screenshot"'), "chat": (b'"image_url"',)}
 _UNSEEN = {"responses": (b'"input_file"', b'"item_reference"'), "chat": (b'"file"',)}
 _AUDIO = b'"input_audio"'
+_BRING_TOOLS = (b'"additional_tools"', b'"tool_search_output"')
 _LIST = ord("[")
 
 
@@ -58,9 +62,6 @@ class _Tool(msgspec.Struct):
     type: Any = None
     environment: Any = None
     execution: Any = None
-
-
-_tools_decoder = msgspec.json.Decoder(list[_Tool])
 
 
 class Extent(msgspec.Struct, frozen=True):
@@ -226,7 +227,7 @@ def _responses_extent(body: JSONObject) -> Extent:
         images=_count(found, _IMAGES["responses"]),
         unseen=body.has("conversation") or open_ended is not None or _count(found, _UNSEEN["responses"]) > 0,
         audio_input=_AUDIO in found,
-        tools=_hosted_tools(body),
+        tools=_hosted_tools(body, also_in="input" if _count(found, _BRING_TOOLS) else ""),
         max_tool_calls=calls_max,
         kept_12h=_is_kept_12h(body),
         open_ended=open_ended,
@@ -271,12 +272,16 @@ def _count(found: list[bytes], words: tuple[bytes, ...]) -> int:
     return sum(found.count(word) for word in words) if found else 0
 
 
-def _hosted_tools(body: JSONObject) -> tuple[str, ...]:
-    """The types of the tools that the provider runs; one that is not known is taken for such."""
-    if not body.has("tools"):
+def _hosted_tools(body: JSONObject, also_in: str = "") -> tuple[str, ...]:
+    """The types of the tools that the provider runs; one that is not known is taken for such. ``also_in``: a member
+    whose items bring some too.
+    """
+    if not also_in and not body.has("tools"):
         return ()
+    brought = body.value.get(also_in)
+    lists = [body.value.get("tools"), *(item.get("tools") for item in brought or () if isinstance(item, dict))]
     try:
-        tools = _tools_decoder.decode(body.members["tools"])
+        tools = [tool for each in lists if each is not None for tool in msgspec.convert(each, list[_Tool])]
     except ValueError:
         raise InvalidRequest("tools must be an array of objects.", param="tools") from None
     hosted = {_name(tool) for tool in tools if not _runs_at_client(tool)}

@@ -14,9 +14,8 @@ import msgspec
 
 from app.core.usage import NOTHING_USED, Usage
 from app.metering.buckets import UNREADABLE, CallCount, calls_used, usage_of
+from app.metering.usage_text import numbers_text
 
-USAGE_RAW_BYTES_MAX = 4096
-USAGE_DEPTH_MAX = 4
 NOTHING_BYTES = len("null")
 CITES_A_FILE = b'"container_file_citation"'
 
@@ -46,9 +45,11 @@ class _Body(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """The members of a stream event that are read: of Responses events and of chat chunks."""
+    """The members of a stream event that are read: of Responses events, of chat chunks and of runs of threads."""
 
     type: Any = None
+    object: Any = None
+    thread_id: Any = None
     response: msgspec.Raw = msgspec.Raw(b"")
     delta: Any = None
     item: msgspec.Raw = msgspec.Raw(b"")
@@ -245,10 +246,19 @@ class Reading:
                 self._see_error(event)
             else:
                 self._see_part(kind, event)
-        elif event.choices or event.usage is not None:
+        else:
+            self._see_untyped(event)
+
+    def _see_untyped(self, event: _Event) -> None:
+        if event.choices or event.usage is not None:
             self._see_chunk(event)
         elif event.error is not None:
             self._see_error(event)
+        elif event.object == "thread":
+            self._tell("thread", event.id)
+        elif event.object == "thread.run" and self.response_id is None:
+            # It may have been made with its thread.
+            self._take(_Body(id=event.id, thread_id=event.thread_id))
 
     def _see_item(self, kind: str, item: msgspec.Raw) -> None:
         data = bytes(item)
@@ -399,7 +409,7 @@ class Reading:
         if found.usage is not None:
             self._take_usage(found.usage)
         if found.tool_usage is not None:
-            self.tool_usage = _numbers_text(found.tool_usage)
+            self.tool_usage = numbers_text(found.tool_usage)
         self._take_calls(found)
 
     def _take_calls(self, found: _Body) -> None:
@@ -416,7 +426,7 @@ class Reading:
     def _take_usage(self, raw: Any) -> None:
         self._told, self.suspect = usage_of(raw, outputless=self.outputless)
         self.usage = self._told
-        self.usage_raw = _numbers_text(raw)
+        self.usage_raw = numbers_text(raw)
 
 
 def _short(value: Any) -> str | None:
@@ -424,23 +434,3 @@ def _short(value: Any) -> str | None:
     if type(value) is str and 0 < len(value) <= 256 and value.isprintable():
         return value
     return None
-
-
-def _numbers_text(raw: Any) -> str | None:
-    """The numbers of ``raw`` as JSON text, without any text values; None where it is too large."""
-    try:
-        text = msgspec.json.encode(raw)
-    except RecursionError:
-        return None
-    if not isinstance(raw, dict) or b':"' in text or b"[" in text or len(text) > USAGE_RAW_BYTES_MAX:
-        # Not the usual object of numbers (and objects of them).
-        text = msgspec.json.encode(_numbers(raw, USAGE_DEPTH_MAX))
-    return text.decode() if len(text) <= USAGE_RAW_BYTES_MAX else None
-
-
-def _numbers(raw: Any, depth: int) -> Any:
-    if isinstance(raw, dict):
-        if not depth:
-            return None
-        return {str(name)[:64]: _numbers(value, depth - 1) for name, value in list(raw.items())[:64]}
-    return raw if isinstance(raw, (int, float)) and not isinstance(raw, bool) else None

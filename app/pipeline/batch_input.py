@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from urllib.parse import quote
 
-from app.auth.references import Reference, find_references
+from app.auth.references import Reference, find_references, refuse_other_spellings
 from app.core.codec import SLOW_IN_THREAD_BYTES, JSONObject, parse_object_slow
 from app.core.errors import EndpointNotAllowed, InvalidRequest, ModelNotAllowed, StoredObjectNotFound
 from app.core.exchange import Endpoint
@@ -28,6 +28,7 @@ REFERENCES_AT_ONCE = 500
 CHECKS_AT_ONCE = 4
 """Of a process: each may hold a line of the largest size, and takes the time of many requests."""
 PARAM = "input_file_id"
+LINE_FIELDS = ("method", "url", "body")
 YIELD_EVERY_LINES = 50
 
 Match = Callable[[str, str], Endpoint | None]
@@ -100,6 +101,7 @@ def _references(
 def _request_in(line: bytes) -> tuple[str, str, JSONObject]:
     """The method, the URL and the body of a line. Raises InvalidRequest."""
     request = parse_object_slow(line)
+    refuse_other_spellings(request.members, LINE_FIELDS)
     method, url = request.get_str("method") or "", request.get_str("url") or ""
     if not isinstance(request.value.get("body"), dict):
         raise InvalidRequest("It has no body.")

@@ -24,6 +24,8 @@ from app.upstream.pool import UpstreamPool
 
 LIMIT_MAX = 100
 LIMIT_USUAL = 20
+OLDEST_FIRST = frozenset(("completion", "eval"))
+"""Kinds that the API lists so, where a request does not say."""
 SCANNED_MAX = 2000
 """Objects that are asked for to fill one page."""
 AT_ONCE_MAX = 16
@@ -132,7 +134,7 @@ async def _fetch(pool: UpstreamPool, path: str) -> bytes | None:
 
 def _asked(endpoint: Endpoint, query: bytes) -> Asked:
     fields = fields_of_query(query)
-    limit, ascending, after = LIMIT_USUAL, False, None
+    limit, ascending, after = LIMIT_USUAL, endpoint.lists in OLDEST_FIRST, None
     filters: dict[str, str] = {}
     for name, value in fields:
         if name == "limit":

@@ -122,6 +122,7 @@ OK = b'{"model":"sim-mini","input":"hi"'
 # threats.md 3.2, by its ids.
 PARSING = {
     "J1": (b'{"model":"sim-mini","model":"gpt-5","input":"hi"}', 400, "ambiguous_json"),
+    "J1 other case": (b'{"model":"sim-mini","Model":"gpt-5","input":"hi"}', 400, "ambiguous_json"),
     "J2 escaped": (b'{"model":"sim-mini","mod\\u0065l":"gpt-5","input":"hi"}', 400, "ambiguous_json"),
     "J2 nested": (OK + b',"tools":[{"type":"function","name":"a","name":"b"}]}', 400, "ambiguous_json"),
     "J2 deep": (OK + b',"metadata":{"a":{"b":1,"b":2}}}', 400, "ambiguous_json"),

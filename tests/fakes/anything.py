@@ -18,7 +18,8 @@ USAGE = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2, "prompt_token
 class Anything:
     """Started with ``with``. ``asked`` has method and target of every request, in order; ``more`` what every answer has
     beside its id, ``gone`` the ids of what is not there any more; ``lengths`` how long each POST said that it is,
-    ``idempotency_keys`` those of POSTs that had one. While ``broken`` every answer has status 500.
+    ``idempotency_keys`` those of POSTs that had one. While ``broken`` every answer has status 500, while there are
+    ``events`` a POST is answered by a stream of them.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Anything:
         self.more: dict[str, Any] = {}
         self.gone: set[str] = set()
         self.broken = False
+        self.events: list[dict[str, Any]] = []
         self.idempotency_keys: list[str] = []
         self.lengths: list[str | None] = []
 
@@ -67,13 +69,17 @@ class Anything:
                     self.rfile.readline()
                 else:
                     self.rfile.read(int(self.headers.get("content-length") or 0))
+                if upstream.events:
+                    stream = "".join(f"data: {json.dumps(event)}\n\n" for event in upstream.events)
+                    self.tell_bytes(stream.encode(), "text/event-stream")
+                    return
                 made = f"obj_{secrets.token_hex(12)}"
                 self.tell({"id": made, "object": "thing", "status": "completed", "output": [], "usage": USAGE})
 
-            def tell_bytes(self, body: bytes) -> None:
+            def tell_bytes(self, body: bytes, content_type: str = "application/octet-stream") -> None:
                 upstream.asked.append((self.command, self.path))
                 self.send_response(200)
-                self.send_header("content-type", "application/octet-stream")
+                self.send_header("content-type", content_type)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

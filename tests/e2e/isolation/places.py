@@ -14,6 +14,8 @@ MASK = {"type": "image_generation", "input_image_mask": {"file_id": ID}}
 SHELL = {"type": "shell", "environment": {"type": "container_auto", "skills": [{"skill_id": ID}]}}
 REFERENCED = {"type": "shell", "environment": {"type": "container_reference", "container_id": ID}}
 
+PYTHON = {"type": "code_interpreter", "container": ID}
+
 OF_RESPONSES: list[dict[str, Any]] = [
     {"previous_response_id": ID},
     {"conversation": ID},
@@ -30,8 +32,10 @@ OF_RESPONSES: list[dict[str, Any]] = [
     {"input": [IMAGE]},
     {"input": [SHOT]},
     {"tools": [{"type": "file_search", "vector_store_ids": [ID]}]},
-    {"tools": [{"type": "code_interpreter", "container": ID}]},
+    {"tools": [PYTHON]},
     {"tools": [{"type": "code_interpreter", "container": {"type": "auto", "file_ids": [ID]}}]},
+    {"input": [{"type": "additional_tools", "role": "developer", "tools": [PYTHON]}]},
+    {"input": [{"type": "tool_search_output", "tools": [PYTHON]}]},
     {"tools": [MASK]},
     {"tools": [SHELL]},
     {"tools": [REFERENCED]},
@@ -53,7 +57,10 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/responses/compact": [{**MODEL, "input": "hi", **place} for place in OF_RESPONSES[:6]],
     "/responses/input_tokens": [{**MODEL, "input": "hi", **place} for place in OF_RESPONSES],
     "/chat/completions": [{**MODEL, **place} for place in OF_CHAT],
-    "/conversations": [{"items": [{"type": "message", "role": "user", "content": CONTENT["content"]}]}],
+    "/conversations": [
+        {"items": [{"type": "message", "role": "user", "content": CONTENT["content"]}]},
+        {"items": [{"type": "additional_tools", "role": "developer", "tools": [PYTHON]}]},
+    ],
     "/images/edits": [{"model": "gpt-image-1", "prompt": "a", "images": [{"file_id": ID}]}],
     "/uploads/{upload}/complete": [{"part_ids": [ID]}],
     "/vector_stores": [{"file_ids": [ID]}, {"name": "a", "file_ids": ["", ID]}],
@@ -69,6 +76,7 @@ BODIES: dict[str, list[dict[str, Any]]] = {
     "/evals": [{"data_source_config": {"type": "custom"}, "testing_criteria": [{"file_id": ID}]}],
     "/evals/{eval}/runs": [
         {"data_source": {"type": "jsonl", "source": {"type": "file_id", "id": ID}}},
+        {"data_source": {"type": "completions", "sampling_params": {"tools": [PYTHON]}}},
         {"data_source": {"type": "jsonl", "source": {"type": "file_content", "content": [], "file_id": ID}}},
     ],
     "/videos": [{"model": "sora-2", "prompt": "a", "input_reference": {"file_id": ID}}],

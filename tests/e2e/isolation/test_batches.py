@@ -87,3 +87,13 @@ def test_a_batch_needs_its_file(teams):
     assert mine.post("/batches", json=CREATE).status_code == 400
     file_id = upload(mine, {"input": "a"})
     assert start(theirs, file_id).status_code == 404
+
+
+def test_a_line_is_the_same_to_every_reader(teams):
+    """A server that takes names in any case would run the second body."""
+    mine, _ = teams
+    other = {"model": "sim-large", "input": "a", "previous_response_id": "resp_1"}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"model": "sim-large", "input": "a"}}
+    for text in ({**line, "Body": other}, {**line, "body": {"model": "sim-large", "Model": "gpt-5", "input": "a"}}):
+        made = start(mine, upload(mine, text=json.dumps(text)))
+        assert made.status_code == 400, made.text

@@ -42,12 +42,19 @@ def test_pages_follow_each_other_both_ways(world):
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
 
+@pytest.mark.parametrize(("path", "kind"), [("/chat/completions", "completion"), ("/evals", "eval")])
+def test_a_list_has_the_order_that_the_api_gives_it(world, path, kind):
+    """Stored chats and evals stand oldest first where nothing is said."""
+    made = [world.mine.make(kind) for _ in range(3)]
+    assert [each for each in ids(world.mine.client.get(f"{path}?limit=100")) if each in made] == made
+
+
 def test_what_the_upstream_does_not_find_is_left_out_and_is_there_again(world):
     stays, goes = world.theirs.make("eval"), world.theirs.make("eval")
     world.upstream.gone.add(goes)
     assert ids(world.theirs.client.get("/evals")) == [stays]
     world.upstream.gone.clear()
-    assert ids(world.theirs.client.get("/evals")) == [goes, stays]
+    assert ids(world.theirs.client.get("/evals")) == [stays, goes]
 
 
 def test_what_the_team_has_deleted_is_not_looked_for_again(world):

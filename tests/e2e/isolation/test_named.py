@@ -48,6 +48,15 @@ def test_an_item_that_a_client_brought_is_not_made_its_own_by_an_echo(world, met
     assert theirs.post("/responses", json=refers_to(item)).status_code == 404
 
 
+def test_an_item_that_the_server_of_a_tool_names_is_nobodys(world):
+    """The server is the client's own: what it says of its tools would give the client what others brought."""
+    theirs, item = world.theirs.client, f"msg_{secrets.token_hex(8)}"
+    tools = [{"name": "f", "input_schema": {}, "annotations": {"x_id": item}}]
+    with answering(world.upstream, output=[{"type": "mcp_list_tools", "id": "mcpl_1", "tools": tools}]):
+        assert theirs.get(world.theirs.fill("/responses/{response}")).status_code == 200
+    assert theirs.post("/responses", json=refers_to(item)).status_code == 404
+
+
 def test_what_was_made_for_an_answer_that_is_not_stored_is_the_teams(world):
     container, file = f"cntr_{secrets.token_hex(8)}", f"cfile_{secrets.token_hex(8)}"
     cited = {"type": "container_file_citation", "container_id": container, "file_id": file}
@@ -69,6 +78,17 @@ def test_an_approval_answers_what_is_told_beside_it(world):
     assert world.mine.client.post("/responses", json={**whole, "input": [answer]}).status_code == 404
 
 
+def test_an_approval_that_is_listed_makes_nothing_the_teams(world):
+    """The client has brought the request for it, under whatever id."""
+    theirs, item = world.theirs.client, f"msg_{secrets.token_hex(8)}"
+    asked = {"type": "mcp_approval_request", "id": item, "name": "x", "arguments": "{}", "server_label": "s"}
+    answer = {"type": "mcp_approval_response", "approval_request_id": item, "approve": True}
+    assert theirs.post("/responses", json={"model": "gpt-4o", "input": [asked, answer]}).status_code == 200
+    with answering(world.upstream, data=[answer]):
+        assert theirs.get(world.theirs.fill("/responses/{response}/input_items")).status_code == 200
+    assert theirs.post("/responses", json=refers_to(item)).status_code == 404
+
+
 def test_sound_of_a_chat_is_its_teams(world):
     audio = f"audio_{secrets.token_hex(8)}"
     said = {"role": "assistant", "audio": {"id": audio, "data": "", "transcript": "x"}}
@@ -87,6 +107,24 @@ def test_the_thread_of_a_run_is_the_teams(world):
         assert world.mine.client.post("/threads/runs", json=run).status_code == 200
     assert world.mine.client.get(f"/threads/{thread}").status_code == 200
     assert world.theirs.client.get(f"/threads/{thread}").status_code == 404
+
+
+def test_what_a_streamed_run_has_made_is_the_teams(world):
+    thread, run = f"thread_{secrets.token_hex(8)}", f"run_{secrets.token_hex(8)}"
+    assistant = world.mine.make("assistant")
+    world.upstream.events = [
+        {"id": thread, "object": "thread"},
+        {"id": run, "object": "thread.run", "thread_id": thread, "usage": None},
+        {"id": run, "object": "thread.run", "thread_id": thread, "usage": {"prompt_tokens": 1, "completion_tokens": 2}},
+    ]
+    try:
+        streamed = world.mine.client.post("/threads/runs", json={"assistant_id": assistant, "stream": True})
+    finally:
+        world.upstream.events = []
+    assert streamed.status_code == 200
+    for path in (f"/threads/{thread}", f"/threads/{thread}/messages?run_id={run}"):
+        assert world.mine.client.get(path).status_code == 200
+        assert world.theirs.client.get(path).status_code == 404
 
 
 def test_a_file_that_a_batch_made_is_in_the_list_of_files(world):

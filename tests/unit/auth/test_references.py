@@ -21,7 +21,7 @@ from app.auth.references import (
     refuse_account_sources,
 )
 from app.core.codec import parse_object_fast
-from app.core.errors import InvalidRequest
+from app.core.errors import AmbiguousJSON, InvalidRequest
 from app.core.form import parse_form
 from app.edge.table import FAMILIES
 
@@ -47,6 +47,7 @@ NO_IDS = {
     "known_speaker_names": "names",
 }
 CURSORS = {"after", "before"}
+PYTHON = {"type": "code_interpreter", "container": "cntr_1"}
 
 
 def found(body: dict, dialect: str = "responses") -> list[tuple[str, str]]:
@@ -66,6 +67,9 @@ def found(body: dict, dialect: str = "responses") -> list[tuple[str, str]]:
         {"input": "a", "metadata": {"file_id": "x", "id": "y"}, "text": {"format": {"schema": {"file_id": "z"}}}},
         {"tools": [{"type": "function", "name": "f", "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
         {"tools": [{"type": "mcp", "connector_id": "connector_dropbox", "headers": {"x_id": "1"}}]},
+        {"tools": [{"type": "function", "name": "f", "output_schema": {"examples": [{"file_id": "a"}]}}]},
+        {"input": [{"type": "mcp_list_tools", "tools": [{"name": "f", "annotations": {"file_id": "a"}}]}]},
+        {"input": [{"type": "local_shell_call", "call_id": "c", "action": {"env": {"job_id": "1"}}}]},
         {"input": "a", "previous_response_id": None, "conversation": None, "file_ids": []},
     ],
 )
@@ -88,9 +92,13 @@ def test_a_clients_own_words_are_none(body):
             [("prompt", "pmpt_1"), ("file_id", "file-1")],
         ),
         ("responses", {"input": {"type": "item_reference", "id": "msg_1"}}, [("input", "msg_1")]),
+        ("responses", {"response": {"input": [{"type": "item_reference", "id": "m"}]}}, [("input", "m")]),
         ("responses", {"input": [[{"type": "item_reference", "id": "msg_1"}]]}, [("input", "msg_1")]),
         ("responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": ""}]}, [("input", "rs_1")]),
         ("other", {"file_id": "a", "attributes": {"customer_id": "mine"}}, [("file_id", "a")]),
+        ("responses", {"input": [{"type": "additional_tools", "tools": [PYTHON]}]}, [("container", "cntr_1")]),
+        ("responses", {"items": [{"type": "tool_search_output", "tools": [PYTHON]}]}, [("container", "cntr_1")]),
+        ("other", {"data_source": {"sampling_params": {"tools": [PYTHON]}}}, [("container", "cntr_1")]),
         ("other", {"anything": {"id": "x"}}, [("id", "x")]),
         ("other", {"training_file": "file-1"}, [("training_file", "file-1")]),
         ("other", {"data_source": {"source": {"content": [{"item": {"id": "mine"}}]}}}, []),
@@ -103,6 +111,31 @@ def test_what_is_one(dialect, body, expected):
 def test_an_escaped_name_is_found():
     document = msgspec.json.decode(rb'{"input":[{"content":[{"\u0066ile_id":"file_1"}]}]}')
     assert found(document) == [("file_id", "file_1")]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "small", "Model": "large"},
+        {"model": "m", "STREAM": True},
+        {"model": "m", "Previous_Response_ID": "resp_1"},
+        {"model": "m", "previou\u017f_re\u017fpon\u017fe_id": "resp_1"},
+        {"model": "m", "Conver\u017fation": "conv_1"},
+        {"model": "m", "input": [{"type": "item_reference", "ID": "msg_1"}]},
+        {"model": "m", "input": [{"Type": "item_reference", "id": "msg_1"}]},
+    ],
+)
+def test_a_name_that_some_servers_would_take_for_another_is_refused(body):
+    """A server written in Go reads each of them in any case: Ollama would answer with the large model."""
+    for dialect in ("responses",) if "input" in body else ("responses", "chat", "other"):
+        with pytest.raises(AmbiguousJSON):
+            found(body, dialect)
+
+
+def test_a_clients_own_names_may_have_any_letters():
+    assert (
+        found({"metadata": {"Model": "x", "ID": "y"}, "Anything": 1, "input": [{"type": "message", "Role": 1}]}) == []
+    )
 
 
 def test_an_id_must_be_text():
@@ -133,9 +166,34 @@ def test_what_an_answer_names():
     }
     cited = {("named", "cntr_1"), ("named", "cfile_1")}
     assert set(objects_of_answer(answer)) == {("named", "file-1"), *cited}
-    assert set(objects_of_answer(answer, "batches")) == {("file", "file-1"), *cited}
+    assert next(objects_of_answer(answer, "batches")) == ("file", "file-1")
     assert set(objects_of_answer(answer, "uploads")) == {("named", "file-1"), ("file", "file-2"), *cited}
     assert set(objects_of_answer(answer, "fine_tuning")) == {("named", "file-1"), ("model", "ft:a"), *cited}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"output": [{"type": "mcp_list_tools", "tools": [{"name": "f", "annotations": {"x_id": "msg_1"}}]}]},
+        {"output": [{"type": "mcp_list_tools", "tools": [{"name": "f", "_meta": {"x_id": "msg_1"}}]}]},
+        {"output": [{"type": "mcp_call", "error": {"type": "mcp_tool_execution_error", "content": [{"x_id": "a"}]}}]},
+        {"output": [{"type": "local_shell_call", "action": {"env": {"x_id": "msg_1"}}}]},
+        {"data": [{"type": "mcp_approval_response", "approval_request_id": "msg_1"}]},
+        {"prompt": {"variables": {"x_id": "msg_1"}}},
+        {"tools": [{"type": "function", "output_schema": {"properties": {"x_id": {"id": "msg_1"}}}}]},
+        {"data": [{"datasource_item": {"x_id": "msg_1"}}]},
+        {"method": {"grader": {"fine_tuned_model": "ft:theirs"}}},
+    ],
+)
+def test_what_a_client_can_have_put_into_an_answer_is_not_named_by_it(answer):
+    """Nor a server of its choice, as that of a tool: whoever brings an id so would come to own what is nobody's."""
+    for family in ("responses", "evals", "fine_tuning"):
+        assert list(objects_of_answer(answer, family)) == []
+
+
+def test_an_id_within_a_reference_is_one():
+    """An answer that repeats it makes it the team's."""
+    assert found({"x_id": {"id": "msg_1"}, "y_ids": [{"id": "msg_2"}]}) == [("x_id", "msg_1"), ("y_ids", "msg_2")]
 
 
 def test_every_parameter_of_the_sdk_that_holds_an_id_is_looked_at():

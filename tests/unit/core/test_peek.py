@@ -132,6 +132,17 @@ def test_only_tools_that_the_provider_runs_are_named_each_once_and_an_unknown_on
     assert found == Extent(tools=("?", "shell", "tomorrows_tool", "web_search"), max_tool_calls=4)
 
 
+@pytest.mark.parametrize("kind", ["additional_tools", "tool_search_output"])
+def test_tools_that_an_item_brings_are_tools_of_the_request(kind):
+    """Otherwise a budget would hold back nothing for their calls, and the cache would answer for them."""
+    brings = {"type": kind, "role": "developer", "tools": [{"type": "web_search"}, {"type": "function", "name": "f"}]}
+    found = extent("responses", input=[brings, {"role": "user", "content": "hi"}], tools=[{"type": "file_search"}])
+    assert found == Extent(tools=("file_search", "web_search"))
+    assert extent("responses", input=[{**brings, "tools": None}]) == Extent()
+    with pytest.raises(InvalidRequest):
+        extent("responses", input=[{**brings, "tools": ["web_search"]}])
+
+
 def test_words_spelled_with_escapes_are_found_all_the_same():
     """Otherwise a client could hide an image from the bound."""
     spelled = b'{"model":"m","input":[{"content":[{"type":"input\\u005fimage","image_url":"https://e.org"}]}]}'

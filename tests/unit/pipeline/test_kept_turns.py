@@ -95,7 +95,7 @@ def test_a_limit_that_is_none_is_refused(limit):
 
 
 def test_a_limit_of_lists_of_the_teams_own_may_have_any_length():
-    assert _asked(SimpleNamespace(filters=()), b"limit=" + b"9" * 5000).limit == 100
+    assert _asked(SimpleNamespace(filters=(), lists="file"), b"limit=" + b"9" * 5000).limit == 100
 
 
 def test_pinned_is_what_the_input_names():
