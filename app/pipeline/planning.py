@@ -286,7 +286,7 @@ class Planner:
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         pinned = await self.holder_of(principal, [*references, *own_model], shared=reads)
         if model is not None:
-            routes = self.routes_of(principal, model)
+            routes = self._serving(exchange, principal, model)
             of_pinned = [route for route in routes if pinned in {None, route.upstream}]
             if of_pinned:
                 return self._pools[of_pinned[0].upstream], of_pinned[0]

@@ -84,9 +84,10 @@ def test_its_key_is_nowhere(site):
     assert KEY not in site.log_path.read_text()
 
 
-def test_without_responses_a_client_is_told_what_there_is(site):
+@pytest.mark.parametrize("path", ["/responses", "/responses/compact", "/responses/input_tokens"])
+def test_without_responses_a_client_is_told_what_there_is(site, path):
     before = len(site.upstream.requests)
-    told = ask(site, "/responses", "some")
+    told = ask(site, path, "some")
     error = told.json()["error"]
     assert (told.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert error["message"] == "The upstream of 'some' has no /v1/responses. Use /v1/chat/completions."
