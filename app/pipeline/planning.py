@@ -327,12 +327,12 @@ async def parse_multipart(exchange: Exchange, body: bytes) -> Form:
     return parse_form(body, content_type)
 
 
-def with_model(body: bytes, span: tuple[int, int], route: Route, model: str) -> bytes:
-    """A JSON body with an alias replaced at its place."""
+def with_model(body: bytes, span: tuple[int, int], name: str, model: str) -> bytes:
+    """A JSON body that calls ``model`` by the upstream's ``name`` for it, at its place."""
     start, end = span
-    if route.model == model or start == end:
+    if name == model or start == end:
         return body
-    return body[:start] + msgspec.json.encode(route.model) + body[end:]
+    return body[:start] + msgspec.json.encode(name) + body[end:]
 
 
 def named_model(body: bytes, model: str) -> bytes:

@@ -179,6 +179,10 @@ class UpstreamPool:
             answer.close()
         return answer.status, b"".join(parts)
 
+    def model_in_body(self, path: str, model: str) -> str:
+        """What a body for ``path`` is to call the model that a route names ``model``."""
+        return model if self._azure is None else self._azure.model_in_body(path, model)
+
     def _address(self, path: str, query: bytes, model: str, headers: Headers) -> bytes:
         """The target of a request, to whose headers the credentials are added."""
         if self._turns is not None:

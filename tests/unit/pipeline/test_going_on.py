@@ -67,6 +67,7 @@ class World:
         self.kept = KeptTurns(self.chains, self.clock, self.ownership)
         pools = {
             name: SimpleNamespace(
+                model_in_body=lambda _, model: model,
                 name=name,
                 settings=UpstreamSettings(base_url="http://u/v1", state=state),
             )
