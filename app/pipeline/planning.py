@@ -154,7 +154,7 @@ class Planner:
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         routes = await self._at_holder(routes, principal, [*others, *own_model])
         grown = await kept.expanded(room, document, chain, routes)
-        return grown, [], routes[0]
+        return grown, [], self._routing.only(routes)
 
     def pool_of(self, route: Route) -> UpstreamPool:
         """The upstream that a route leads to."""
@@ -189,6 +189,9 @@ class Planner:
                     f"The upstream of {quoted(model)!r} has no /v1/responses. Use /v1/chat/completions.",
                     param="model",
                 )
+        elif exchange.endpoint.family == "realtime":
+            # Where none has them the client is told so.
+            routes = tuple(r for r in routes if self._pools[r.upstream].has_sockets) or routes
         return routes
 
     async def _at_holder(
@@ -287,9 +290,10 @@ class Planner:
         pinned = await self.holder_of(principal, [*references, *own_model], shared=reads)
         if model is not None:
             routes = self._serving(exchange, principal, model)
-            of_pinned = [route for route in routes if pinned in {None, route.upstream}]
+            of_pinned = tuple(route for route in routes if pinned in {None, route.upstream})
             if of_pinned:
-                return self._pools[of_pinned[0].upstream], of_pinned[0]
+                chosen = self._routing.only(of_pinned)
+                return self._pools[chosen.upstream], chosen
         if pinned is not None:
             return self._pools[pinned], None
         asked = find(exchange.headers, b"x-headgate-upstream")

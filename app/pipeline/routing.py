@@ -68,6 +68,13 @@ class Routing:
             if route is not chosen and route.priority <= chosen.priority and (fit or why == "circuit-open")
         ]
 
+    def only(self, routes: tuple[Route, ...]) -> Route:
+        """Where to call for what is tried once and reserves nothing: as ``first``, but for one that fails where there
+        is no other.
+        """
+        fit = tuple(route for route in routes if self._breakers[route.upstream].unfit(route.model) is None)
+        return choose(fit or routes) or routes[0]
+
     async def admit(
         self, admission: Admission, question: Question, routes: tuple[Route, ...], passed: Sequence[Passed]
     ) -> tuple[Admitted, Route, Sequence[Passed]]:

@@ -56,6 +56,16 @@ async def test_one_that_rests_is_called_where_nobody_is_fit_but_one_that_fails_i
     assert 595_000 <= caught.value.retry_after_ms <= 600_000
 
 
+async def test_what_is_tried_once_goes_to_one_that_is_fit_else_to_any(routing, pools):
+    assert {routing.only(ALL) for _ in range(100)} == {A, B}
+    pools["a"].breaker.failed()
+    assert {routing.only(ALL) for _ in range(50)} == {B}
+    pools["b"].breaker.rest(60, "m")
+    assert routing.only(ALL) is C
+    pools["c"].breaker.failed()
+    assert {routing.only(ALL) for _ in range(100)} == {A, B}
+
+
 async def test_the_next(routing, pools):
     assert routing.next(ALL, [A], "unreachable") is B
     assert routing.next(ALL, [A, B], "unreachable") is C
