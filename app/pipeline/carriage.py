@@ -88,16 +88,18 @@ class Cargo(msgspec.Struct):
         self.body = b""
         exchange.forget_body()
 
-    def body_for(self, route: Route, *, asks_usage: bool) -> bytes:
-        """The original bytes; an alias is replaced at its place, a wish for usage put in, and nothing else touched."""
+    def body_for(self, name: str, *, asks_usage: bool) -> bytes:
+        """The original bytes; a model that the upstream knows by another ``name`` is replaced at its place, a wish for
+        usage put in, and nothing else touched.
+        """
         start, end = self.model_span
-        is_alias = route.model != self.model and start != end
+        is_alias = name != self.model and start != end
         if not is_alias and not asks_usage:
             return self.body
         splices = []
         if is_alias:
-            name = route.model.encode() if self.is_form else msgspec.json.encode(route.model)
-            splices.append(Splice(start, end, name))
+            written = name.encode() if self.is_form else msgspec.json.encode(name)
+            splices.append(Splice(start, end, written))
         if asks_usage and self.usage_splice is not None:
             splices.append(self.usage_splice)
         return spliced(self.body, splices)
@@ -217,7 +219,7 @@ class Carrier:
                 pool,
                 exchange,
                 headers=headers,
-                body=cargo.body_for(route, asks_usage=asks_usage),
+                body=cargo.body_for(pool.model_in_body(exchange.path, route.model), asks_usage=asks_usage),
                 wants_stream=cargo.stream,
                 model=route.model,
             )

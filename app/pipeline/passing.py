@@ -130,7 +130,8 @@ class Passing:
             await self._check_batch(principal, pool, load)
         body = load.body
         if isinstance(body, bytes) and route is not None and load.model is not None:
-            body = with_model(body, load.model_span, route, load.model)
+            name = pool.model_in_body(exchange.path, route.model)
+            body = with_model(body, load.model_span, name, load.model)
         if exchange.method == "DELETE":
             for kind, object_id in exchange.ids:
                 if kind == "response":
@@ -197,7 +198,8 @@ class Passing:
             )
             body = document.body
             if route is not None and model is None:
-                body = named_model(body, route.model)
+                name = self._planner.pool_of(route).model_in_body(exchange.path, route.model)
+                body = named_model(body, name)
         span = (0, 0) if model is None else document.span_of("model")
         if exchange.endpoint.family == "evals":
             refuse_account_sources(document)

@@ -154,7 +154,7 @@ class Planner:
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         routes = await self._at_holder(routes, principal, [*others, *own_model])
         grown = await kept.expanded(room, document, chain, routes)
-        return grown, [], routes[0]
+        return grown, [], self._routing.only(routes)
 
     def pool_of(self, route: Route) -> UpstreamPool:
         """The upstream that a route leads to."""
@@ -189,6 +189,9 @@ class Planner:
                     f"The upstream of {quoted(model)!r} has no /v1/responses. Use /v1/chat/completions.",
                     param="model",
                 )
+        elif exchange.endpoint.family == "realtime":
+            # Where none has them the client is told so.
+            routes = tuple(r for r in routes if self._pools[r.upstream].has_sockets) or routes
         return routes
 
     async def _at_holder(
@@ -286,12 +289,11 @@ class Planner:
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         pinned = await self.holder_of(principal, [*references, *own_model], shared=reads)
         if model is not None:
-            routes = self.routes_of(principal, model)
-            of_pinned = [route for route in routes if pinned in {None, route.upstream}]
+            routes = self._serving(exchange, principal, model)
+            of_pinned = tuple(route for route in routes if pinned in {None, route.upstream})
             if of_pinned:
-                open_ones = [route for route in of_pinned if not self._pools[route.upstream].breaker.is_paused]
-                route = (open_ones or of_pinned)[0]
-                return self._pools[route.upstream], route
+                chosen = self._routing.only(of_pinned)
+                return self._pools[chosen.upstream], chosen
         if pinned is not None:
             return self._pools[pinned], None
         asked = find(exchange.headers, b"x-headgate-upstream")
@@ -329,12 +331,12 @@ async def parse_multipart(exchange: Exchange, body: bytes) -> Form:
     return parse_form(body, content_type)
 
 
-def with_model(body: bytes, span: tuple[int, int], route: Route, model: str) -> bytes:
-    """A JSON body with an alias replaced at its place."""
+def with_model(body: bytes, span: tuple[int, int], name: str, model: str) -> bytes:
+    """A JSON body that calls ``model`` by the upstream's ``name`` for it, at its place."""
     start, end = span
-    if route.model == model or start == end:
+    if name == model or start == end:
         return body
-    return body[:start] + msgspec.json.encode(route.model) + body[end:]
+    return body[:start] + msgspec.json.encode(name) + body[end:]
 
 
 def named_model(body: bytes, model: str) -> bytes:

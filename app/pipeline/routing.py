@@ -68,6 +68,14 @@ class Routing:
             if route is not chosen and route.priority <= chosen.priority and (fit or why != "resting")
         ]
 
+    def only(self, routes: tuple[Route, ...]) -> Route:
+        """Where to call for what is tried once and reserves nothing: as ``first``, but for one that fails where there
+        is no other.
+        """
+        fit = tuple(route for route in routes if self._breakers[route.upstream].unfit(route.model) is None)
+        unpaused = tuple(route for route in routes if not self._breakers[route.upstream].is_paused)
+        return choose(fit or unpaused or routes) or routes[0]
+
     async def admit(
         self, admission: Admission, question: Question, routes: tuple[Route, ...], passed: Sequence[Passed]
     ) -> tuple[Admitted, Route, Sequence[Passed]]:

@@ -245,8 +245,9 @@ class Talk:
         self._aloft[stream_id] = aloft
         aloft.begins()
         aloft.deadline_s = self._loop.time() + self._timeouts.first_byte_s
-        if boarded.route.model != ask.model:
-            message = text_message(with_model(message.data, ask.model_span, boarded.route, ask.model))
+        name = stages.pools[boarded.route.upstream].model_in_body("/responses", boarded.route.model)
+        if name != ask.model:
+            message = text_message(with_model(message.data, ask.model_span, name, ask.model))
         await self._send(message)
 
     async def _connect(self, route: Route, pool: UpstreamPool) -> bool:

@@ -51,7 +51,11 @@ def read_configuration(path: Path) -> bytes:
 def parse_configuration(raw: bytes, path: Path, environ: Mapping[str, str] | None = None) -> Configuration:
     """The checked configuration in ``raw``, which was read from ``path``. Raises ConfigurationError."""
     reader = _Reader(path, os.environ if environ is None else environ)
-    values = reader.read(raw)
+    try:
+        values = reader.read(raw)
+    except RecursionError:
+        # An alias within its own anchor has no end.
+        raise ConfigurationError(f"{path}: nested too deeply, or an alias stands within its own anchor") from None
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}:1: expected sections with names: upstreams, models, …")
     try:

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import ssl
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, PrivateAttr, SecretStr, field_validator, model_validator
 
 from app.settings.section import Section
+
+HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}\Z")
+
+
+def address_of(url: str) -> SplitResult | None:
+    """The parts of a URL by which something can be called: None where its host or port is none, or where it would not
+    stand in the first line of a request as it is.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+        is_host = HOST.match(host) is not None or (":" in host and IPv6Address(host) is not None)
+    except ValueError:
+        # Python's own words repeat the part that is wrong.
+        return None
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return parts if is_host and is_plain and port != 0 else None
 
 
 class TLSSettings(Section):
@@ -76,8 +95,8 @@ class ProxySettings(Section):
     def _url_is_plain(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment:
+        parts = address_of(value)
+        if parts is None or parts.scheme != "http" or parts.path.strip("/") or parts.query or parts.fragment:
             raise ValueError("expected http://HOST:PORT or environment")
         if parts.username or parts.password:
             raise ValueError("credentials in a URL are not allowed; use user and password")

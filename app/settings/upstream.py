@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_v
 
 from app.core.identity import LimitMode, LimitPolicy
 from app.settings.section import Count, Number, Seconds, Section
-from app.settings.transport import OptionalProxy, TLSSettings
+from app.settings.transport import OptionalProxy, TLSSettings, address_of
 
 UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
 DEPLOYMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z")
@@ -108,9 +108,9 @@ class UpstreamSettings(Section):
     def _base_url_is_plain(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError("expected an http:// or https:// URL")
+        parts = address_of(value)
+        if parts is None or parts.scheme not in {"http", "https"}:
+            raise ValueError("expected an http:// or https:// URL, with a host and a port that there can be")
         if parts.username or parts.password:
             raise ValueError("credentials in a URL are not allowed; use api_key")
         if parts.query or parts.fragment:

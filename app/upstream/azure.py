@@ -16,6 +16,8 @@ DEPLOYED = (
     *("/audio/speech", "/audio/transcriptions", "/audio/translations"),
 )
 """What a deployment serves under its own path; all else has one path for the whole resource."""
+BY_BASE_MODEL = "/fine_tuning/"
+"""What begins so names the model that is trained, which is no deployment."""
 VERSION = b"api-version"
 
 
@@ -29,6 +31,12 @@ class AzureAddresses:
 
     def __repr__(self) -> str:
         return f"AzureAddresses(by_deployment={self._by_deployment}, names={len(self._names)})"
+
+    def model_in_body(self, path: str, model: str) -> str:
+        """What a body for ``path`` calls ``model``: where no path names the deployment, its name stands there."""
+        if path in DEPLOYED or path.startswith(BY_BASE_MODEL):
+            return model
+        return self._names.get(model, model)
 
     def target(self, path: str, query: bytes, model: str) -> bytes:
         """The path and query for ``path`` of the OpenAI API; a version that a client names gives way to ours."""

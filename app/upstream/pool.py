@@ -132,8 +132,8 @@ class UpstreamPool:
     async def switch(
         self, path: str, query: bytes, headers: Headers, subprotocols: Sequence[str] = (), model: str = ""
     ) -> FrameStream:
-        """A WebSocket of its own. Raises UpstreamBusy, UpstreamUnreachable, UpstreamOutcomeUnknown,
-        UpstreamAuthFailed, UpgradeRequired where the upstream has none, UpstreamInvalidResponse.
+        """A WebSocket of its own. Raises UpstreamBusy, UpstreamUnreachable, UpstreamAuthFailed, UpgradeRequired where
+        the upstream has none, UpstreamInvalidResponse: whatever it is, nothing was sent that could be billed.
         """
         key = base64.b64encode(os.urandom(16))
         headers = [header for header in [*headers, *self._own] if header[0] != b"accept-encoding"]
@@ -141,8 +141,12 @@ class UpstreamPool:
         if subprotocols:
             headers.append((b"sec-websocket-protocol", ", ".join(subprotocols).encode()))
         target = self._address(path, query, model, headers)
-        with self._failing():
-            tunnel, status, told = await self._client.switch(target, headers)
+        try:
+            with self._failing():
+                tunnel, status, told = await self._client.switch(target, headers)
+        except UpstreamOutcomeUnknown as error:
+            # A handshake asks for nothing yet.
+            raise UpstreamUnreachable from error
         found = dict(told)
         chosen = found.get(b"sec-websocket-protocol", b"").decode("latin-1") or None
         is_good = found.get(b"sec-websocket-accept") == accept_of(key) and b"sec-websocket-extensions" not in found
@@ -159,7 +163,9 @@ class UpstreamPool:
         if status in {400, 404, 405, 426, 501}:
             raise UpgradeRequired("The upstream has no WebSocket here; use HTTP.")
         if status == 429:
-            raise UpstreamBusy
+            raise UpstreamBusy("The upstream takes no further WebSocket now. Nothing was sent.")
+        if status >= 500:
+            raise UpstreamUnreachable
         raise UpstreamInvalidResponse
 
     async def fetch(self, path: str, bytes_max: int) -> tuple[int, bytes]:
@@ -178,6 +184,10 @@ class UpstreamPool:
         finally:
             answer.close()
         return answer.status, b"".join(parts)
+
+    def model_in_body(self, path: str, model: str) -> str:
+        """What a body for ``path`` is to call the model that a route names ``model``."""
+        return model if self._azure is None else self._azure.model_in_body(path, model)
 
     def _address(self, path: str, query: bytes, model: str, headers: Headers) -> bytes:
         """The target of a request, to whose headers the credentials are added."""

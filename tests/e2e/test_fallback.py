@@ -223,6 +223,27 @@ def test_an_upstream_that_keeps_failing_is_left_alone_and_found_well_again(tmp_p
         assert there.gateway.metrics()[state] == 0
 
 
+def test_what_leaves_no_record_is_balanced_too_and_goes_past_one_that_is_left_alone(tmp_path):
+    broken = False
+
+    def play(_):
+        return refusal(500) if broken else FINE
+
+    targets = "{upstream: a, model: gpt-4o}, {upstream: b, model: gpt-4o}"
+    breaker = {"a": "breaker: {failures: 1, open_s: 60}"}
+    with site(tmp_path, {"a": play, "b": FINE}, breaker, targets) as there:
+
+        def count() -> httpx.Response:
+            gateway = there.gateway
+            body = {"model": "fast", "input": "hi"}
+            return httpx.post(f"{gateway.base_url}/responses/input_tokens", json=body, headers=gateway.headers)
+
+        assert {count().headers["x-headgate-upstream"] for _ in range(40)} == {"a", "b"}
+        broken = True
+        wait_for(lambda: there.ask().status_code == 500)
+        assert {count().headers["x-headgate-upstream"] for _ in range(20)} == {"b"}
+
+
 def test_where_all_are_left_alone_the_answer_comes_at_once_and_costs_nothing(tmp_path):
     breaker = "breaker: {failures: 2, open_s: 30}"
     with site(tmp_path, {"a": ["hang"], "b": None}, {"a": breaker, "b": breaker}) as there:

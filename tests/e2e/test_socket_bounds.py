@@ -19,6 +19,7 @@ from tests.e2e.test_reload import reload
 from tests.e2e.test_sockets import create, opened, records_of, until_end
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.socket_upstream import USED, PlayedSockets
+from tests.fakes.upstream import PlayedUpstream, whole
 
 CONFIG = """
 upstreams:
@@ -238,6 +239,33 @@ def test_what_cannot_be_connected_to_leaves_a_record_and_opens_its_breaker(gatew
     assert [record["entries"][0]["kind"] for record in records] == ["void"] * 2
     wait_for(lambda: refusals_of(gateway, "upstream_unreachable") > 0)
     assert refusals_of(gateway, "upstream_unreachable") == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "code", "said"),
+    [
+        (["reset"], "upstream_unreachable", "Nothing was sent, nothing is billed"),
+        (whole(b"{}", "HTTP/1.1 500 X\r\n"), "upstream_unreachable", "Nothing was sent, nothing is billed"),
+        (whole(b"{}", "HTTP/1.1 503 X\r\n"), "upstream_unreachable", "Nothing was sent, nothing is billed"),
+        (whole(b"{}", "HTTP/1.1 429 X\r\n"), "overloaded", "The upstream takes no further WebSocket now"),
+        (whole(b"{}"), "upstream_invalid_response", "not valid"),
+    ],
+    ids=["cut", "500", "503", "429", "200"],
+)
+def test_a_handshake_that_fails_costs_nothing_and_the_client_is_told_so(tmp_path, answer, code, said):
+    with PlayedUpstream(lambda _: answer) as upstream:
+        config = f"""
+upstreams: {{a: {{base_url: "{upstream.base_url}", websocket: native}}}}
+models: [{{match: "*", upstream: a}}]
+server: {{drain_delay_s: 0}}
+"""
+        with RunningGateway(tmp_path, config) as gateway, opened(gateway) as socket:
+            socket.send(ask("plain"))
+            (event,) = until_end(socket)
+            assert event["error"]["code"] == code
+            assert said in event["error"]["message"]
+            (record,) = gateway.records(wait_for=1)
+            assert (record["error_code"], record["entries"][0]["kind"]) == (code, "void")
 
 
 def test_an_upstream_that_dies_opens_its_breaker(gateway, played):

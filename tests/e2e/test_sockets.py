@@ -349,3 +349,20 @@ def test_realtime_is_passed_on_as_it_is(gateway):
         while (event := json.loads(socket.recv(timeout=10)))["type"] != "response.done":
             pass
         assert event["response"]["status"] == "completed"
+
+
+def test_realtime_goes_to_a_target_that_has_sockets(tmp_path):
+    config = """
+upstreams:
+  plain: {base_url: "http://127.0.0.1:1/v1"}
+  sim: {kind: simulator}
+models:
+  - name: sim-large
+    targets: [{upstream: plain, model: sim-large, weight: 9}, {upstream: sim, model: sim-large}]
+server: {drain_delay_s: 0}
+"""
+    with RunningGateway(tmp_path, config) as gateway:
+        key = gateway.json("keys", "create", "--team", "default", "--name", "rt", "--endpoints", "realtime")["key"]
+        for _ in range(3):
+            with opened(gateway, key, path="/realtime?model=sim-large") as socket:
+                assert json.loads(socket.recv(timeout=10))["type"] == "session.created"

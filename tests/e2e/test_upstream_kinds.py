@@ -77,6 +77,20 @@ def test_the_form_with_deployments(site):
     assert record["entries"][0]["kind"] == "charge"
 
 
+@pytest.mark.parametrize("path", ["/responses", "/responses/input_tokens"])
+def test_what_has_one_path_for_all_deployments_names_its_own_in_the_body(site, path):
+    body = b'{ "input":"\\u00e9", "model" : "gpt-4o" , "temperature":0.50}'
+    headers = {**site.headers, "content-type": "application/json", "x-headgate-cache": "off"}
+    told = len(site.records())
+    assert httpx.post(f"{site.base_url}{path}", content=body, headers=headers).status_code == 200
+    seen = site.upstream.requests[-1]
+    assert seen.target == f"/openai{path}?api-version=2024-10-21"
+    assert seen.body == body.replace(b"gpt-4o", b"our-gpt-4o")
+    if path == "/responses":
+        record = site.records(wait_for=told + 1)[-1]
+        assert (record["endpoint"], record["model"]) == ("responses", "gpt-4o"), "it keeps its name, and its price"
+
+
 def test_its_key_is_nowhere(site):
     told = ask(site, "/chat/completions", "new", user="refuse")
     assert told.status_code == 400
@@ -84,9 +98,10 @@ def test_its_key_is_nowhere(site):
     assert KEY not in site.log_path.read_text()
 
 
-def test_without_responses_a_client_is_told_what_there_is(site):
+@pytest.mark.parametrize("path", ["/responses", "/responses/compact", "/responses/input_tokens"])
+def test_without_responses_a_client_is_told_what_there_is(site, path):
     before = len(site.upstream.requests)
-    told = ask(site, "/responses", "some")
+    told = ask(site, path, "some")
     error = told.json()["error"]
     assert (told.status_code, error["code"], error["param"]) == (404, "model_not_found", "model")
     assert error["message"] == "The upstream of 'some' has no /v1/responses. Use /v1/chat/completions."

@@ -67,6 +67,7 @@ class World:
         self.kept = KeptTurns(self.chains, self.clock, self.ownership)
         pools = {
             name: SimpleNamespace(
+                model_in_body=lambda _, model: model,
                 name=name,
                 settings=UpstreamSettings(base_url="http://u/v1", state=state),
             )
@@ -74,7 +75,8 @@ class World:
         }
         catalog = SimpleNamespace(resolve=ROUTES.__getitem__, names_with=lambda *_: False)
         inquirer = SimpleNamespace(inquire=lambda *_: Inquiry("state"))
-        self.planner = Planner(self.ownership, catalog, pools, inquirer, Recall(frozenset()), None, None, self.kept)
+        routing = SimpleNamespace(only=lambda routes: routes[0])
+        self.planner = Planner(self.ownership, catalog, pools, inquirer, Recall(frozenset()), routing, None, self.kept)
 
     def keep(self, response_id, *, text="hi", output=b"[]", after=None, pinned="", upstream="here"):
         item = b'{"role":"user","content":"%b"}' % text.encode()

@@ -76,6 +76,18 @@ async def test_one_that_is_paused_is_never_called(routing, pools):
     assert routing.first((A,)) == (A, ())
 
 
+async def test_what_is_tried_once_goes_to_one_that_is_fit_else_to_any(routing, pools):
+    assert {routing.only(ALL) for _ in range(100)} == {A, B}
+    pools["a"].breaker.failed()
+    assert {routing.only(ALL) for _ in range(50)} == {B}
+    pools["b"].breaker.rest(60, "m")
+    assert routing.only(ALL) is C
+    pools["c"].breaker.failed()
+    assert {routing.only(ALL) for _ in range(100)} == {A, B}
+    pools["b"].breaker.is_paused = True
+    assert {routing.only(ALL) for _ in range(50)} == {A}, "one that fails, before one that is paused"
+
+
 async def test_the_next(routing, pools):
     assert routing.next(ALL, [A], "unreachable") is B
     assert routing.next(ALL, [A, B], "unreachable") is C

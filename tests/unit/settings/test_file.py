@@ -68,6 +68,16 @@ def test_white_space_at_the_end_of_a_key_is_nothing_and_in_a_header_it_is(tmp_pa
         (UPSTREAM + "models:\n  - upstream: a\n", (":5", "match", "name")),
         ("upstreams:\n  a:\n    base_url: ftp://x\n", (":3", "http")),
         ("upstreams:\n  a:\n    base_url: http://user:secret@x/v1\n", (":3", "credentials")),
+        ("upstreams:\n  a:\n    base_url: http://secret:99999/v1\n", (":3", "upstreams.a.base_url", "a port")),
+        ("upstreams:\n  a:\n    base_url: http://x:secret/v1\n", (":3", "a port")),
+        ("upstreams:\n  a:\n    base_url: http://x:0/v1\n", (":3", "a port")),
+        ("upstreams:\n  a:\n    base_url: http://a secret/v1\n", (":3", "a host")),
+        ("upstreams:\n  a:\n    base_url: http://x/a secret\n", (":3", "http")),
+        ("upstreams:\n  a:\n    base_url: http://secrét.example/v1\n", (":3", "a host")),
+        ("upstreams:\n  a:\n    base_url: 'http://[::secret]/v1'\n", (":3", "a host")),
+        (UPSTREAM + "    proxy: http://x:99999\n", (":4", "upstreams.a.proxy.url", "http://HOST:PORT")),
+        ("upstreams: &a\n  a: *a\n", ("headgate.yaml", "within its own anchor")),
+        ("[" * 20_000, ("headgate.yaml", "nested too deeply")),
         ("upstreams:\n  a: {}\n", (":2", "base_url")),
         (UPSTREAM + "    forward_headers: [Authorization]\n", (":4", "never forwarded")),
         (UPSTREAM + "stream: {on_disconnect: explode}\n", (":4", "drain", "cancel")),
@@ -120,3 +130,9 @@ def test_a_wrong_variable_is_named(monkeypatch):
     monkeypatch.setenv("HEADGATE_PORT", "many")
     with pytest.raises(ConfigurationError, match="HEADGATE_PORT"):
         Environment.read()
+
+
+@pytest.mark.parametrize("url", ["http://my_gpu:8000/v1", "http://[::1]:8000/v1", "https://xn--bcher-kva.example/v1/"])
+def test_whatever_can_be_called_is_an_address(tmp_path, url):
+    loaded = load(tmp_path, f"upstreams:\n  a:\n    base_url: '{url}'\n")
+    assert loaded.upstreams["a"].base_url == url.rstrip("/")

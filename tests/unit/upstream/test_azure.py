@@ -53,6 +53,24 @@ def test_targets(settings, path, query, model, target):
     assert AzureAddresses(whole).target(path, query, model) == target
 
 
+@pytest.mark.parametrize(
+    ("deployments", "path", "named"),
+    [
+        (MAP, "/responses", "our-gpt4o"),
+        (MAP, "/responses/input_tokens", "our-gpt4o"),
+        (MAP, "/assistants", "our-gpt4o"),
+        (MAP, "/chat/completions", "gpt-4o"),
+        (MAP, "/fine_tuning/jobs", "gpt-4o"),
+        (True, "/responses", "gpt-4o"),
+    ],
+)
+def test_where_no_path_names_the_deployment_the_body_does(deployments, path, named):
+    whole = UpstreamSettings(
+        kind="azure", base_url="https://n.openai.azure.com", api_version="v", deployments=deployments
+    )
+    assert AzureAddresses(whole).model_in_body(path, "gpt-4o") == named
+
+
 async def test_only_azure_is_shown_the_key_its_own_way():
     shown = {}
     for kind in ("azure", "openai"):
