@@ -94,7 +94,7 @@ async def test_a_server_that_dies_is_told_and_the_own_requests_go_on_being_shown
     mine = other.stage.begin()
     assert await until(lambda: mine in watcher.in_flight) < SEEN_S_MAX
     # Of the others nobody knows any more.
-    await until(lambda: set(watcher.in_flight) == {mine}, 10)
+    await until(lambda: set(watcher.in_flight) == {mine})
     server.start()
     await until(lambda: not watcher.count["degraded"])
     await until(lambda: set(watcher.in_flight) == {mine, theirs})
@@ -167,7 +167,7 @@ async def test_in_a_cluster_every_node_passes_it_on(cluster, fleet):
     nodes = [await fleet.node(cluster.url) for _ in range(3)]
     watcher = fleet.watch(nodes[0])
     ids = [node.stage.begin() for node in nodes]
-    await until(lambda: set(watcher.in_flight) == set(ids), 10)
+    await until(lambda: set(watcher.in_flight) == set(ids))
     assert not watcher.count["degraded"]
 
 
@@ -178,9 +178,9 @@ async def test_it_follows_a_master_that_fails_over(sentinels, fleet):
     await until(lambda: before in watcher.in_flight)
     sentinels.primary.kill()
     await until(lambda: watcher.count.get("degraded"))
-    await until(lambda: not watcher.count["degraded"], 20)
+    await until(lambda: not watcher.count["degraded"])
     after = one.stage.begin()
-    await until(lambda: {before, after} == set(watcher.in_flight), 10)
+    await until(lambda: {before, after} == set(watcher.in_flight))
 
 
 def calls_of(answer: bytes) -> dict[str, int]:
