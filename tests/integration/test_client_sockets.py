@@ -219,7 +219,9 @@ async def test_requests_at_once_do_not_mix():
         await client.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     parts=st.lists(st.binary(min_size=1, max_size=2000), max_size=5),
     cuts=st.lists(st.integers(1, 10_000), max_size=8),
