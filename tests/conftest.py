@@ -6,11 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes.gateway import RunningGateway
 from tests.quiet import SideBySide, folder_of
 
 ROOT = Path(__file__).parents[1]
+
+# A busy machine takes as long as it takes over an example: a fifth of a second, as it comes, fails what is right.
+settings.register_profile("headgate", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("headgate")
 
 
 def pytest_configure(config: pytest.Config) -> None:

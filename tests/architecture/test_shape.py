@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 APP = Path(__file__).parents[2] / "app"
 FUNCTION_LINES_MAX = 70
@@ -67,6 +68,12 @@ def test_no_statement_changes_what_the_audit_log_says():
     written = re.compile(r"(?:update|delete\s+from|truncate(?:\s+table)?|replace\s+into)\s+\W?audit\b", re.IGNORECASE)
     for path in (*MODULES, *APP.rglob("*.sql"), *APP.rglob("*.lua")):
         assert written.search(path.read_text()) is None, name_of(path)
+
+
+def test_no_example_that_is_made_up_is_measured_by_a_clock():
+    assert settings.default is not None
+    assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check
 
 
 def test_every_package_says_that_it_is_one():

@@ -25,7 +25,7 @@ alerts:
 server: {drain_delay_s: 0}
 """
 BAD = """<img src=x onerror="window.owned=1">"""
-WAIT_S = 15
+WAIT_S = 30
 
 
 class Company:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.browser.conftest import settle
 
-WAIT_S = 20
+WAIT_S = 30
 THOUSANDS = {"": 1, "k": 1_000, "M": 1_000_000}
 
 

@@ -18,7 +18,7 @@ from tests.fakes.gateway import RunningGateway
 
 MODELS = ("gpt-5.4", "gpt-4.1-mini", "a-model-without-a-price")
 CALLS = 4
-WAIT_S = 15
+WAIT_S = 30
 
 
 @pytest.fixture(scope="module")

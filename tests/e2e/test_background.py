@@ -38,7 +38,7 @@ def begin(client: httpx.Client, steering: str = "", **more: Any) -> httpx.Respon
     return client.post("/responses", json={"model": "sim-large", "input": text, "background": True, **more})
 
 
-def record_of(gateway: RunningGateway, response_id: str, wait_s: float = 20) -> dict[str, Any]:
+def record_of(gateway: RunningGateway, response_id: str, wait_s: float = 30) -> dict[str, Any]:
     deadline = time.monotonic() + wait_s
     while time.monotonic() < deadline:
         found = [record for record in gateway.records() if record["response_id"] == response_id]
@@ -66,11 +66,11 @@ def test_nobody_asks(gateway, client):
 
 def test_a_client_asks_first_and_often(gateway, client):
     response_id = begin(client).json()["id"]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while (told := client.get(f"/responses/{response_id}").json())["status"] != "completed":
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    exact(record_of(gateway, response_id, 2), told["usage"])
+    exact(record_of(gateway, response_id), told["usage"])
     before = gateway.usage()
     for _ in range(5):
         client.get(f"/responses/{response_id}")
@@ -102,7 +102,7 @@ def test_a_failed_one_and_a_cancelled_one(gateway, client):
     hangs = begin(client, "stall_after=4 stall_s=3600").json()["id"]
     cancelled = client.post(f"/responses/{hangs}/cancel")
     assert cancelled.json()["status"] == "cancelled"
-    record = record_of(gateway, hangs, 5)
+    record = record_of(gateway, hangs)
     assert record["outcome"] == "cancelled"
     # The provider tells no usage of what was cancelled: it is an estimate.
     assert [entry["kind"] for entry in record["entries"]] == ["estimate"]
@@ -137,7 +137,7 @@ def simulator() -> Iterator[str]:
     nowhere = subprocess.DEVNULL
     process = headgate(["simulate", "--port", str(port)], stdout=nowhere, stderr=nowhere, environment=dict(os.environ))
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 httpx.get(f"http://127.0.0.1:{port}/v1/models")
@@ -147,7 +147,7 @@ def simulator() -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
 
 
 @pytest.mark.parametrize("how", ["kill", "stop"])
@@ -170,7 +170,7 @@ server: {{drain_delay_s: 0}}
             record = record_of(gateway, response_id)
             assert record["outcome"] == "interrupted"
             assert record["entries"][0]["kind"] == "estimate"
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 30
             while len(record["entries"]) < 2 and time.monotonic() < deadline:
                 time.sleep(0.2)
                 record = record_of(gateway, response_id)
@@ -269,20 +269,20 @@ def test_one_that_is_not_found_yet_is_asked_for_again(odd):
 def test_one_slow_upstream_holds_up_no_other_and_no_delete(odd):
     gateway, client, provider = odd
     hanging = [begun(client, "hanging", "gpt-4o") for _ in range(9)]
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while len([one for one in hanging if provider.asked[one]]) < 8:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     exact(record_of(gateway, begun(client, "plain"), 5), USED)
     began = time.monotonic()
     assert client.delete(f"/responses/{hanging[-1]}").status_code == 200
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25
     # The next start asks for what this one leaves, and one upstream's silence is not another's.
     left = [begun(client, "plain") for _ in range(2)]
     gateway.kill()
     gateway.start()
     for response_id in left:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while len(record_of(gateway, response_id)["entries"]) < 2:
             assert time.monotonic() < deadline
             time.sleep(0.1)

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from tests.e2e.test_replay import completed, created, event
+from tests.fakes.fleet import wait_for
 from tests.fakes.gateway import SIMULATED, RunningGateway
 from tests.fakes.upstream import STREAM_HEAD, PlayedUpstream, chunked, config_for, whole
 
@@ -88,14 +89,13 @@ def test_bodies_are_bounded_each_and_together(tmp_path):
             return sock
 
         first = unfinished()
-        time.sleep(0.3)
+        time.sleep(1)
         assert post(gateway).status_code == 200, "there is room for a small one"
         refused = post(gateway, input="x" * 17_000)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
         assert "retry-after" in refused.headers
         first.close()
-        time.sleep(0.3)
-        assert post(gateway, input="x" * 17_000).status_code == 200
+        wait_for(lambda: post(gateway, input="x" * 17_000).status_code == 200)
         assert len(gateway.records(wait_for=2)) == 2
 
 
@@ -103,14 +103,13 @@ def test_more_requests_than_may_be_in_flight_are_refused_at_once(tmp_path):
     config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, in_flight_max: 3")
     with RunningGateway(tmp_path, config) as gateway:
         threads = [
-            threading.Thread(target=post, args=(gateway,), kwargs={"input": "[[sim: first_ms=1500]]"}) for _ in range(3)
+            threading.Thread(target=post, args=(gateway,), kwargs={"input": "[[sim: first_ms=5000]]"}) for _ in range(3)
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.7)
-        began = time.monotonic()
+        wait_for(lambda: gateway.metrics()["headgate_in_flight"] == 3)
         refused = post(gateway)
-        assert time.monotonic() - began < 0.7
+        assert gateway.metrics()["headgate_in_flight"] == 3, "it waited for none of them"
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
         assert httpx.get(f"{gateway.url}/readyz").status_code == 200
         for thread in threads:
@@ -125,7 +124,7 @@ def test_an_upstream_has_a_bound_of_its_own(tmp_path):
     with PlayedUpstream(play) as slow, PlayedUpstream(play) as quick:
         config = f"""
 upstreams:
-  slow: {{base_url: "{slow.base_url}", connections_max: 2, timeouts: {{first_byte_s: 2}}}}
+  slow: {{base_url: "{slow.base_url}", connections_max: 2, timeouts: {{first_byte_s: 4}}}}
   quick: {{base_url: "{quick.base_url}"}}
 models: [{{match: "slow*", upstream: slow}}, {{match: "*", upstream: quick}}]
 server: {{drain_delay_s: 0}}
@@ -135,7 +134,7 @@ server: {{drain_delay_s: 0}}
             threads = [threading.Thread(target=lambda: answers.append(post(gateway, model="slow"))) for _ in range(4)]
             for thread in threads:
                 thread.start()
-            time.sleep(0.3)
+            wait_for(lambda: len(answers) == 2)
             assert post(gateway, model="quick").status_code == 200
             for thread in threads:
                 thread.join()
@@ -199,9 +198,9 @@ def test_an_answer_that_is_no_stream_is_finished_without_its_client(tmp_path):
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(
                 f"{gateway.base_url}/responses",
-                json={"model": "sim-mini", "input": "[[sim: first_ms=1000]] hi"},
+                json={"model": "sim-mini", "input": "[[sim: first_ms=3000]] hi"},
                 headers=gateway.headers,
-                timeout=0.3,
+                timeout=httpx.Timeout(30, read=1),
             )
         (record,) = gateway.records(wait_for=1)
         assert (record["outcome"], record["entries"][0]["kind"]) == ("disconnected", "charge")

@@ -84,7 +84,7 @@ def test_a_full_disk_refuses_before_anything_is_sent_and_comes_back_by_itself(di
         assert ask(gateway).status_code == 200
         assert ballast(gateway) == BALLAST_BYTES
         filler = fill(disk)
-        wait_for(lambda: ballast(gateway) == 0, 5)
+        wait_for(lambda: ballast(gateway) == 0)
         for _ in range(3):
             refused = ask(gateway)
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "ledger_unavailable")
@@ -94,7 +94,7 @@ def test_a_full_disk_refuses_before_anything_is_sent_and_comes_back_by_itself(di
         assert httpx.get(f"{gateway.url}/healthz").status_code == 200
         assert gateway.metrics()['headgate_degraded{dependency="journal"}'] == 1
         filler.unlink()
-        wait_for(lambda: ask(gateway).status_code == 200, 5)
+        wait_for(lambda: ask(gateway).status_code == 200)
         assert ballast(gateway) == BALLAST_BYTES
         assert ready(gateway) == (200, [])
         assert len(gateway.records(wait_for=2)) == 2
@@ -165,13 +165,13 @@ def test_a_start_on_a_full_disk_waits_and_leaves_the_journal_untouched(disk, tmp
         assert {path: path.read_bytes() for path in (gateway.data_dir / "journal").rglob("*.log")} == left
         assert ballast(gateway) == BALLAST_BYTES
         filler.unlink()
-        begun.join(20)
+        begun.join(60)
         assert ready(gateway) == (200, [])
         assert ask(gateway).status_code == 200
         records = gateway.records(wait_for=2)
         assert sorted(record["outcome"] for record in records) == ["completed", "interrupted"]
     finally:
-        begun.join(20)
+        begun.join(60)
         gateway.stop()
 
 
@@ -197,8 +197,8 @@ def test_who_waits_for_room_can_be_stopped(disk, tmp_path):
     wait_for(lambda: [line for line in gateway.log() if line["event"] == "disk_full"])
     wait_for(lambda: _answers(gateway))
     gateway.process.send_signal(signal.SIGTERM)
-    assert gateway.process.wait(10) == 0
-    begun.join(20)
+    assert gateway.process.wait(60) == 0
+    begun.join(60)
     assert not begun.is_alive()
     filler.unlink()
 
@@ -212,7 +212,7 @@ def test_the_log_of_the_database_is_cut_when_there_is_little_room(disk, tmp_path
         assert log.stat().st_size > 100_000
         filler = fill(disk)
         wait_for(lambda: ready(gateway)[0] == 503)
-        wait_for(lambda: log.stat().st_size == 0, 12)
+        wait_for(lambda: log.stat().st_size == 0)
         filler.unlink()
-        wait_for(lambda: ask(gateway).status_code == 200, 5)
+        wait_for(lambda: ask(gateway).status_code == 200)
         assert gateway.check_ledger()["ok"]

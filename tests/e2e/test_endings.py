@@ -223,6 +223,7 @@ def half_a_request(gateway: RunningGateway, key: str) -> socket.socket:
     return sock
 
 
+@pytest.mark.quiet
 async def test_a_key_that_is_revoked_now_is_cut_off_in_every_gateway_within_a_second(tmp_path):
     shared = {"HEADGATE_DATABASE_URL": await shared_server().create_database()}
     first = RunningGateway(tmp_path / "a", SIMULATED, **shared)
@@ -265,6 +266,7 @@ async def test_a_key_that_is_revoked_now_is_cut_off_in_every_gateway_within_a_se
         assert sorted(line["estimated"] for line in cut) == [False, True, True, True, True]
 
 
+@pytest.mark.quiet
 async def test_a_key_that_is_revoked_lets_what_runs_end(tmp_path):
     with RunningGateway(tmp_path) as gateway:
         key_id = gateway.key.split("-")[2]

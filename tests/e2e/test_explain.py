@@ -69,7 +69,7 @@ def test_a_refused_request(door, key):
     with door.running(key, model="free"):
         refused = door.ask(key)
     request_id = refused.headers["x-headgate-request-id"]
-    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"))
     lines, decision = explained(door, request_id)
     assert "answer 429 rate_limit_exceeded" in lines
     at = lines.index("Refused by")
@@ -87,7 +87,7 @@ def test_a_refused_request(door, key):
 def test_a_request_that_a_spent_budget_refused(door, key):
     refused = door.ask(key, most=101, tags="project=b")
     request_id = refused.headers["x-headgate-request-id"]
-    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"))
     lines, _ = explained(door, request_id)
     at = lines.index("Refused by")
     assert lines[at + 1 : at + 5] == [
@@ -127,7 +127,7 @@ def test_a_budget_that_is_spent_is_free_again_when_its_next_window_begins(door):
     assert door.ask(key, use=(0, 2), most=2).status_code == 200
     refused = door.ask(key)
     request_id = refused.headers["x-headgate-request-id"]
-    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"))
     lines, decision = explained(door, request_id)
     again = next(line for line in lines if line.startswith("again "))
     assert again.startswith("again when the next window begins, at ")
@@ -142,7 +142,7 @@ def test_a_clients_own_text_is_not_kept_with_a_refusal(door):
     refused = httpx.post(f"{door.base_url}/responses", content=body, headers=headers)
     assert outcome(refused) == (400, "ambiguous_json")
     request_id = refused.headers["x-headgate-request-id"]
-    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"))
     assert "my own words" not in door.command("explain", request_id)
     assert explained(door, request_id)[1] == {"endpoint": "responses"}
 
@@ -161,7 +161,7 @@ def test_every_refusal_of_a_known_key_is_kept(door, model, body, status, code):
     refused = door.ask(key, model=model, **body, most=None)
     assert outcome(refused) == (status, code)
     request_id = refused.headers["x-headgate-request-id"]
-    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"), 5)
+    wait_for(lambda: request_id in door.command("explain", "--team", key.team_id, "--refusals"))
     lines, decision = explained(door, request_id)
     assert f"answer {status} {code}" in lines
     assert decision["endpoint"] == "responses"

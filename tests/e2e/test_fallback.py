@@ -63,7 +63,7 @@ def site(folder, plays: dict[str, object], settings: dict[str, str] | None = Non
         for name in plays:
             url = upstreams[name].base_url if name in upstreams else DEAD
             more = (settings or {}).get(name, "")
-            lines.append(f"  {name}: {{base_url: '{url}', timeouts: {{first_byte_s: 0.6}}{more and ', ' + more}}}")
+            lines.append(f"  {name}: {{base_url: '{url}', timeouts: {{first_byte_s: 2}}{more and ', ' + more}}}")
         listed = targets or ", ".join(
             f"{{upstream: {name}, model: gpt-4o, priority: {number}}}" for number, name in enumerate(plays)
         )
@@ -101,7 +101,7 @@ def each(tmp_path_factory):
             url = DEAD
             if play is not None:
                 url = stack.enter_context(PlayedUpstream(lambda _, play=play: play)).base_url
-            lines.append(f"  {names.get(name, name)}: {{base_url: '{url}', timeouts: {{first_byte_s: 0.6}}}}")
+            lines.append(f"  {names.get(name, name)}: {{base_url: '{url}', timeouts: {{first_byte_s: 2}}}}")
         lines.append("models:")
         for name in names.values():
             first, second = f"{{upstream: {name}, model: m}}", "{upstream: spare, model: m, priority: 1}"
@@ -170,7 +170,7 @@ def test_weights_balance_within_a_priority_and_the_next_one_is_for_need(tmp_path
 
 def test_an_upstream_that_asked_for_a_rest_is_passed_over_until_it_is_over(tmp_path):
     def limited(_):
-        return refusal(429, "retry-after: 2\r\n") if len(there.upstreams["first"].requests) == 1 else FINE
+        return refusal(429, "retry-after: 5\r\n") if len(there.upstreams["first"].requests) == 1 else FINE
 
     with site(tmp_path, {"first": limited, "second": FINE}) as there:
         assert there.ask().headers["x-headgate-fallback"] == "rate-limited"
@@ -178,7 +178,7 @@ def test_an_upstream_that_asked_for_a_rest_is_passed_over_until_it_is_over(tmp_p
         assert (rested.headers["x-headgate-upstream"], rested.headers["x-headgate-fallback"]) == ("second", "resting")
         assert there.calls() == {"first": 1, "second": 2}
         assert there.gateway.metrics()['headgate_upstream_resting{upstream="first"}'] == 1
-        time.sleep(2.1)
+        wait_for(lambda: there.gateway.metrics()['headgate_upstream_resting{upstream="first"}'] == 0)
         again = there.ask()
         assert again.headers["x-headgate-upstream"] == "first"
         assert "x-headgate-fallback" not in again.headers
@@ -204,7 +204,7 @@ def test_an_upstream_that_keeps_failing_is_left_alone_and_found_well_again(tmp_p
     def play(_):
         return refusal(500) if broken else FINE
 
-    breaker = {"first": "breaker: {failures: 3, open_s: 1}"}
+    breaker = {"first": "breaker: {failures: 3, open_s: 4}"}
     with site(tmp_path, {"first": play, "second": FINE}, breaker) as there:
         assert [there.ask().status_code for _ in range(3)] == [500] * 3
         state = 'headgate_upstream_circuit{upstream="first"}'
@@ -213,12 +213,11 @@ def test_an_upstream_that_keeps_failing_is_left_alone_and_found_well_again(tmp_p
         assert (answer.status_code, answer.headers["x-headgate-fallback"]) == (200, "circuit-open")
         assert there.calls()["first"] == 3
         assert there.counted("first", "circuit-open") == 1
-        time.sleep(1.1)
-        assert there.gateway.metrics()[state] == 1
+        wait_for(lambda: there.gateway.metrics()[state] == 1)
         assert there.ask().status_code == 500, "the probe is a real request"
         assert there.ask().headers["x-headgate-fallback"] == "circuit-open"
         broken = False
-        time.sleep(1.1)
+        wait_for(lambda: there.gateway.metrics()[state] == 1)
         assert [there.ask().headers["x-headgate-upstream"] for _ in range(3)] == ["first"] * 3
         assert there.gateway.metrics()[state] == 0
 
@@ -250,9 +249,9 @@ def test_where_all_are_left_alone_the_answer_comes_at_once_and_costs_nothing(tmp
         for _ in range(4):
             there.ask()
         before = len(there.gateway.records(wait_for=3))
-        begun = time.monotonic()
+        calls = there.calls()
         answer = there.ask()
-        assert time.monotonic() - begun < 0.5
+        assert there.calls() == calls
         assert (answer.status_code, answer.json()["error"]["code"]) == (502, "upstream_unreachable")
         assert 1 <= int(answer.headers["retry-after"]) <= 30
         assert answer.headers["x-headgate-upstream"] == "a"
@@ -278,16 +277,16 @@ def test_what_a_client_did_wrong_opens_nothing(tmp_path):
 
 
 def test_a_client_that_leaves_says_nothing_of_the_upstream(tmp_path):
-    with site(tmp_path, {"only": [0.4, *FINE]}, {"only": "breaker: {failures: 1}"}) as there:
+    with site(tmp_path, {"only": [1.5, *FINE]}, {"only": "breaker: {failures: 1}"}) as there:
         for stream in (True, False):
             with pytest.raises(httpx.ReadTimeout):
                 httpx.post(
                     f"{there.gateway.base_url}/responses",
                     json={"model": "fast", "input": "hi", "stream": stream},
                     headers=there.gateway.headers,
-                    timeout=0.1,
+                    timeout=httpx.Timeout(30, read=0.5),
                 )
-        time.sleep(0.6)
+        wait_for(lambda: there.gateway.metrics()["headgate_in_flight"] == 0)
         assert there.ask().status_code == 200
 
 

@@ -12,7 +12,7 @@ from tests.e2e.admin.people import Admin
 from tests.fakes.gateway import RunningGateway
 from tests.fakes.upstream import JSON_HEAD, PlayedUpstream
 
-FOLLOWS_S = 1.0
+FOLLOWS_S_MAX = 30.0
 names = (f"families-{number}" for number in itertools.count())
 
 
@@ -56,8 +56,8 @@ def code(gateway: RunningGateway, key: str, path: str) -> tuple[int, str]:
 
 
 def becomes(expected: int, gateway: RunningGateway, key: str, path: str) -> None:
-    """A change takes effect within a second, and a little for a busy machine."""
-    deadline = time.monotonic() + FOLLOWS_S + 1
+    """A change takes effect soon; that it is within a second is tested on a quiet machine, with keys."""
+    deadline = time.monotonic() + FOLLOWS_S_MAX
     while (found := status(gateway, key, path)) != expected:
         assert time.monotonic() < deadline, found
         time.sleep(0.02)
@@ -218,7 +218,7 @@ def test_a_key_is_told_what_is_on(gateway, admin):
         return told["endpoints"], told["families"]
 
     def until(endpoints: list[str] | None) -> list[str]:
-        deadline = time.monotonic() + FOLLOWS_S + 1
+        deadline = time.monotonic() + FOLLOWS_S_MAX
         while (told := me())[0] != endpoints:
             assert time.monotonic() < deadline, told
             time.sleep(0.02)

@@ -63,7 +63,7 @@ PLAYS = {
     "stream": chunked([created(), DELTA, completed()]),
     "long": [HEAD + piece(created()), *[PACE_S, piece(DELTA)] * 12, piece(completed()) + b"0\r\n\r\n"],
     "lingering": [HEAD + piece(created()) + piece(DELTA) + piece(completed()), 1.0, b"0\r\n\r\n"],
-    "slow json": [0.6, *whole(OK)],
+    "slow json": [2.5, *whole(OK)],
     "failed with usage": chunked([created(), DELTA, failed()]),
     "failed without usage": chunked([created(), DELTA, failed(usage=None)]),
     "silence": ["hang"],
@@ -89,7 +89,7 @@ def gateway(tmp_path_factory):
     def play(seen):
         return PLAYS[json.loads(seen.body)["user"]]
 
-    timeouts = {"timeouts": "{connect_s: 1, first_byte_s: 1, idle_s: 5}"}
+    timeouts = {"timeouts": "{connect_s: 5, first_byte_s: 4, idle_s: 5}"}
     with (
         PlayedUpstream(play) as upstream,
         RunningGateway(tmp_path_factory.mktemp("known"), config_for(upstream.base_url, **timeouts)) as gateway,
@@ -104,11 +104,11 @@ def body_of(play: str, **more) -> dict:
 
 def ask(gateway: RunningGateway, play: str, key: str | None = None, **more) -> httpx.Response:
     headers = {"authorization": f"Bearer {key or gateway.key}"}
-    return httpx.post(f"{gateway.base_url}/responses", json=body_of(play, **more), headers=headers, timeout=20)
+    return httpx.post(f"{gateway.base_url}/responses", json=body_of(play, **more), headers=headers, timeout=60)
 
 
 def records_of(gateway: RunningGateway, play: str, count: int) -> list[dict]:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while True:
         found = [record for record in gateway.records() if record["end_user"] == play]
         if len(found) >= count or time.monotonic() > deadline:
@@ -157,7 +157,7 @@ def test_a_disconnect_right_after_the_last_event_that_counts_as_one(gateway):
 
 def test_a_client_that_leaves_before_the_answer_and_is_billed_a_guess(gateway):
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{gateway.base_url}/responses", json=body_of("slow json"), headers=gateway.headers, timeout=0.2)
+        httpx.post(f"{gateway.base_url}/responses", json=body_of("slow json"), headers=gateway.headers, timeout=1)
     (record,) = records_of(gateway, "slow json", 1)
     assert (record["outcome"], kinds(record)) == ("disconnected", ["charge"])
     assert record["entries"][0]["output_tokens"] == 7
@@ -191,7 +191,7 @@ def test_a_drain_that_runs_up_a_bill(tmp_path, bound):
         ) as answer:
             next(answer.iter_raw())
         (record,) = gateway.records(wait_for=1)
-        assert time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s < 15
         assert (record["outcome"], record["error_code"], kinds(record)) == (
             "disconnected",
             "drain_over",
@@ -199,7 +199,7 @@ def test_a_drain_that_runs_up_a_bill(tmp_path, bound):
         )
         entry = record["entries"][0]
         assert 0 < entry["cost_lower_nanousd"] <= entry["cost_nanousd"] <= entry["cost_upper_nanousd"]
-        deadline = time.monotonic() + 3
+        deadline = time.monotonic() + 30
         while not upstream.lost and time.monotonic() < deadline:
             time.sleep(0.05)
         assert upstream.lost == 1, "the upstream was not told"
@@ -276,7 +276,7 @@ def test_a_call_that_was_never_sent_and_is_billed(tmp_path):
             for record in gateway.records(wait_for=2):
                 assert set(kinds(record)) == {"void"}
                 assert sum(entry["cost_nanousd"] for entry in record["entries"]) == 0
-        thread.join(5)
+        thread.join(30)
 
 
 # -- by the wrong price -----------------------------------------------------------------------
@@ -395,7 +395,7 @@ async def test_a_budget_that_each_replica_seeds_by_increment():
 
 
 async def replica(stack: AsyncExitStack, server: ValkeyServer, database: Database, name: str) -> Shared:
-    client = RedisClient(server.url, timeout_s=2)
+    client = RedisClient(server.url, timeout_s=20)
     await client.start()
     stack.push_async_callback(client.close)
     shared = Shared(name, RedisHot(client), database, SystemClock(), node="host", slot=0, on_state=lambda *_: None)
@@ -411,7 +411,7 @@ async def admit(shared: Shared, claim: Claim) -> Grant | Refusal:
 async def lost(server: ValkeyServer, replicas: list[Shared]) -> None:
     """Valkey forgets everything; until all of them have noticed and are open again."""
     server.flush()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         for is_open in (False, True):
             while any(each.is_open is not is_open for each in replicas):
                 await asyncio.sleep(0.02)
@@ -435,7 +435,7 @@ def test_a_concurrency_counter_that_leaks_on_timeouts(gateway):
     for _ in range(2):
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(give_up, range(3)))
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while gateway.metrics()["headgate_in_flight"] and time.monotonic() < deadline:
             time.sleep(0.05)
     with ThreadPoolExecutor(3) as pool:
@@ -448,7 +448,7 @@ def test_a_429_without_retry_after(simulated, limit):
     maximum = "3000" if limit == "tokens-per-minute" else "1"
     made = simulated.json("keys", "create", "--team", "default", "--name", f"l-{limit}", f"--{limit}", maximum)
     headers = {"authorization": f"Bearer {made['key']}"}
-    body = {"model": "sim-large", "input": "[[sim: first_ms=700]] hi", "max_output_tokens": 2000}
+    body = {"model": "sim-large", "input": "[[sim: first_ms=3000]] hi", "max_output_tokens": 2000}
     with ThreadPoolExecutor(2) as pool:
         answers = list(
             pool.map(lambda _: httpx.post(f"{simulated.base_url}/responses", json=body, headers=headers), range(2))
@@ -469,7 +469,7 @@ def test_a_drained_stream_that_no_longer_counts_as_concurrent(gateway):
     ) as answer:
         next(answer.iter_raw())
     assert ask(gateway, "drained", made["key"]).json()["error"]["code"] == "rate_limit_exceeded"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while gateway.metrics()["headgate_in_flight"] and time.monotonic() < deadline:
         time.sleep(0.05)
     assert ask(gateway, "slow json", made["key"]).status_code == 200

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from app.settings.file import PACKAGED
+from tests.fakes.fleet import wait_for
 from tests.fakes.gateway import SIMULATED, RunningGateway
 from tests.fakes.postgres import PostgresServer
 from tests.fakes.valkey import ValkeyServer
@@ -27,7 +28,7 @@ def ask(gateway: RunningGateway, key: str | None = None, timeout: float = 30) ->
 
 
 def test_a_drain_lets_streams_end_and_exits_with_zero(tmp_path):
-    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 1")
+    config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 6")
     with RunningGateway(tmp_path, config) as gateway:
         received = []
 
@@ -38,16 +39,16 @@ def test_a_drain_lets_streams_end_and_exits_with_zero(tmp_path):
 
         thread = threading.Thread(target=stream)
         thread.start()
-        time.sleep(0.5)
+        wait_for(lambda: received)
         gateway.process.send_signal(signal.SIGTERM)
-        time.sleep(0.3)
+        wait_for(lambda: httpx.get(f"{gateway.url}/readyz").status_code == 503)
         ready = httpx.get(f"{gateway.url}/readyz")
         assert (ready.status_code, ready.json()["failing"]) == (503, ["draining"])
         assert httpx.get(f"{gateway.url}/healthz").status_code == 200
         assert ask(gateway).status_code == 200, "still accepting during the delay"
         thread.join(30)
         assert "event: response.completed" in received
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(60) == 0
         assert len(gateway.records()) == 2
         assert not list((gateway.data_dir / "journal").rglob("*.log"))
 
@@ -73,7 +74,7 @@ def test_what_outlasts_the_drain_is_ended_with_an_event_and_billed(tmp_path, how
         assert (last["type"], last["response"]["id"]) == ("response.failed", events[0]["response"]["id"])
         assert last["response"]["error"]["message"].startswith("gateway_shutdown: ")
         assert [event["sequence_number"] for event in events] == list(range(len(events)))
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(60) == 0
         (record,) = gateway.records()
         assert (record["outcome"], record["error_code"]) == ("interrupted", "gateway_shutdown")
         assert record["entries"][0]["kind"] == "estimate"
@@ -83,14 +84,19 @@ def test_what_outlasts_the_drain_is_ended_with_an_event_and_billed(tmp_path, how
 def test_a_call_that_the_shutdown_cuts_is_not_worth_a_retry(tmp_path):
     config = SIMULATED.replace("drain_delay_s: 0", "drain_delay_s: 0, drain_s_max: 1")
     with RunningGateway(tmp_path, config) as gateway:
-        threading.Timer(0.5, lambda: gateway.process.send_signal(signal.SIGTERM)).start()
-        body = {"model": "sim-large", "input": "[[sim: first_ms=8000]] hi"}
-        cut = httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers, timeout=20)
+
+        def end() -> None:
+            wait_for(lambda: gateway.metrics()["headgate_in_flight"] == 1)
+            gateway.process.send_signal(signal.SIGTERM)
+
+        threading.Thread(target=end).start()
+        body = {"model": "sim-large", "input": "[[sim: first_ms=60000]] hi"}
+        cut = httpx.post(f"{gateway.base_url}/responses", json=body, headers=gateway.headers, timeout=50)
         assert (cut.status_code, cut.json()["error"]["code"]) == (503, "draining")
         assert cut.headers["x-should-retry"] == "false"
         assert "retry-after" not in cut.headers
         assert "may have been billed" in cut.json()["error"]["message"]
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(60) == 0
     # What the client was told and what the ledger says agree.
     with RunningGateway(tmp_path, config) as gateway:
         record = gateway.records(wait_for=1)[0]
@@ -140,14 +146,14 @@ def test_redis_that_dies_or_hangs_never_holds_a_request(tmp_path):
         redis.freeze()
         started = time.monotonic()
         answers = [ask(gateway, limited) for _ in range(5)]
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
         assert {answer.json()["error"]["code"] for answer in answers} == {"limits_unavailable"}
         assert all("retry-after" in answer.headers for answer in answers)
         assert ask(gateway).status_code == 200, "a key without limits goes on"
         assert gateway.metrics()['headgate_degraded{dependency="redis"}'] == 1
         assert httpx.get(f"{gateway.url}/readyz").status_code == 200
         redis.resume()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while ask(gateway, limited).status_code != 200 and time.monotonic() < deadline:
             time.sleep(0.1)
         assert ask(gateway, limited).status_code == 200
@@ -169,11 +175,10 @@ async def test_a_database_that_is_away_costs_no_record(tmp_path):
             for _ in range(10):
                 assert ask(gateway).status_code == 200
             assert httpx.get(f"{gateway.url}/readyz").status_code == 200
-            time.sleep(1)
+            wait_for(lambda: gateway.metrics()['headgate_degraded{dependency="ledger"}'] == 1)
             assert gateway.metrics()["headgate_journal_records"] == 10
-            assert gateway.metrics()['headgate_degraded{dependency="ledger"}'] == 1
             server.start()
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 30
             while gateway.metrics()["headgate_journal_records"] and time.monotonic() < deadline:
                 time.sleep(0.2)
             assert sum(row["requests"] for row in gateway.usage()) == 11

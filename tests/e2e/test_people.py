@@ -12,6 +12,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.fakes.fleet import wait_for
 from tests.fakes.gateway import SIMULATED, RunningGateway
 from tests.fakes.postgres import shared_server
 from tests.fakes.valkey import ValkeyServer
@@ -47,6 +48,7 @@ def test_a_second_gateway_on_the_data_dir_is_refused(gateway):
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.quiet
 def test_a_new_key_works_at_once_and_a_revoked_one_stops_within_a_second(gateway):
     made = gateway.json("keys", "create", "--team", "default", "--name", "short-lived")
     assert set(made) >= {"id", "key"}
@@ -59,6 +61,7 @@ def test_a_new_key_works_at_once_and_a_revoked_one_stops_within_a_second(gateway
     assert gateway.json("keys", "show", made["id"])["state"] == "revoked"
 
 
+@pytest.mark.quiet
 def test_a_rotated_key_is_the_same_key_with_another_secret(gateway):
     made = gateway.json("keys", "create", "--team", "default", "--name", "turning")
     second = gateway.json("keys", "rotate", "turning")
@@ -94,8 +97,8 @@ def test_every_bad_key_has_the_same_answer(gateway):
     gateway.command("keys", "revoke", revoked["id"])
     expired = gateway.json("keys", "create", "--team", "default", "--name", "e", "--expires", "1m")
     gateway.command("keys", "update", expired["id"], "--expires", "2099-01-01")
-    time.sleep(1)
     good = expired["key"]
+    wait_for(lambda: ask(gateway, revoked["key"]).status_code == 401)
     bad = [revoked["key"], "sk-hg-garbage", good[:-1] + ("0" if good[-1] != "0" else "1"), "' OR '1'='1", "x" * 600]
     bad.append(gateway.first_run["admin_token"])
     answers = [ask(gateway, key) for key in bad] + [httpx.post(f"{gateway.base_url}/responses", json=BODY)]
@@ -146,8 +149,7 @@ def test_a_key_can_be_held_to_models_and_endpoints(gateway):
     listed = httpx.get(f"{gateway.base_url}/models", headers=headers).json()["data"]
     assert [model["id"] for model in listed] == ["sim-mini"]
     gateway.command("keys", "update", made["id"], "--models", "all")
-    time.sleep(1)
-    assert ask(gateway, made["key"], model="sim-large").status_code == 200
+    wait_for(lambda: ask(gateway, made["key"], model="sim-large").status_code == 200)
 
 
 def test_teams_and_keys_are_listed_and_changed(gateway):
@@ -310,9 +312,9 @@ async def test_limits_owners_and_revocation_hold_across_replicas(tmp_path):
             # The other replica's simulator does not have it, but its owner is known there at once.
             assert ask(second, made["key"], previous_response_id=owned).status_code != 404
             first.command("keys", "revoke", made["id"])
-            time.sleep(1)
-            assert ask(second, made["key"]).status_code == 401
-            assert sum(row["requests"] for row in first.usage()) == 8
+            headers = {"authorization": f"Bearer {made['key']}"}
+            wait_for(lambda: httpx.get(f"{second.base_url}/models", headers=headers).status_code == 401)
+            wait_for(lambda: sum(row["requests"] for row in first.usage()) == 8)
             assert first.check_ledger()["ok"]
 
 
@@ -359,7 +361,7 @@ async def test_of_two_gateways_without_redis_on_one_ledger_only_one_decides_stri
             assert "another gateway without a Redis runs on this ledger" in told["reason"]
             first.kill()
             # The other one takes over by itself.
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 30
             while ask(second, made["key"]).status_code != 200:
                 assert time.monotonic() < deadline
                 time.sleep(0.2)

@@ -69,7 +69,7 @@ def ask(gateway: RunningGateway, key: str | None = None, **more) -> httpx.Respon
     return httpx.post(f"{gateway.base_url}/responses", json={**BODY, **more}, headers=headers, timeout=30)
 
 
-def wait_for(check, timeout_s=10.0):
+def wait_for(check, timeout_s=30.0):
     """The first true answer of ``check``."""
     deadline = time.monotonic() + timeout_s
     while not (found := check()):

@@ -83,7 +83,7 @@ class Fleet(RunningGateway):
         return sum(row[column] for row in self.usage())
 
 
-def wait_for(holds: Callable[[], Any], timeout_s: float = 10) -> Any:
+def wait_for(holds: Callable[[], Any], timeout_s: float = 30) -> Any:
     """What ``holds`` returned when it was true."""
     deadline = time.monotonic() + timeout_s
     while not (found := holds()):

@@ -16,7 +16,7 @@ import httpx
 
 from tests.fakes.forking import Forked, headgate, run_headgate
 
-START_S = 20.0
+START_S = 60.0
 SIMULATED = """
 upstreams:
   simulator: {kind: simulator}
@@ -74,7 +74,7 @@ class RunningGateway:
             self.kill()
         raise RuntimeError(f"the gateway did not start:\n{self.log_path.read_text()}")
 
-    def stop(self, timeout_s: float = 30) -> int:
+    def stop(self, timeout_s: float = 60) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -150,7 +150,7 @@ class RunningGateway:
         """The rows of the ledger, each with its entries, oldest first; SQLite only."""
         import sqlite3
 
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while True:
             with sqlite3.connect(f"file:{self.data_dir / 'headgate.db'}?mode=ro", uri=True) as database:
                 database.row_factory = sqlite3.Row

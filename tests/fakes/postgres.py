@@ -24,8 +24,8 @@ import asyncpg
 import psutil
 
 NOBODY = 65534
-READY_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 10.0
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
 
 # Waits until the tests have ended, in whatever way: then its input ends too. Nothing is left of a server
 # whose tests were killed.

@@ -27,7 +27,7 @@ CHUNK_BYTES = 65_536
 CHUNKS_MAX = 64
 POLL_S = 0.002
 SETTLE_S = 0.02
-ACT_S_MAX = 5.0
+ACT_S_MAX = 20.0
 
 Target = str | tuple[str, int]
 

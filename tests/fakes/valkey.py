@@ -24,10 +24,10 @@ from urllib.parse import unquote, urlsplit
 import hiredis
 
 DEBIAN_REDIS_SERVER = "/usr/bin/redis-server"
-START_S_MAX = 10.0
-STOP_S_MAX = 5.0
-ANSWER_S_MAX = 5.0
-AGREE_S_MAX = 20.0
+START_S_MAX = 30.0
+STOP_S_MAX = 20.0
+ANSWER_S_MAX = 20.0
+AGREE_S_MAX = 40.0
 SLOTS = 16_384
 
 # At once, and without a file from which a replica that is started again would take old data.

@@ -30,6 +30,7 @@ from tests.faults.table.check import check
 from tests.faults.table.clocks import CLOCK
 from tests.faults.table.others import CLIENT, DISK, WORKER
 from tests.faults.table.redis import REDIS
+from tests.faults.table.rows import Row, down_and_up
 from tests.faults.table.sql import BOTH_AWAY, SQL
 from tests.faults.table.upstream import NAMES, UPSTREAM
 from tests.faults.table.worlds import opened_worlds
@@ -46,6 +47,38 @@ def worlds(tmp_path_factory):
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_a_fault(row, worlds):
     check(row, worlds[row.world])
+
+
+class ToldWorld:
+    """Nothing happens in it; at each look it tells the next of these."""
+
+    def __init__(self, *told: list[str]) -> None:
+        self.told = iter(told)
+
+    def metrics(self) -> dict[str, float]:
+        return {}
+
+    def position(self) -> int:
+        return 0
+
+    def check_health(self, failing: tuple[str, ...]) -> None:
+        pass
+
+    def recover(self) -> None:
+        pass
+
+    def told_since(self, position: int) -> list[str]:
+        return next(self.told)
+
+
+def test_what_a_busy_machine_tells_once_is_no_fault_and_what_the_fault_tells_again_is():
+    row = Row("SQL", "down", "shared", told=down_and_up("ledger"))
+    right, late = list(row.told), [*down_and_up("cache"), *row.told]
+    check(row, ToldWorld(right))
+    check(row, ToldWorld(late, right))
+    for wrong in ([late, late], [right[:1]], [[*right, "worker_died"]], [[*right, *right]]):
+        with pytest.raises(AssertionError):
+            check(row, ToldWorld(*wrong))
 
 
 def test_a_newer_schema_is_refused_with_a_sentence(tmp_path):

@@ -16,7 +16,7 @@ from tests.contract.store.databases import database, database_url, kind
 
 __all__ = ["database", "database_url", "kind"]
 
-FOLLOWED_S = 1.0
+FOLLOWED_S = 30.0
 
 
 async def test_a_mode_and_clearings_are_followed(database, database_url):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fakes.proxy import BOTH, DOWN, UP, ChaosProxy
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 class Echo:
@@ -112,7 +112,7 @@ async def test_latency_is_paid_each_way_and_not_by_every_chunk(proxy, connect):
         client.send(b"x")
         await asyncio.sleep(0.001)
     await client.read(50)
-    assert 0.2 <= time.monotonic() - before < 1.5
+    assert 0.2 <= time.monotonic() - before < 5, "paid by each they were ten seconds"
     proxy.latency_s = 0.0
     client.send(b"y")
     assert await client.read(1) == b"y"
@@ -124,7 +124,7 @@ async def test_bandwidth_is_bounded(proxy, connect):
     before = time.monotonic()
     client.send(bytes(200_000))
     await client.read(200_000)
-    assert 0.15 <= time.monotonic() - before < 5
+    assert 0.15 <= time.monotonic() - before < 20
 
 
 @pytest.mark.parametrize("direction", [UP, DOWN, BOTH])
@@ -137,6 +137,9 @@ async def test_in_a_black_hole_nothing_moves_and_afterwards_all_of_it_does(proxy
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.15):
             await client.reader.readexactly(1)
+    async with asyncio.timeout(TIMEOUT_S):
+        while direction == DOWN and len(echo.received) < 12:
+            await asyncio.sleep(0.005)
     assert echo.received == (b"beforeduring" if direction == DOWN else b"before")
     # A connection can still be made, and is as mute.
     other = await connect()

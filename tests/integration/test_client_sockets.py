@@ -20,6 +20,7 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.upstream import client as client_module
 from app.upstream.client import (
     Answer,
     BadAnswer,
@@ -135,7 +136,7 @@ async def get(client: Client, target: bytes = b"/x") -> tuple[int, bytes]:
 
 
 async def settled(condition: Callable[[], bool]) -> None:
-    for _ in range(500):
+    for _ in range(3000):
         if condition():
             return
         await asyncio.sleep(0.01)
@@ -218,7 +219,9 @@ async def test_requests_at_once_do_not_mix():
         await client.close()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(
     parts=st.lists(st.binary(min_size=1, max_size=2000), max_size=5),
     cuts=st.lists(st.integers(1, 10_000), max_size=8),
@@ -379,8 +382,9 @@ async def test_the_time_to_connect_is_bounded():
             with pytest.raises(NotConnected):
                 await get(client)
             assert client.in_use == 0
-            await asyncio.sleep(0.01)
-            assert open_files() == before or not attempt
+            await asyncio.sleep(0.05)
+            if attempt:
+                await settled(lambda before=before: open_files() <= before)
         await client.close()
 
 
@@ -397,8 +401,9 @@ async def test_cancelled_while_connecting():
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             assert client.in_use == 0
-            await asyncio.sleep(0.01)
-            assert open_files() == before or not attempt
+            await asyncio.sleep(0.05)
+            if attempt:
+                await settled(lambda before=before: open_files() <= before)
         await client.close()
 
 
@@ -438,13 +443,14 @@ def resolves_to(*addresses: tuple[str, int]) -> None:
 
 
 @on_both_loops
-async def test_an_address_that_refuses_is_followed_by_the_next_at_once():
+async def test_an_address_that_refuses_is_followed_by_the_next_at_once(monkeypatch):
+    monkeypatch.setattr(client_module, "HAPPY_EYEBALLS_DELAY_S", 60)
     async with served(always(EMPTY)) as (port, _):
         resolves_to(("127.0.0.2", port), ("127.0.0.3", port), ("127.0.0.1", port))
-        client = client_to(port, host="some.invalid")
+        client = client_to(port, host="some.invalid", connect_timeout_s=120)
         start_s = time.monotonic()
         assert await get(client) == (200, b"")
-        assert time.monotonic() - start_s < 0.45
+        assert time.monotonic() - start_s < 30
         await client.close()
 
 
@@ -496,13 +502,14 @@ async def test_the_last_one_given_back_is_used_first():
 @on_both_loops
 async def test_an_idle_connection_is_dropped_after_its_time():
     async with served(echo) as (port, peers):
-        client = client_to(port, keepalive_timeout_s=0.2)
+        client = client_to(port, keepalive_timeout_s=1.0)
         await asyncio.gather(*(get(client) for _ in range(5)))
         assert client.idle == 5
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.4)
         await get(client)
         assert client.idle == 5
-        await asyncio.sleep(0.16)
+        # The one that was used in between is dropped after the others.
+        await settled(lambda: client.idle < 5)
         assert client.idle == 1
         await settled(lambda: client.idle == 0)
         await settled(lambda: all(peer.reader.at_eof() for peer in peers))
@@ -583,6 +590,10 @@ async def test_closed_without_a_byte_of_answer_is_broken_and_not_sent_again():
         await client.close()
 
 
+PAUSE_S = 0.4
+"""Far longer than a busy machine lets an event loop stand still."""
+
+
 @on_both_loops
 async def test_a_peer_that_closes_idle_connections_at_random():
     """No request fails, unless the end came while it was already on its way: that race nobody can win.
@@ -596,7 +607,7 @@ async def test_a_peer_that_closes_idle_connections_at_random():
     async def play(peer: Peer) -> None:
         nonlocal closed
         while True:
-            patience_s = chance.random() * 0.06 if peer.requests and chance.random() < 0.4 else 5
+            patience_s = chance.random() * PAUSE_S if peer.requests and chance.random() < 0.4 else 5
             try:
                 async with asyncio.timeout(patience_s):
                     await peer.request()
@@ -614,20 +625,21 @@ async def test_a_peer_that_closes_idle_connections_at_random():
 
         async def one() -> None:
             nonlocal failed, succeeded
-            for _ in range(30):
+            for _ in range(20):
                 try:
                     assert await get(client) == (200, b"")
                 except ConnectionBroken:
                     failed += 1
                 else:
                     succeeded += 1
-                await asyncio.sleep(chance.random() * 0.06)
+                await asyncio.sleep(chance.random() * PAUSE_S)
 
         await asyncio.gather(*(one() for _ in range(10)))
-        assert succeeded + failed == 300
+        assert succeeded + failed == 200
         assert succeeded == sum(len(peer.requests) for peer in peers)
         assert closed > 10
-        # Both ends share an event loop here, and so their clock's ticks: that makes the race likelier than it is.
+        # Both ends share an event loop here, and so their clock's ticks: that makes the race likelier than it is, the
+        # more so the longer a busy machine lets the loop stand still.
         assert failed < closed / 3
         assert client.in_use == 0
         await client.close()

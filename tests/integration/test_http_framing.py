@@ -35,7 +35,7 @@ KEEPALIVE_TIMEOUT_S = 1.5
 
 def about(expected_s: float, took_s: float) -> bool:
     """The server's clock starts a little before the client's, and a busy machine looks late."""
-    return expected_s - 0.3 <= took_s < expected_s + 2
+    return expected_s - 0.3 <= took_s < expected_s + 10
 
 
 LIMITS = ServerLimits(
@@ -61,6 +61,7 @@ class Recorder:
         self.lost: list[str] = []
         self.switched: list[str] = []
         self.pending_max = 0
+        self.is_let_go = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -101,8 +102,14 @@ class Recorder:
 
     async def late(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4")]})
-        await asyncio.sleep(0.3)
+        await self.is_let_go.wait()
+        self.is_let_go.clear()
         await send({"type": "http.response.body", "body": b"done"})
+
+    async def letgo(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
+        """Whoever waits for its body gets it."""
+        self.is_let_go.set()
+        connection.respond(204, [])
 
     async def chunks(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
         connection.start(200, [(b"content-type", b"text/event-stream")], b"data: 1\n\n")
@@ -148,7 +155,7 @@ class Recorder:
 
     async def waits(self, scope: Any, receive: Any, send: Any, connection: Any) -> None:
         await read(receive)
-        for _ in range(200):
+        for _ in range(3000):
             if connection.disconnected:
                 break
             await asyncio.sleep(0.01)
@@ -218,7 +225,7 @@ class Server:
         return psutil.Process(self.process.pid).memory_info().rss
 
     def connect(self) -> socket.socket:
-        client = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        client = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
@@ -337,7 +344,7 @@ def start(loop: str) -> Iterator[Server]:
     assert process.stdout is not None
     port = int(process.stdout.readline())
     running = Server(port, process)
-    for _ in range(200):
+    for _ in range(1500):
         with contextlib.suppress(OSError), running.connect():
             break
         time.sleep(0.02)
@@ -346,7 +353,7 @@ def start(loop: str) -> Iterator[Server]:
         yield running
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=10)
+        _, errors = process.communicate(timeout=30)
     assert SECRET.encode() not in errors
     assert b"Traceback" not in errors
     assert b"Unsupported upgrade" not in errors
@@ -716,7 +723,7 @@ def test_slow_readers_are_bounded_and_then_cut_off(server):
     time.sleep(0.6)
     assert server.rss() - before <= 10 * 320 * 1024
     assert server.report()["pending_max"] <= 64 * 1024 + 32 * 1024
-    time.sleep(1.5)
+    assert wait_until(lambda: server.report()["lost"].count("/flood") >= 10, 30)
     assert server.report()["lost"].count("/flood") == 10
     for client in clients:
         client.close()
@@ -732,7 +739,7 @@ def test_a_client_that_never_reads_is_let_go(server, line, half_closed):
         if half_closed:
             client.shutdown(socket.SHUT_WR)
         port = client.getsockname()[1]
-        assert wait_until(lambda: port not in server.client_ports(), 2.5)
+        assert wait_until(lambda: port not in server.client_ports(), 30)
         if b"1.0" in line:
             with pytest.raises(ConnectionResetError):
                 while client.recv(65536):
@@ -751,7 +758,7 @@ def test_more_connections_than_allowed_are_turned_away(server):
     finally:
         for client in clients:
             client.close()
-    time.sleep(0.1)
+    assert wait_until(lambda: len(server.client_ports()) < LIMITS.connections_max, 30)
     assert server.ask(get())[0].status == 200
 
 
@@ -865,11 +872,11 @@ def test_a_stream_is_chunked_or_for_http_1_0_ended_by_the_close(any_server, path
 
 def test_the_head_of_an_asgi_answer_does_not_wait_for_its_body(any_server):
     with any_server.connect() as client:
-        started = time.monotonic()
         client.sendall(get(line=b"GET /late HTTP/1.1"))
         reader = Reader(client)
         reader.until(b"\r\n\r\n")
-        assert time.monotonic() - started < 0.25
+        assert reader.buffer == b""
+        any_server.ask(get(line=b"GET /letgo HTTP/1.1"))
         assert reader.exactly(4) == b"done"
 
 
@@ -907,7 +914,7 @@ def test_a_client_that_left_before_its_protocol_was_switched_is_known_to_have_go
     with any_server.connect() as client:
         client.sendall(get(line=b"GET /switches/left HTTP/1.1"))
         time.sleep(0.1)
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while "/switches/left" not in any_server.report()["switched"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -918,20 +925,20 @@ def test_the_application_learns_that_the_client_has_gone(any_server, how):
     path = f"/waits/{how}"
     client = any_server.connect()
     client.sendall(get(line=f"GET {path} HTTP/1.1".encode()))
-    time.sleep(0.1)
+    assert wait_until(lambda: path in any_server.report()["seen"], 30)
     if how == "reset":
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
     client.close()
-    time.sleep(0.1)
+    assert wait_until(lambda: path in any_server.report()["lost"], 30)
     assert any_server.report()["lost"].count(path) == 1
 
 
 def test_a_body_cut_off_by_a_disconnect_is_never_whole(any_server):
     client = any_server.connect()
     client.sendall(post(b"Content-Length: 10", body=b"half", path=b"/cut"))
-    time.sleep(0.1)
+    assert wait_until(lambda: "/cut" in any_server.report()["seen"], 30)
     client.close()
-    time.sleep(0.1)
+    assert wait_until(lambda: "/cut" in any_server.report()["lost"], 30)
     report = any_server.report()
     assert report["seen"].count("/cut") == report["lost"].count("/cut") == 1
 
@@ -943,7 +950,7 @@ def test_a_graceful_shutdown_lets_answers_finish():
         idle.sendall(get())
         Reader(idle).answer()
         client.sendall(get(line=b"GET /slowly HTTP/1.1"))
-        time.sleep(0.2)
+        assert wait_until(lambda: "/slowly" in server.report()["seen"], 30)
         server.process.send_signal(signal.SIGTERM)
         assert Reader(idle).closed()
         reader = Reader(client)
@@ -951,5 +958,5 @@ def test_a_graceful_shutdown_lets_answers_finish():
         assert answer.whole
         assert answer.body == b"tick" * 10
         assert reader.closed()
-    assert server.process.wait(timeout=5) == -signal.SIGTERM
+    assert server.process.wait(timeout=30) == -signal.SIGTERM
     running.close()

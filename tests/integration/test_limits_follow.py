@@ -21,7 +21,7 @@ from tests.contract.store.databases import database, database_url, kind
 
 __all__ = ["database", "database_url", "kind"]
 
-FOLLOWED_S = 1.0
+FOLLOWED_S = 30.0
 
 
 class Gateway:

@@ -196,7 +196,7 @@ async def test_a_proxy_that_makes_no_tunnel(certificates, folder, answer):
             began = asyncio.get_running_loop().time()
             with pytest.raises(UpstreamUnreachable):
                 await post(pool)
-            assert asyncio.get_running_loop().time() - began < 3
+            assert asyncio.get_running_loop().time() - began < 20
             assert pool.in_flight == 0
         assert not peers
 

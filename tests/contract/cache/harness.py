@@ -100,7 +100,7 @@ def entry(body: bytes = b'{"object":"response"}', *, ttl_ms: int = HOUR_MS, **fi
     return Entry(body=body, **(told | fields))
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Returns as soon as ``condition`` holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

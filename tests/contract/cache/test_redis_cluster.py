@@ -128,7 +128,7 @@ async def test_a_node_that_was_started_again_is_watched_as_another(
     store.keep(PLACES[0], entry())
     ended.start()
     cluster.wait_until_ok()
-    await eventually(lambda: client.up and run_id not in store._guard._nodes, 10)
+    await eventually(lambda: client.up and run_id not in store._guard._nodes)
     store.keep(PLACES[0], entry())
     assert (await store.look(PLACES[0])).entry is not None
     assert len(store._guard._nodes) == 3

@@ -407,13 +407,16 @@ async def test_a_store_says_how_it_is(store: RedisStore) -> None:
     assert repr(SECRET) not in repr(store)
 
 
-async def test_closing_waits_for_what_was_sent(client: RedisClient, clock: TestClock) -> None:
+async def test_closing_waits_for_what_was_sent(
+    client: RedisClient, clock: TestClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis, "CLOSE_S", 60)
     store = RedisStore(client, clock, SECRET)
     store.start()
     for number in range(50):
         store.keep(address(number), entry())
     began = time.monotonic()
     await store.close()
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 20
     assert not store._unanswered
     assert (await store.look(address(49))).entry is not None

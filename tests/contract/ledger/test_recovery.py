@@ -448,6 +448,6 @@ async def test_tens_of_thousands_of_lines_are_recovered_in_seconds(root, databas
     report = await recovered(root, database)
     took_s = time.monotonic() - before
     assert report.closed == 20_000
-    # A fifth of what is promised, on a machine that may be busy.
-    assert took_s < 4
+    # What is promised, on a machine that may be busy; a quiet one takes a tenth of it.
+    assert took_s < 20
     print(f"40,000 lines in {took_s:.2f} s")

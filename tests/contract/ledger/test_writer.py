@@ -42,7 +42,7 @@ async def test_a_record_is_in_sql_soon_and_its_journal_gone(gateway_of):
     record = record_of()
     gateway.serve(record, owned_of(record.request_id))
     assert gateway.writer.queued == 2
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while gateway.journal.records_pending:
             await asyncio.sleep(0.005)
     async with gateway.database.read() as connection:
@@ -58,10 +58,10 @@ async def test_a_record_submitted_twice_is_one_row_and_counts_once(gateway_of):
     record = record_of()
     for _ in range(2):
         gateway.serve(record)
-        assert await gateway.writer.drain(5) == 0
+        assert await gateway.writer.drain(30) == 0
     gateway.serve(record)
     gateway.serve(record)
-    assert await gateway.writer.drain(5) == 0
+    assert await gateway.writer.drain(30) == 0
     proof, row = await totals(gateway.database)
     assert (proof.records, proof.entries, row.requests, row.cost_nanousd) == (1, 1, 1, 61_000)
     assert [new for _, new in gateway.written] == [1, 0, 0]
@@ -71,7 +71,7 @@ async def test_batches_are_bounded(gateway_of):
     gateway = gateway_of(batch_items_max=100)
     for _ in range(450):
         gateway.serve(record_of())
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert [records for records, _ in gateway.written] == [100, 100, 100, 100, 50]
     assert (await totals(gateway.database))[1].requests == 450
 
@@ -80,7 +80,7 @@ async def test_a_full_batch_does_not_wait_for_the_interval(gateway_of):
     gateway = gateway_of(batch_items_max=10, flush_interval_s=60)
     for _ in range(10):
         gateway.serve(record_of())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not gateway.written:
             await asyncio.sleep(0.005)
 
@@ -93,7 +93,7 @@ async def test_who_hurries_it_does_not_wait_for_the_interval(gateway_of, waits):
         # It has begun to wait for more.
         await asyncio.sleep(0.05)
     gateway.writer.hurry()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not gateway.written:
             await asyncio.sleep(0.005)
     gateway.serve(record_of())
@@ -129,7 +129,7 @@ async def test_while_the_database_is_away_nothing_is_lost_and_it_is_told_once(ga
     for _ in range(300):
         gateway.serve(record_of())
         await asyncio.sleep(0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(switch.items) < 4:
             await asyncio.sleep(0.005)
     assert gateway.states == [(False, "it is away")]
@@ -137,7 +137,7 @@ async def test_while_the_database_is_away_nothing_is_lost_and_it_is_told_once(ga
     assert gateway.writer.lag_s == pytest.approx(time.time() - (NOON_MS + 900) / 1000, abs=5), "of the oldest"
     assert await gateway.writer.drain(0.05) == 300
     switch.away = False
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert gateway.states == [(False, "it is away"), (True, "")]
     assert gateway.writer.lag_s == 0
     assert max(switch.items) <= 50
@@ -161,7 +161,7 @@ async def test_beyond_the_bound_records_wait_on_the_disk_in_their_order(gateway_
         late.append(record_of())
         gateway.serve(late[-1])
         await asyncio.sleep(0.001)
-    assert await gateway.writer.drain(20) == 0
+    assert await gateway.writer.drain(30) == 0
     proof, row = await totals(gateway.database)
     assert (proof.records, row.requests, proof.poison) == (450, 450, 0)
     async with gateway.database.read() as connection:
@@ -186,7 +186,7 @@ async def test_a_record_does_not_overtake_its_objects(gateway_of):
     gateway.journal.close(record)
     gateway.writer.submit(record)
     gateway.writer.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while gateway.journal.records_pending:
             await asyncio.sleep(0.005)
     async with gateway.database.read() as connection:
@@ -205,7 +205,7 @@ async def test_what_cannot_be_read_back_stays_in_the_journal_and_is_told(gateway
     data[offset + 60] ^= 1
     path.write_bytes(data)
     switch.away = False
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert gateway.poisoned == [records[15].request_id]
     assert gateway.journal.records_pending == 1
     assert (await totals(gateway.database))[0].records == 19
@@ -234,7 +234,7 @@ async def test_what_the_journal_could_not_write_waits_in_memory(gateway_of, swit
         gateway.writer.submit(record)
     assert gateway.journal.requests_unwritten == 30
     switch.away = False
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert (await totals(gateway.database))[0].records == 30
     assert (gateway.journal.records_pending, gateway.journal.requests_unwritten) == (0, 0)
 
@@ -247,7 +247,7 @@ async def test_a_row_that_the_database_refuses_is_put_aside_and_holds_up_nobody(
         records[number] = record_of(records[number].request_id, entries=(bad,))
     for record in records:
         gateway.serve(record)
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     proof, row = await totals(gateway.database)
     assert (proof.records, row.requests, proof.poison) == (117, 117, 3)
     assert sorted(gateway.poisoned) == sorted(records[number].request_id for number in (7, 60, 61))
@@ -257,7 +257,7 @@ async def test_a_row_that_the_database_refuses_is_put_aside_and_holds_up_nobody(
     assert gateway.journal.records_pending == 0
     # The same again, as a replay would.
     gateway.serve(records[7])
-    await gateway.writer.drain(10)
+    await gateway.writer.drain(30)
     assert (await totals(gateway.database))[0].poison == 3
 
 
@@ -265,7 +265,7 @@ async def test_an_object_that_the_database_refuses_is_put_aside_beside_its_recor
     gateway = gateway_of()
     record = record_of()
     gateway.serve(record, owned_of(record.request_id, "o", created_at_ms=2**64))
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     proof, _ = await totals(gateway.database)
     assert (proof.records, proof.poison) == (1, 1)
 
@@ -274,7 +274,7 @@ async def test_half_a_surrogate_pair_is_mended_not_put_aside(gateway_of):
     gateway = gateway_of()
     request_id = new_request_id(NOON_MS)
     gateway.serve(record_of(request_id, end_user="ann\ud83d", tags={"a": "\udc00"}))
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     async with gateway.database.read() as connection:
         view = await find_record(connection, request_id)
     assert view is not None and (view.end_user or "").startswith("ann\N{REPLACEMENT CHARACTER}")
@@ -292,7 +292,7 @@ async def test_each_commit_is_told_with_the_token_from_right_before_it(gateway_o
     records = [record_of(budgets=(window,)) for _ in range(25)]
     for record in records:
         gateway.serve(record, owned_of(record.request_id))
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert [token for _, _, token in told] == list(range(len(told)))
     assert [record for each, _, _ in told for record in each] == records
     assert sum(written.new_records for _, written, _ in told) == 25
@@ -314,7 +314,7 @@ async def test_parts_of_a_batch_with_a_refused_row_are_told_each_with_its_own(ga
     surrogate = records[7] = record_of(records[7].request_id, end_user="ann\ud83d")
     for record in records:
         gateway.serve(record)
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     poisoned = [written.poisoned for _, written, _ in told if written.poisoned]
     assert poisoned == [(records[5].request_id,)]
     assert gateway.poisoned == [records[5].request_id]
@@ -333,12 +333,12 @@ async def test_what_was_not_committed_is_not_told(gateway_of, switch):
     gateway = gateway_of(after_write=lambda records, written, token: told.append(written))
     switch.away = True
     gateway.serve(record_of())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not gateway.states:
             await asyncio.sleep(0.005)
     assert told == []
     switch.away = False
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert [written.new_records for written in told] == [1]
 
 
@@ -349,9 +349,9 @@ async def test_two_writers_of_one_attempt_tell_its_rank(gateway_of):
     request_id = new_request_id(NOON_MS)
     estimate = entry_of(request_id, kind="estimate", cost_nanousd=9)
     gateway.serve(record_of(request_id, entries=(estimate,)))
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     gateway.serve(record_of(request_id))
-    assert await gateway.writer.drain(10) == 0
+    assert await gateway.writer.drain(30) == 0
     assert ranks == [{request_id: 1}, {request_id: 2}]
     assert (await totals(gateway.database))[1].cost_nanousd == 61_000
 
@@ -369,7 +369,7 @@ async def test_a_bug_in_a_batch_is_told_and_tried_again(gateway_of, monkeypatch)
 
     monkeypatch.setattr(writer, "commit", fail_twice)
     gateway.serve(record_of())
-    assert await gateway.writer.drain(5) == 0
+    assert await gateway.writer.drain(30) == 0
     assert gateway.states == [(False, "ZeroDivisionError in the ledger writer"), (True, "")]
     assert (await totals(gateway.database))[0].records == 1
 
@@ -395,8 +395,8 @@ async def test_what_a_stop_cuts_short_is_there_after_the_next_start(gateway_of, 
 async def test_a_drain_of_nothing_returns_at_once(gateway_of):
     gateway = gateway_of()
     before = time.monotonic()
-    assert await gateway.writer.drain(5) == 0
-    assert time.monotonic() - before < 1
+    assert await gateway.writer.drain(30) == 0
+    assert time.monotonic() - before < 10
     await gateway.writer.stop()
     await gateway.writer.stop()
 
@@ -412,7 +412,7 @@ async def test_several_gateways_on_one_database(tmp_path, database_url):
         if number % 25 == 0:
             await asyncio.sleep(0.002)
     for gateway in gateways:
-        assert await gateway.writer.drain(20) == 0
+        assert await gateway.writer.drain(30) == 0
         await gateway.end()
     proof, row = await totals(databases[0])
     assert (proof.records, row.requests, row.cost_nanousd) == (300, 300, 300 * 61_000)

@@ -257,7 +257,7 @@ async def connected(server: ValkeyServer, clock: TestClock) -> tuple[Driver, Red
     return Driver(RedisHot(client, clock), clock, server), client
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
     """Returns as soon as ``condition`` holds."""
     deadline = time.monotonic() + timeout_s
     while not condition():

@@ -459,7 +459,7 @@ async def test_posts_are_carried_out_in_order_and_answered(store: Driver) -> Non
     hot.post(Settle(call, "7", Outcome(2, 30, 20)), answers.append)
     hot.post(Seed(TEAM, "1", ()))
     assert isinstance(await reserving, Granted)
-    assert await hot._client.drain(2)
+    assert await hot._client.drain(20)
     assert [type(answer) for answer in answers] == [Done, Done, Beaten, Confirmed, Done, Lost]
     assert answers[:2] == [Done(), Done(changed=False)]
     assert await store.left(1000) == 970
@@ -474,7 +474,7 @@ async def test_a_post_that_the_server_refuses_is_lost_and_told(shared_server: Va
     shared_server.execute("SET", f"hg:{{team_1}}:r:{call.request_id}", "garbage")
     told: list[str] = []
     hot.post(Settle(call, "1", Outcome(2, 1, 1)), lambda answer: told.append(str(answer)), lambda: told.append("lost"))
-    assert await client.drain(2)
+    assert await client.drain(20)
     assert told == ["lost"]
     assert client.posts_dropped == 1
     await client.close()

@@ -108,7 +108,7 @@ class Fleet:
             await node.close()
 
 
-async def until(holds: Callable[[], Any], timeout_s: float = 5.0) -> float:
+async def until(holds: Callable[[], Any], timeout_s: float = 30.0) -> float:
     """Waits until it is true; how long that took."""
     began_s = time.monotonic()
     while not holds():

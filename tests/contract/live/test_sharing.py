@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import hiredis
+import pytest
 
 from app.store.live import MESSAGE_BYTES_MAX, Names
 from app.telemetry.live import Scope
@@ -13,8 +14,11 @@ from tests.contract.live.nodes import SECRET, until
 
 SEEN_S_MAX = 1.0
 """How long after it has begun a request is seen at another process, once somebody looks there."""
+HELD_UP_S_MAX = 5.0
+"""The same for its own requests, where a server that does not answer could hold it up, on a busy machine."""
 
 
+@pytest.mark.quiet
 async def test_a_request_of_one_process_is_seen_at_another_within_a_second(server, fleet):
     one, other = await fleet.node(server.url), await fleet.node(server.url)
     before = one.stage.begin()
@@ -92,9 +96,9 @@ async def test_a_server_that_dies_is_told_and_the_own_requests_go_on_being_shown
     server.kill()
     await until(lambda: watcher.count.get("degraded"))
     mine = other.stage.begin()
-    assert await until(lambda: mine in watcher.in_flight) < SEEN_S_MAX
+    assert await until(lambda: mine in watcher.in_flight) < HELD_UP_S_MAX
     # Of the others nobody knows any more.
-    await until(lambda: set(watcher.in_flight) == {mine}, 10)
+    await until(lambda: set(watcher.in_flight) == {mine})
     server.start()
     await until(lambda: not watcher.count["degraded"])
     await until(lambda: set(watcher.in_flight) == {mine, theirs})
@@ -110,7 +114,7 @@ async def test_a_frozen_server_is_told_and_holds_nobody_up(server, fleet):
         one.stage.serve(5)
         await asyncio.sleep(0.1)
     mine = other.stage.begin()
-    assert await until(lambda: mine in watcher.in_flight) < SEEN_S_MAX
+    assert await until(lambda: mine in watcher.in_flight) < HELD_UP_S_MAX
     await until(lambda: watcher.count.get("degraded"))
     server.resume()
     await until(lambda: not watcher.count["degraded"])
@@ -120,6 +124,7 @@ async def test_a_frozen_server_is_told_and_holds_nobody_up(server, fleet):
     await until(lambda: len(set(watcher.finished)) + watcher.dropped == 50)
 
 
+@pytest.mark.quiet
 async def test_a_process_that_ends_takes_its_requests_along_at_once(server, fleet):
     one, other = await fleet.node(server.url), await fleet.node(server.url)
     watcher = fleet.watch(other)
@@ -167,7 +172,7 @@ async def test_in_a_cluster_every_node_passes_it_on(cluster, fleet):
     nodes = [await fleet.node(cluster.url) for _ in range(3)]
     watcher = fleet.watch(nodes[0])
     ids = [node.stage.begin() for node in nodes]
-    await until(lambda: set(watcher.in_flight) == set(ids), 10)
+    await until(lambda: set(watcher.in_flight) == set(ids))
     assert not watcher.count["degraded"]
 
 
@@ -178,9 +183,9 @@ async def test_it_follows_a_master_that_fails_over(sentinels, fleet):
     await until(lambda: before in watcher.in_flight)
     sentinels.primary.kill()
     await until(lambda: watcher.count.get("degraded"))
-    await until(lambda: not watcher.count["degraded"], 20)
+    await until(lambda: not watcher.count["degraded"])
     after = one.stage.begin()
-    await until(lambda: {before, after} == set(watcher.in_flight), 10)
+    await until(lambda: {before, after} == set(watcher.in_flight))
 
 
 def calls_of(answer: bytes) -> dict[str, int]:

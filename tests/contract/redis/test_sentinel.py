@@ -52,7 +52,7 @@ async def test_a_dead_masters_replica_gets_what_was_posted_meanwhile(
     for n in range(3):
         posts.append(KEY, f"kept {n}")
     await eventually(lambda: client.up, FAILOVER_S_MAX)
-    assert await client.drain(2)
+    assert await client.drain(20)
     assert await client.command(KEY, "LRANGE", KEY, 0, -1) == [b"before", *(name.encode() for name in posts.made)]
     assert list(posts.answers) == posts.made
     assert posts.lost == []
@@ -108,7 +108,7 @@ async def test_an_ordered_handover_is_noticed_while_the_old_master_still_takes_w
     await asyncio.sleep(0.2)
     stop.set()
     await asyncio.gather(*running)
-    assert await client.drain(2)
+    assert await client.drain(20)
     assert posts.all_told
     assert posts.lost == []
     assert counts[f"done by {run_id(old)}"] > 20

@@ -81,7 +81,7 @@ async def test_tasks_cancelled_at_any_point_leave_the_database_usable(database):
             await asyncio.sleep(0)
         task.cancel()
         await asyncio.wait([task])
-    async with asyncio.timeout(5), database.transaction() as connection:
+    async with asyncio.timeout(30), database.transaction() as connection:
         await keep_fact(connection, "fact", "2")
     async with database.read() as connection:
         assert await find_fact(connection, "fact") == "2"
@@ -181,7 +181,7 @@ async def test_sqlite_does_not_block_the_event_loop(tmp_path):
     other.execute("ROLLBACK")
     other.close()
     await task
-    assert slowest < 0.25
+    assert slowest < 2, "whoever waits on the loop waits for five seconds"
     await database.close()
 
 
@@ -276,7 +276,7 @@ async def test_postgresql_comes_back_after_a_restart_and_a_freeze_is_bounded(own
     before = time.monotonic()
     with pytest.raises(DatabaseUnavailable):
         await write("3")
-    assert time.monotonic() - before < 4
+    assert time.monotonic() - before < 20
     own_server.resume()
     await write("4")
     await database.close()

@@ -102,7 +102,7 @@ async def test_cut_short_it_leaves_whole_requests(database, monkeypatch):
     monkeypatch.setattr(pruning, "PAUSE_MIN_S", 3600)
     await write_batch(database, records_around(CUT_MS, 20))
     task = asyncio.create_task(prune(database, CUT_MS, batch_rows=5))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while True:
             async with database.read() as connection:
                 if await count_records(connection) < 40:

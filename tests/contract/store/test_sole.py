@@ -22,7 +22,7 @@ def impatient(monkeypatch):
 
 
 async def until(condition) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)

@@ -9,9 +9,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-TODAY = datetime.now(UTC).date()
-YESTERDAY, TOMORROW = TODAY - timedelta(days=1), TODAY + timedelta(days=1)
-
 
 @pytest.fixture(scope="module")
 def key(admin):
@@ -22,19 +19,25 @@ def key(admin):
     return made
 
 
+@pytest.fixture(scope="module")
+def today(key):
+    """The day on which that was, and not the one on which the tests were collected."""
+    return datetime.now(UTC).date()
+
+
 def exported(admin, **asked) -> list[dict]:
     answer = admin.get("/audit/export", params={"format": "jsonl", **asked})
     assert answer.status_code == 200, answer.text
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
-def test_a_file_has_what_the_list_has(admin, key):
+def test_a_file_has_what_the_list_has(admin, key, today):
     for asked in (
         {"object_id": key["id"]},
         {"object_id": key["id"], "action": "key.update"},
         {"object_kind": "team"},
         {"actor": "nobody"},
-        {"from": str(TODAY), "to": str(TODAY), "object_id": key["id"]},
+        {"from": str(today), "to": str(today), "object_id": key["id"]},
         {"range": "yesterday"},
     ):
         assert exported(admin, **asked) == admin.ask("GET", "/audit", params={"limit": 200, **asked})["data"], asked
@@ -58,17 +61,19 @@ def test_a_file_is_a_table_unless_another_kind_is_asked_for(admin, key):
     assert admin.get("/audit/export?format=jsonl").headers["content-type"] == "application/jsonl"
 
 
-def test_days_are_days_of_a_zone_as_everywhere(admin, key):
+def test_days_are_days_of_a_zone_as_everywhere(admin, key, today):
+    yesterday, tomorrow = today - timedelta(days=1), today + timedelta(days=1)
+
     def found(**asked) -> int:
         return len(admin.ask("GET", "/audit", params={"object_id": key["id"], **asked})["data"])
 
-    assert found(**{"from": str(TODAY)}) == 3
-    assert found(**{"from": str(YESTERDAY), "to": str(TODAY)}) == 3
-    assert found(to=str(TODAY)) == 3
-    assert found(to=str(YESTERDAY)) == 0
-    assert found(**{"from": str(TOMORROW), "to": str(TOMORROW)}) == 0
-    assert found(**{"from": f"{TODAY}T00:00:00Z"}) == 3
-    assert found(**{"from": str(YESTERDAY), "tz": "Asia/Tokyo"}) == 3
+    assert found(**{"from": str(today)}) == 3
+    assert found(**{"from": str(yesterday), "to": str(today)}) == 3
+    assert found(to=str(today)) == 3
+    assert found(to=str(yesterday)) == 0
+    assert found(**{"from": str(tomorrow), "to": str(tomorrow)}) == 0
+    assert found(**{"from": f"{today}T00:00:00Z"}) == 3
+    assert found(**{"from": str(yesterday), "tz": "Asia/Tokyo"}) == 3
     for wrong in ({"from": "2026-02-30"}, {"to": "soon"}, {"tz": "Mars"}, {"range": "ever"}):
         assert admin.code("GET", "/audit", params=wrong) == (400, "invalid_request"), wrong
 

@@ -22,7 +22,7 @@ def call(gateway, secret: str, **headers: str) -> int:
     return httpx.post(f"{gateway.base_url}/responses", json=body, headers=sent, timeout=30).status_code
 
 
-def until(holds, seconds: float = 5) -> None:
+def until(holds, seconds: float = 30) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it never came to hold"
@@ -49,7 +49,7 @@ def test_a_key_is_made_used_changed_and_revoked(gateway, admin):
     assert admin.code("POST", f"/keys/{key['id']}/revoke", json={"name": "Bot"}) == (400, "invalid_request")
     revoked = admin.ask("POST", f"/keys/{key['id']}/revoke", json={"name": "bot"})
     assert revoked["state"] == "revoked"
-    until(lambda: call(gateway, key["key"]) == 401, 1.5)
+    until(lambda: call(gateway, key["key"]) == 401)
     assert admin.code("POST", f"/keys/{key['id']}/rotate", json={"overlap_s": 1}) == (404, "not_found")
 
 
@@ -74,7 +74,7 @@ def test_a_rotation_shows_who_still_uses_the_old_secret(gateway, admin):
     moved = admin.ask("PATCH", path, json={"expires_at": later})
     assert moved["secrets"][0]["expires_at"] == later.replace("Z", ".000Z")
     admin.ask("POST", f"{path}/revoke")
-    until(lambda: call(gateway, key["key"]) == 401, 1.5)
+    until(lambda: call(gateway, key["key"]) == 401)
     assert call(gateway, rotated["key"]) == 200
     assert admin.code("PATCH", path, json={"expires_at": later}) == (404, "not_found")
 
@@ -253,11 +253,11 @@ def test_prices_are_set_for_every_request_that_comes(gateway, admin):
     price = admin.ask(
         "POST", "/prices", json={"model": "sim-small", "input_per_mtok_usd": "1000", "output_per_mtok_usd": "0"}
     )
-    until(lambda: float(cost()) > 100 * float(before), 2)
+    until(lambda: float(cost()) > 100 * float(before))
     rows = admin.ask("GET", "/prices")["data"]
     assert [row["source"] for row in rows if row["model"] == "sim-small"] == ["override", "override"]
     admin.ask("DELETE", f"/prices/{price['id']}", 204)
-    until(lambda: cost() == before, 2)
+    until(lambda: cost() == before)
 
 
 def test_nobody_without_a_token_sees_anything(gateway):

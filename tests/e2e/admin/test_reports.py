@@ -68,7 +68,7 @@ class Site:
             self.ask(self.root, "paid", tags="project=z"),
             self.ask(self.root, "dead-model"),
         ]
-        wait_for(lambda: admin.ask("GET", "/usage")["total"]["requests"] == len(self.asked), 10)
+        wait_for(lambda: admin.ask("GET", "/usage")["total"]["requests"] == len(self.asked))
 
     def ask(self, key: dict, model: str, *, tags: str | None = None, user: str | None = None) -> str:
         """The request's id."""
@@ -280,8 +280,8 @@ def test_why(site):
     limited = site.admin.key(site.search, "limited", requests_per_minute=1)
     admitted = site.ask(limited, "paid")
     refused = site.ask(limited, "paid")
-    wait_for(lambda: site.admin.get(f"/records/{admitted}").status_code == 200, 10)
-    wait_for(lambda: site.admin.get(f"/explain/{refused}").status_code == 200, 10)
+    wait_for(lambda: site.admin.get(f"/records/{admitted}").status_code == 200)
+    wait_for(lambda: site.admin.get(f"/explain/{refused}").status_code == 200)
     explained = told(site.admin, Explanation, f"/explain/{refused}")
     assert (explained["kind"], explained["status"]) == ("refusal", 429)
     assert explained["decision"]["limit"] == "requests_per_minute"
@@ -404,7 +404,7 @@ def test_a_limit_holds_on_the_data_plane(site):
     Limit.model_validate(made)
     body = {"model": "sim-small", "input": "hi"}
     headers = {"authorization": f"Bearer {key['key']}"}
-    wait_for(lambda: httpx.post(f"{site.gateway.base_url}/responses", json=body, headers=headers).status_code == 429, 5)
+    wait_for(lambda: httpx.post(f"{site.gateway.base_url}/responses", json=body, headers=headers).status_code == 429)
     found = told(admin, Limits, "/limits", key=key["id"])["data"]
     assert [(each["id"], each["maximum"]) for each in found] == [(made["id"], 0)]
     assert admin.code("PATCH", f"/limits/{made['id']}", json={"maximum_usd": "1"}) == (400, "invalid_request")
@@ -539,7 +539,7 @@ def test_what_is_left_of_every_limit(site):
         assert answer.status_code == 200, answer.text
         return {(each["scope"], each["kind"]): each for each in answer.json()["data"]}
 
-    wait_for(lambda: ("team", "money") in limits() and limits()["key", "money"]["used_usd"] != "0", 10)
+    wait_for(lambda: ("team", "money") in limits() and limits()["key", "money"]["used_usd"] != "0")
     found = limits()
     assert found["key", "requests"]["used"] == 1
     assert found["key", "requests"]["left"] == 9

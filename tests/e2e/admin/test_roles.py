@@ -138,7 +138,7 @@ class Site:
             headers={"authorization": self.credentials["key"]},
         )
         request_id = answer.headers["x-headgate-request-id"]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while self.admin.get(f"/records/{request_id}").status_code == 404:
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -116,7 +116,7 @@ NOW_S = int(time.time())
         {"exp": NOW_S - 3600},
         {"exp": None},
         {"exp": "tomorrow"},
-        {"iat": NOW_S + 3600},
+        {"iat": NOW_S + 86_400},
         {"sub": None},
         {"sub": ""},
     ],

@@ -13,7 +13,7 @@ from tests.e2e.cache.wire import Told, Visit
 from tests.e2e.test_reload import reload
 from tests.fakes.people import Key
 
-FOLLOWED_S_MAX = 1.5
+FOLLOWED_S_MAX = 30.0
 
 
 def caches(sites: Sequence[Site], key: Key, text: str, **more) -> list[str]:
@@ -79,12 +79,15 @@ def missed(site: Site, ago_s: Callable[[], float], key: Key, text: str, **more) 
     return told
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("stream", [False, True])
 def test_after_a_clearing_the_next_request_is_called_within_a_second(site, key, stream):
     text = f"Say {word()}."
     first = site.ask(key, text, stream=stream)
     assert site.ask(key, text, stream=stream).cache == "hit"
-    told = missed(site, clear(site), key, text, stream=stream)
+    ago_s = clear(site)
+    told = missed(site, ago_s, key, text, stream=stream)
+    assert ago_s() < 1.5
     assert told.id != first.id
     again = site.ask(key, text, stream=stream)
     assert (again.cache, again.body) == ("hit", told.body)

@@ -14,7 +14,7 @@ from tests.e2e.cache.wire import Told, Visit
 from tests.fakes.people import Key
 
 CALL_NANOUSD = 11 * INPUT_NANOUSD + 7 * OUTPUT_NANOUSD
-COME_S_MAX = 10.0
+COME_S_MAX = 30.0
 REVOKED_S_MAX = 2.0
 REQUESTS = 5
 FORMS = pytest.mark.parametrize("is_stream", [False, True], ids=["json", "stream"])

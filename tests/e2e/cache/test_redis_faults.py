@@ -156,16 +156,17 @@ def check(stage: Stage, name: str, lasts_s: float, around_s: float) -> Load:
     site.check_ledger()
     # Afterwards it is a cache again.
     assert (1.0 in load.degraded) == (name in IS_AWAY)
-    wait_for(lambda: site.metrics()[DEGRADED] == 0, 5)
+    wait_for(lambda: site.metrics()[DEGRADED] == 0)
 
     def is_kept() -> bool:
         text = f"Say {word()}."
         return [site.ask(load.key, text).cache for _ in range(2)] == ["miss", "hit"]
 
-    wait_for(is_kept, 5)
+    wait_for(is_kept)
     return load
 
 
+@pytest.mark.quiet
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_redis_makes_misses_and_nothing_worse(stage, name):
     load = check(stage, name, 2.0 if name == "frozen" else 1.0, 0.4)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import time
 
 import httpx
 import pytest
 
 from tests.e2e.isolation.conftest import told, unknown_like
+from tests.fakes.fleet import wait_for
 
 
 def ids(answer: httpx.Response) -> list[str]:
@@ -60,7 +60,7 @@ def test_what_the_upstream_does_not_find_is_left_out_and_is_there_again(world):
 def test_what_the_team_has_deleted_is_not_looked_for_again(world):
     stays, goes = world.theirs.make("assistant"), world.theirs.make("assistant")
     # Until the ledger has them they would be written down behind their end.
-    time.sleep(1)
+    wait_for(lambda: world.gateway.metrics()["headgate_journal_records"] == 0)
     assert world.theirs.client.delete(f"/assistants/{goes}").status_code == 200
     before = len(world.upstream.asked)
     assert ids(world.theirs.client.get("/assistants")) == [stays]
@@ -149,6 +149,5 @@ def test_items_of_a_response_can_be_referred_to_by_its_team_only(simulated):
     body["input"][0]["id"] = next(
         event["item"]["id"] for event in events if event["type"] == "response.output_item.done"
     )
-    time.sleep(0.01)
-    assert mine.post("/responses", json=body).status_code == 200
+    wait_for(lambda: mine.post("/responses", json=body).status_code == 200)
     assert theirs.post("/responses", json=body).status_code == 404

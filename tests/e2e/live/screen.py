@@ -102,7 +102,7 @@ class Screen:
         return max(sum(1 for at_s in times if begin <= at_s < begin + 2) for begin in times) / 2
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 15.0, tell: Callable[[], Any] = str) -> float:
+def until(holds: Callable[[], Any], timeout_s: float = 30.0, tell: Callable[[], Any] = str) -> float:
     """Waits until it is true; how long that took."""
     began_s = time.monotonic()
     while not holds():

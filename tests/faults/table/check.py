@@ -14,7 +14,7 @@ from tests.faults.table.worlds import World
 WRITTEN_S_MAX = 20.0
 
 
-def check(row: Row, world: World) -> None:
+def check(row: Row, world: World, *, is_first: bool = True) -> None:
     """Everything that the row says: during the fault, and after it was taken back."""
     before, position = world.metrics(), world.position()
     owed: list[tuple[str, Gets]] = []
@@ -41,7 +41,12 @@ def check(row: Row, world: World) -> None:
     if row.ends is not None:
         assert ends_of(metrics) - ends_of(before) == Counter(row.ends)
     told = world.told_since(position)
-    assert row.told is None or sorted(told) == sorted(row.told), told
+    if row.told is not None and sorted(told) != sorted(row.told):
+        if is_first and sorted(_without_others(told, row)) == sorted(row.told):
+            # A busy machine let a server that was well answer late. What the fault does itself, it does again.
+            check(row, world, is_first=False)
+            return
+        raise AssertionError(told)
 
 
 def ends_of(metrics: Mapping[str, float]) -> Counter[str]:
@@ -67,6 +72,12 @@ class Running:
     def let_go(self) -> Told:
         self._world.servers.let_go(self.user)
         return self.told.result(WRITTEN_S_MAX)
+
+
+def _without_others(told: list[str], row: Row) -> list[str]:
+    """What was told of the dependencies that the row tells of."""
+    mine = {event.rpartition(" ")[2] for event in row.told or ()}
+    return [event for event in told if not event.startswith("dependency_") or event.rpartition(" ")[2] in mine]
 
 
 def _check_during(row: Row, world: World, running: list[Running], owed: list[tuple[str, Gets]]) -> None:

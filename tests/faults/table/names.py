@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import threading
 from pathlib import Path
 from typing import Self
 
-ADDRESS = "127.77.0.53"
+ADDRESS = f"127.77.{os.getpid() >> 8 & 255}.{os.getpid() & 255 or 53}"
+"""One for each run: another on the same machine has the same port."""
 PORT = 53
 SUFFIX = ".test"
 FOUND, NOT_FOUND, FAILED, MUTE = "found", "not found", "failed", "mute"

@@ -118,7 +118,7 @@ async def test_two_processes_share_a_budget_and_a_flush_frees_none_of_it(launch,
     assert (known.owner, known.epoch, known.state) == ("p1", 2, "open")
     first.settle(held.claim, exact(70))
     # Nobody waits for a settlement, and the other process has a connection of its own.
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await second.hot.do(Look(TEAM, "r1"))).state != "done":
             await asyncio.sleep(0.01)
     await grant(second, claim_of("r5", money(1000), bound=900))

@@ -334,7 +334,7 @@ class Play:
         assert self.held.held == 0
         assert self.gone == (["all"] if went_before else [])
         if self.waiting is not None:
-            await asyncio.wait_for(self.waiting, 1)
+            await asyncio.wait_for(self.waiting, 30)
 
     def check_ends(self, how: str) -> None:
         whole = how in {"finish", "settle"}

@@ -29,11 +29,11 @@ async def test_every_message_arrives_as_it_was_sent(message):
     one, other = await Channel.open(ours), await Channel.open(theirs)
     one.send(message)
     one.send(Ready())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await other.receive() == message
         assert await other.receive() == Ready()
     one.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await other.receive() is None, "the end is told"
     other.send(Ready())
     other.close()
@@ -57,6 +57,6 @@ async def test_half_a_message_of_one_that_died_is_none():
     other = await Channel.open(theirs)
     ours.sendall(encoded(Reload(TEXT))[:-10])
     ours.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await other.receive() is None
     other.close()

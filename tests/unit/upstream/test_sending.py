@@ -59,7 +59,7 @@ class Wire:
 
     async def answers(self, data: bytes) -> None:
         self.connection.data_received(data)
-        await asyncio.wait_for(self.task, 1)
+        await asyncio.wait_for(self.task, 30)
 
 
 async def test_pieces_go_out_as_they_come_and_the_connection_is_kept():

@@ -18,7 +18,7 @@ from tests.fakes.gateway import RunningGateway
 from tests.monitoring.worlds import CONFIG, Clients
 
 COUNTED = {"requests": "requests", "unpriced_requests": "unpriced", "estimated_requests": "estimated"}
-FOLLOWED_S = 2.5
+FOLLOWED_S = 5.0
 TYPES = ("input", "cached", "output", "reasoning")
 MONEY = ("cost_usd", "saved_usd")
 

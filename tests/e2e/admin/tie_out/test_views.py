@@ -294,7 +294,7 @@ def test_what_is_left_for_a_key(books, rules):
         (made, lets) for made, lets in rules if made["key"] is not None or made["team"]["id"] == books.person.team_id
     ]
     # The data plane follows within a second.
-    wait_for(lambda: len(books.ask("/me/limits", of=books.own)["data"]) == len(own), 5)
+    wait_for(lambda: len(books.ask("/me/limits", of=books.own)["data"]) == len(own))
     rows = books.ask("/me/limits", of=books.own)["data"]
     for made, lets in own:
         (row,) = (row for row in rows if place_of(row) == place_of({**made, "scope": "key" if made["key"] else "team"}))
