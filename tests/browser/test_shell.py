@@ -171,10 +171,10 @@ def test_overview_asks_once(visit, api):
     page.get_by_role("option", name="support").click()
     settle(page)
     assert "team=team_4" in page.url
-    # The second visit of one browser asks before its modules are there, and not again.
-    api.shop.asked.clear()
+    # The second visit of one browser asks before its modules are there, and not again. What the sidebar asks of all
+    # teams while one is shown may come late: it has the zone of the visit before.
     page.goto(f"{api.url}/?tz=Asia/Tokyo&by=tag.service")
     settle(page)
-    assert [line for line in api.shop.asked if line.startswith("overview")] == [
+    assert [line for line in api.shop.asked if line.startswith("overview?tz=Asia")] == [
         "overview?tz=Asia/Tokyo&show=tag.service"
     ]

@@ -15,6 +15,8 @@ from tests.fakes.gateway import RunningGateway
 TAKEN_OVER_S_MAX = 60.0
 LOOKS_S = 35.0
 """Two looks of each."""
+EXPIRIES_S_MAX = 90.0
+"""Every fourth look is one at the keys."""
 
 
 class Pair:
@@ -91,11 +93,12 @@ def names(hook: Hook) -> list[str]:
 
 def test_one_of_two_tells_and_when_it_ends_in_order_the_other_goes_on(pair, hook):
     expiring(pair, "one", 1)
-    wait_for(lambda: names(hook), 90)
+    wait_for(lambda: names(hook), EXPIRIES_S_MAX)
     (on_duty,) = wait_for(lambda: pair.on_duty)
     on_duty.stop()
     expiring(pair, "two", 1)
-    wait_for(lambda: len(names(hook)) == 2, TAKEN_OVER_S_MAX)
+    # Keys are looked at once a minute, and the other one may have done so just before there was a second.
+    wait_for(lambda: len(names(hook)) == 2, TAKEN_OVER_S_MAX + EXPIRIES_S_MAX)
     assert names(hook) == ["one", "two"]
     (other,) = wait_for(lambda: pair.on_duty)
     assert other is not on_duty
@@ -104,7 +107,7 @@ def test_one_of_two_tells_and_when_it_ends_in_order_the_other_goes_on(pair, hook
 @pytest.mark.long
 def test_one_that_is_killed_is_followed_within_a_minute_and_nothing_is_told_twice(pair, hook):
     expiring(pair, "one", 1)
-    wait_for(lambda: names(hook), 90)
+    wait_for(lambda: names(hook), EXPIRIES_S_MAX)
     time.sleep(LOOKS_S)
     assert names(hook) == ["one"]
     (on_duty,) = pair.on_duty
@@ -115,6 +118,6 @@ def test_one_that_is_killed_is_followed_within_a_minute_and_nothing_is_told_twic
     print(f"the other one took over after {took_s:.1f} s")
     assert took_s < TAKEN_OVER_S_MAX
     expiring(pair, "two", 1)
-    wait_for(lambda: len(names(hook)) == 2, 90)
+    wait_for(lambda: len(names(hook)) == 2, EXPIRIES_S_MAX)
     time.sleep(LOOKS_S)
     assert names(hook) == ["one", "two"]
