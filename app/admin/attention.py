@@ -42,10 +42,13 @@ class BudgetNear(msgspec.Struct, frozen=True):
 
 
 class UpstreamUnwell(msgspec.Struct, frozen=True):
+    """``paused_by`` is the name of who has paused it."""
+
     name: str
-    is_down: bool
+    state: Literal["down", "degraded", "paused"]
     since_ms: int | None
-    failed_percent: float | None
+    failed_percent: float | None = None
+    paused_by: str = ""
 
 
 class KeyExpiring(msgspec.Struct, frozen=True):
@@ -78,13 +81,13 @@ def attention(
         (each for each in budgets if not each.is_exhausted and each.spent_percent >= NEAR_PERCENT),
         key=lambda each: -each.spent_percent,
     )
-    down = [each for each in upstreams if each.is_down]
-    unwell = [each for each in upstreams if not each.is_down]
+    in_state = {state: [each for each in upstreams if each.state == state] for state in ("down", "degraded", "paused")}
     items = [
         _spent(spent, zone),
-        _down(down, zone, now_ms),
+        _down(in_state["down"], zone, now_ms),
         _near(near, zone),
-        _degraded(unwell, now_ms),
+        _degraded(in_state["degraded"], now_ms),
+        _paused(in_state["paused"], zone, now_ms),
         _unpriced(unpriced, reader),
         _expiring(sorted(keys, key=lambda key: key.expires_at_ms), zone),
     ]
@@ -118,12 +121,10 @@ def _near(budgets: Sequence[BudgetNear], zone: ZoneInfo) -> Item | None:
 def _down(upstreams: Sequence[UpstreamUnwell], zone: ZoneInfo, now_ms: int) -> Item | None:
     if not upstreams:
         return None
-    first = upstreams[0]
-    since = "" if first.since_ms is None else f" since {time_text(first.since_ms, zone, now_ms)}"
     return Item(
         "bad",
-        f"{first.name}{_and_more(upstreams)} {_is(upstreams)} down",
-        f"Cannot be connected to{since}",
+        f"{upstreams[0].name}{_and_more(upstreams)} {_is(upstreams)} down",
+        f"Cannot be connected to{_since(upstreams[0], zone, now_ms)}",
         *_to_upstreams(upstreams),
     )
 
@@ -137,6 +138,18 @@ def _degraded(upstreams: Sequence[UpstreamUnwell], now_ms: int) -> Item | None:
     failed = "" if first.failed_percent is None else f"{first.failed_percent:.1f}% failed{for_time}"
     return Item(
         "warn", f"{first.name}{_and_more(upstreams)} {_is(upstreams)} degraded", failed, *_to_upstreams(upstreams)
+    )
+
+
+def _paused(upstreams: Sequence[UpstreamUnwell], zone: ZoneInfo, now_ms: int) -> Item | None:
+    if not upstreams:
+        return None
+    first = upstreams[0]
+    return Item(
+        "warn",
+        f"{first.name}{_and_more(upstreams)} {_is(upstreams)} paused",
+        f"Nothing new is sent there{_since(first, zone, now_ms)}, by {first.paused_by}",
+        *_to_upstreams(upstreams),
     )
 
 
@@ -166,6 +179,10 @@ def _expiring(keys: Sequence[KeyExpiring], zone: ZoneInfo) -> Item | None:
     return Item(
         "warn", f"{first.name} expires soon", detail, "Open key", f"/console/keys?open={quote(first.id, safe='')}"
     )
+
+
+def _since(upstream: UpstreamUnwell, zone: ZoneInfo, now_ms: int) -> str:
+    return "" if upstream.since_ms is None else f" since {time_text(upstream.since_ms, zone, now_ms)}"
 
 
 def _to_budgets(budgets: Sequence[BudgetNear]) -> tuple[str, str]:

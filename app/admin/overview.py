@@ -231,9 +231,11 @@ async def _unwell(connection: AsyncConnection, in_force: InForce, view: View) ->
         return []
     health = await health_of(connection, in_force, view.now_ms)
     return [
-        UpstreamUnwell(name, each.state == "down", each.since_ms, each.recent_percent)
+        UpstreamUnwell(
+            name, each.state, each.since_ms, each.recent_percent, each.pause.actor_name if each.pause else ""
+        )
         for name, each in health.items()
-        if each.state in {"down", "degraded"}
+        if each.state in {"down", "degraded", "paused"}
     ]
 
 

@@ -22,6 +22,10 @@ def state(admin: Admin, name: str = "simulator") -> str:
     return next(each["state"] for each in admin.ask("GET", "/upstreams")["data"] if each["name"] == name)
 
 
+def attention(admin: Admin) -> list[str]:
+    return [item["title"] for item in admin.ask("GET", "/overview?tz=UTC")["attention"]]
+
+
 def paused_metric(gateway: RunningGateway, name: str = "simulator") -> float:
     return gateway.metrics()[f'headgate_upstream_paused{{upstream="{name}"}}']
 
@@ -65,9 +69,11 @@ def test_it_is_told_who_has_paused_it_and_since_when(gateway, admin):
     row = admin.ask("GET", "/upstreams")["data"][0]
     assert (row["state"], row["paused"], row["since"]) == ("paused", told["paused"], told["paused"]["since"])
     assert admin.ask("GET", "/service")["upstreams"][0]["state"] == "paused"
+    assert "simulator is paused" in attention(admin)
     assert set_paused(gateway, admin, "resume") == {"name": "simulator", "paused": None}
     assert admin.ask("POST", "/upstreams/simulator/resume") == {"name": "simulator", "paused": None}
     assert state(admin) == "healthy"
+    assert "simulator is paused" not in attention(admin)
     changes = admin.ask("GET", "/audit?object_kind=upstream")["data"][:2]
     assert [each["action"] for each in changes] == ["upstream.resume", "upstream.pause"], "two changes, not four"
     assert changes[1]["after"] == {"paused": told["paused"]}

@@ -24,8 +24,9 @@ END_MS = round(datetime(2026, 11, 30, 23, tzinfo=UTC).timestamp() * 1000)
 
 NEAR = BudgetNear("b 1", "support", 92.1, 158_630_000_000, False, THURSDAY_MS, END_MS)
 SPENT = msgspec.structs.replace(NEAR, id="b2", name="research", is_exhausted=True, spent_percent=101.0)
-DEGRADED = UpstreamUnwell("azure-eu", False, NOW_MS - 22 * 60_000, 3.8)
-DOWN = UpstreamUnwell("gpu-1", True, NOW_MS - 60_000, None)
+DEGRADED = UpstreamUnwell("azure-eu", "degraded", NOW_MS - 22 * 60_000, 3.8)
+DOWN = UpstreamUnwell("gpu-1", "down", NOW_MS - 60_000)
+PAUSED = UpstreamUnwell("azure-us", "paused", NOW_MS - 60_000, paused_by="mara@acme.example")
 KEY = KeyExpiring("k1", "ci-agents", "platform", THURSDAY_MS)
 NOTHING = Unpriced(0, ())
 SOME = Unpriced(12, ("qwen3-coder",))
@@ -62,6 +63,16 @@ def test_at_most_three_worst_first():
     ]
     assert items[0].detail == "Calls are refused until Tue 1 Dec"
     assert items[1].detail == "Cannot be connected to since 16:39"
+
+
+def test_a_paused_upstream_comes_after_one_that_is_degraded():
+    first, second = told(upstreams=[PAUSED, DEGRADED])
+    assert first.title == "azure-eu is degraded"
+    assert (second.level, second.title) == ("warn", "azure-us is paused")
+    assert second.detail == "Nothing new is sent there since 16:39, by mara@acme.example"
+    assert (second.verb, second.href) == ("Open upstream", "/console/upstreams?open=azure-us")
+    (both,) = told(upstreams=[PAUSED, msgspec.structs.replace(PAUSED, name="azure-eu")])
+    assert both.title == "azure-us and 1 more are paused"
 
 
 def test_of_one_kind_there_is_one():
