@@ -36,11 +36,12 @@ GONE = 404
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """What a list is to hold."""
+    """What a list is to hold. ``before``: its page ends where that object stands, instead of beginning there."""
 
     limit: int
     ascending: bool
     after: str | None
+    before: str | None
     filters: dict[str, str]
 
 
@@ -67,14 +68,17 @@ class OwnLists:
     async def _body(self, exchange: Exchange, principal: Principal) -> bytes:
         endpoint, team_id = exchange.endpoint, principal.team_id
         asked = _asked(endpoint, exchange.query)
-        after = None
-        if asked.after is not None:
+        after, ascending = None, asked.ascending
+        if asked.before is not None:
+            # Read the other way round from there, and turned in the end.
+            after, ascending = await self._ownership.own(team_id, Reference(asked.before, "before")), not ascending
+        elif asked.after is not None:
             after = await self._ownership.own(team_id, Reference(asked.after, "after"))
         rows: list[tuple[str, bytes]] = []
         scanned = 0
         while len(rows) <= asked.limit:
             page = await self._ownership.page(
-                team_id, endpoint.lists, after=after, ascending=asked.ascending, limit=asked.limit + 1
+                team_id, endpoint.lists, after=after, ascending=ascending, limit=asked.limit + 1
             )
             rows += await self._rows(endpoint, asked.filters, page)
             scanned += len(page)
@@ -83,7 +87,8 @@ class OwnLists:
             if scanned >= SCANNED_MAX:
                 raise InvalidRequest(f"More than {SCANNED_MAX} objects would have to be looked at for this page.")
             after = page[-1]
-        return page_json(rows[: asked.limit], has_more=len(rows) > asked.limit)
+        shown = rows[: asked.limit]
+        return page_json(shown if asked.before is None else shown[::-1], has_more=len(rows) > asked.limit)
 
     async def forget(self, exchange: Exchange, principal: Principal) -> None:
         """The team has deleted what the path ends with: it need not be looked for again."""
@@ -134,7 +139,8 @@ async def _fetch(pool: UpstreamPool, path: str) -> bytes | None:
 
 def _asked(endpoint: Endpoint, query: bytes) -> Asked:
     fields = fields_of_query(query)
-    limit, ascending, after = LIMIT_USUAL, endpoint.lists in OLDEST_FIRST, None
+    limit, ascending = LIMIT_USUAL, endpoint.lists in OLDEST_FIRST
+    after = before = None
     filters: dict[str, str] = {}
     for name, value in fields:
         if name == "limit":
@@ -151,11 +157,15 @@ def _asked(endpoint: Endpoint, query: bytes) -> Asked:
             continue
         elif name == "after":
             after = value or None
+        elif name == "before":
+            before = value or None
         elif name.partition("[")[0] in endpoint.filters:
             filters[name] = value
         else:
             raise InvalidRequest("A list of a team's own objects cannot be narrowed so.", param=name[:64])
-    return Asked(limit, ascending, after, filters)
+    if after is not None and before is not None:
+        raise InvalidRequest("A page begins after an object or ends before one, not both.", param="before")
+    return Asked(limit, ascending, after, before, filters)
 
 
 def _passes(body: bytes, filters: Mapping[str, str]) -> bool:

@@ -38,6 +38,10 @@ def test_pages_follow_each_other_both_ways(world):
                 break
             after = f"&after={page['last_id']}"
         assert [each for each in found if each in own] == expected
+        for place, cursor in enumerate(found):
+            page = world.mine.client.get(f"/skills?limit=2&order={order}&before={cursor}").json()
+            assert [row["id"] for row in page["data"]] == found[max(place - 2, 0) : place]
+            assert page["has_more"] is (place > 2)
     empty = world.theirs.client.get("/skills").json()
     assert empty == {"object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False}
 
@@ -77,10 +81,19 @@ def test_a_list_is_narrowed_by_what_the_objects_say(world):
         world.upstream.more = {}
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=x", "order=up", "before=a", "nonsense=1"])
+@pytest.mark.parametrize("query", ["limit=0", "limit=x", "order=up", "after=a&before=b", "nonsense=1"])
 def test_a_list_refuses_what_it_does_not_understand(world, query):
     answer = world.mine.client.get(f"/batches?{query}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+@pytest.mark.parametrize("cursor", ["after", "before"])
+def test_anothers_cursor_is_as_unknown_as_one_that_is_not(world, cursor):
+    foreign = world.theirs.make("batch")
+    unknown = unknown_like(foreign)
+    refused = world.mine.client.get(f"/batches?{cursor}={foreign}")
+    assert refused.status_code == 404
+    assert told(refused, foreign) == told(world.mine.client.get(f"/batches?{cursor}={unknown}"), unknown)
 
 
 def test_what_an_answer_names_is_the_teams(world):
