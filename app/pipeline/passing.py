@@ -139,9 +139,17 @@ class Passing:
         await self._carry(exchange, principal, pool, body)
 
     async def serve_socket(
-        self, exchange: Exchange, principal: Principal, accept: Accept, is_draining: Callable[[], bool]
+        self,
+        exchange: Exchange,
+        principal: Principal,
+        accept: Accept,
+        is_draining: Callable[[], bool],
+        is_allowed: Callable[[], bool],
     ) -> None:
-        """A WebSocket that is passed on as it is. What is refused before the handshake is raised as GatewayError."""
+        """A WebSocket that is passed on as it is, for as long as ``is_allowed``.
+
+        What is refused before the handshake is raised as GatewayError.
+        """
         references = references_of_path(exchange)
         fields = fields_of_query(exchange.query)
         if [name for name, _ in fields] != ["model"]:
@@ -165,7 +173,7 @@ class Passing:
         except BaseException:
             upstream.abort()
             raise
-        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining)
+        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining, is_allowed=is_allowed)
         if not self._running.enter(principal.secret_id, socket):
             socket.revoke()
         try:

@@ -186,7 +186,11 @@ class Pipeline:
             if exchange.endpoint.family == "responses":
                 await self.sockets.serve(exchange, principal, accept, is_draining, lambda: current().sockets.stages)
             else:
-                await self._passing.serve_socket(exchange, principal, accept, is_draining)
+                lives = self._parts.authenticator.of_secret
+                secret_id = principal.secret_id
+                await self._passing.serve_socket(
+                    exchange, principal, accept, is_draining, lambda: lives(secret_id) is not None
+                )
         finally:
             self._serving -= 1
 

@@ -18,12 +18,20 @@ class PlainSocket:
     """One connection. What passes is nobody's to read."""
 
     def __init__(
-        self, client: FrameStream, upstream: FrameStream, *, slow_s: float, is_draining: Callable[[], bool]
+        self,
+        client: FrameStream,
+        upstream: FrameStream,
+        *,
+        slow_s: float,
+        is_draining: Callable[[], bool],
+        is_allowed: Callable[[], bool],
     ) -> None:
+        """``is_allowed`` tells whether the key that it was opened with lives."""
         self._client = client
         self._upstream = upstream
         self._slow_s = slow_s
         self._is_draining = is_draining
+        self._is_allowed = is_allowed
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -34,6 +42,7 @@ class PlainSocket:
         self._tasks = [
             asyncio.create_task(self._carry(self._client, self._upstream), name="websocket up"),
             asyncio.create_task(self._carry(self._upstream, self._client), name="websocket down"),
+            asyncio.create_task(self._watch_key(), name="websocket key"),
         ]
         try:
             await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -49,6 +58,14 @@ class PlainSocket:
         self._client.close(POLICY_VIOLATION, InvalidAPIKey.code)
         for task in self._tasks:
             task.cancel()
+
+    async def _watch_key(self) -> None:
+        """Until the key has ended: a session has no requests of which the next would be refused."""
+        while True:
+            if not self._is_allowed():
+                break
+            await asyncio.sleep(TICK_S)
+        self._client.close(POLICY_VIOLATION, InvalidAPIKey.code)
 
     async def _carry(self, one: FrameStream, other: FrameStream) -> None:
         ticks = silent = 0

@@ -349,6 +349,17 @@ def test_realtime_is_passed_on_as_it_is(gateway):
         assert event["response"]["status"] == "completed"
 
 
+def test_realtime_ends_with_its_key(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "rt-ends", "--endpoints", "realtime")
+    with opened(gateway, made["key"], path="/realtime?model=sim-large") as socket:
+        gateway.command("keys", "revoke", made["id"])
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=20)
+    assert closed.value.rcvd is not None
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "invalid_api_key")
+
+
 def test_realtime_goes_to_a_target_that_has_sockets(tmp_path):
     config = """
 upstreams:
