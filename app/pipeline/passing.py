@@ -144,11 +144,10 @@ class Passing:
         principal: Principal,
         accept: Accept,
         is_draining: Callable[[], bool],
-        is_allowed: Callable[[], bool],
+        check: Callable[[], None],
     ) -> None:
-        """A WebSocket that is passed on as it is, for as long as ``is_allowed``.
-
-        What is refused before the handshake is raised as GatewayError.
+        """A WebSocket that is passed on as it is, for as long as ``check`` raises no GatewayError of its key. What is
+        refused before the handshake is raised as GatewayError.
         """
         references = references_of_path(exchange)
         fields = fields_of_query(exchange.query)
@@ -173,7 +172,7 @@ class Passing:
         except BaseException:
             upstream.abort()
             raise
-        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining, is_allowed=is_allowed)
+        socket = PlainSocket(client, upstream, slow_s=slow_s, is_draining=is_draining, check=check)
         if not self._running.enter(principal.secret_id, socket):
             socket.revoke()
         try:

@@ -186,11 +186,11 @@ class Pipeline:
             if exchange.endpoint.family == "responses":
                 await self.sockets.serve(exchange, principal, accept, is_draining, lambda: current().sockets.stages)
             else:
-                lives = self._parts.authenticator.of_secret
-                secret_id = principal.secret_id
-                await self._passing.serve_socket(
-                    exchange, principal, accept, is_draining, lambda: lives(secret_id) is not None
-                )
+
+                def check() -> None:
+                    current().sockets.stages.principal_now(principal.secret_id, exchange)
+
+                await self._passing.serve_socket(exchange, principal, accept, is_draining, check)
         finally:
             self._serving -= 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from app.core.errors import InvalidAPIKey
+from app.core.errors import GatewayError, InvalidAPIKey
 from app.upstream.frames import GOING_AWAY, INTERNAL_ERROR, POLICY_VIOLATION, FrameStream
 
 TICK_S = 1.0
@@ -24,14 +24,14 @@ class PlainSocket:
         *,
         slow_s: float,
         is_draining: Callable[[], bool],
-        is_allowed: Callable[[], bool],
+        check: Callable[[], None],
     ) -> None:
-        """``is_allowed`` tells whether the key that it was opened with lives."""
+        """``check`` raises GatewayError once the key that it was opened with may not go on."""
         self._client = client
         self._upstream = upstream
         self._slow_s = slow_s
         self._is_draining = is_draining
-        self._is_allowed = is_allowed
+        self._check = check
         self._tasks: list[asyncio.Task[None]] = []
 
     def __repr__(self) -> str:
@@ -62,10 +62,12 @@ class PlainSocket:
     async def _watch_key(self) -> None:
         """Until the key has ended: a session has no requests of which the next would be refused."""
         while True:
-            if not self._is_allowed():
-                break
+            try:
+                self._check()
+            except GatewayError as error:
+                self._client.close(POLICY_VIOLATION, error.code)
+                return
             await asyncio.sleep(TICK_S)
-        self._client.close(POLICY_VIOLATION, InvalidAPIKey.code)
 
     async def _carry(self, one: FrameStream, other: FrameStream) -> None:
         ticks = silent = 0

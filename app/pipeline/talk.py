@@ -155,9 +155,23 @@ class Talk:
                     await self._take(message)
                     # It is not to be held until the next one comes.
                     message = None
-            if not self._aloft and self._is_over:
-                client.close(*((GOING_AWAY, "draining") if self._is_draining() else (SERVICE_RESTART, "reloaded")))
+            if not self._aloft and self._is_at_end():
                 return
+
+    def _is_at_end(self) -> bool:
+        """Ends a connection on which nothing runs, where it takes nothing new."""
+        if self.client.has_closed:
+            return True
+        if self._is_draining():
+            self.client.close(GOING_AWAY, "draining")
+        elif self._is_over:
+            self.client.close(SERVICE_RESTART, "reloaded")
+        elif self._current().principal_of(self._principal.secret_id) is None:
+            self._tell(InvalidAPIKey(should_retry=False), None, self._handshake.request_id)
+            self.client.close(POLICY_VIOLATION, InvalidAPIKey.code)
+        else:
+            return False
+        return True
 
     async def _take(self, message: Message) -> None:
         """A message of the client's."""
@@ -339,7 +353,7 @@ class Talk:
         event = read_event(data)
         if event is None:
             return
-        stream_id = event.stream_id if isinstance(event.stream_id, str) else ""
+        stream_id = event.stream_id if isinstance(event.stream_id, str) else self._unnamed
         aloft = self._aloft.get(stream_id)
         if aloft is None:
             return
@@ -403,6 +417,11 @@ class Talk:
         """Whether the connection takes nothing new: the gateway drains, or uses the upstream in another way now."""
         pool = self._pool
         return self._is_draining() or (pool is not None and self._current().pools.get(pool.name) is not pool)
+
+    @property
+    def _unnamed(self) -> str:
+        """Which response an event is about that does not say. An upstream that knows no ``stream_id`` never does."""
+        return next(iter(self._aloft)) if len(self._aloft) == 1 else ""
 
     @property
     def _has_left(self) -> bool:

@@ -202,6 +202,16 @@ def test_each_response_has_a_deadline_of_its_own(gateway):
     assert (record["error_code"], record["entries"][0]["kind"]) == ("upstream_stalled", "estimate")
 
 
+def test_a_response_is_known_where_the_upstream_knows_no_streams(gateway):
+    with opened(gateway) as socket:
+        socket.send(ask("unnamed", stream_id="mine", user="unnamed"))
+        assert until_end(socket)[-1]["type"] == "response.completed"
+        (record,) = records_of(gateway, "unnamed", 1)
+    (entry,) = record["entries"]
+    assert (record["outcome"], entry["kind"]) == ("completed", "charge")
+    assert entry["output_tokens"] == USED["output_tokens"]
+
+
 def test_a_create_that_waits_for_its_turn_holds_up_no_ping_and_goes_with_its_client(gateway, played):
     with opened(gateway) as socket:
         socket.send(ask("ticks", user="runs"))

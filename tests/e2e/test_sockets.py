@@ -349,15 +349,52 @@ def test_realtime_is_passed_on_as_it_is(gateway):
         assert event["response"]["status"] == "completed"
 
 
-def test_realtime_ends_with_its_key(gateway):
-    made = gateway.json("keys", "create", "--team", "default", "--name", "rt-ends", "--endpoints", "realtime")
-    with opened(gateway, made["key"], path="/realtime?model=sim-large") as socket:
-        gateway.command("keys", "revoke", made["id"])
-        with pytest.raises(ConnectionClosed) as closed:
-            while True:
-                socket.recv(timeout=20)
+def ended(socket: ClientConnection) -> tuple[list[dict[str, Any]], int, str]:
+    """What is told until the gateway closes, and how it does."""
+    told = []
+    with pytest.raises(ConnectionClosed) as closed:
+        while True:
+            told.append(json.loads(socket.recv(timeout=30)))
     assert closed.value.rcvd is not None
-    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "invalid_api_key")
+    return told, closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired", "without the family"])
+def test_realtime_ends_with_its_key(gateway, how):
+    soon = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 4))
+    expires = ["--expires", soon] if how == "expired" else []
+    arguments = ["--team", "default", "--name", f"rt {how}", "--endpoints", "realtime", *expires]
+    made = gateway.json("keys", "create", *arguments)
+    with opened(gateway, made["key"], path="/realtime?model=sim-large") as socket:
+        if how == "revoked":
+            gateway.command("keys", "revoke", made["id"])
+        if how == "without the family":
+            gateway.command("keys", "update", made["id"], "--endpoints", "responses")
+        _, code, reason = ended(socket)
+    assert (code, reason) == (1008, "endpoint_not_allowed" if how == "without the family" else "invalid_api_key")
+
+
+def test_an_idle_connection_ends_with_its_key(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "idle-ends")
+    with opened(gateway, made["key"]) as socket:
+        socket.send(create())
+        assert until_end(socket)[-1]["type"] == "response.completed"
+        gateway.command("keys", "revoke", made["id"])
+        told, code, reason = ended(socket)
+    assert [event["error"]["code"] for event in told] == ["invalid_api_key"]
+    assert (code, reason) == (1008, "invalid_api_key")
+
+
+def test_what_runs_on_a_connection_ends_before_its_key_ends_it(gateway):
+    made = gateway.json("keys", "create", "--team", "default", "--name", "runs-on")
+    with opened(gateway, made["key"]) as socket:
+        socket.send(create(input="hi [[sim: pace_ms=100 tokens=40]]"))
+        while json.loads(socket.recv(timeout=30))["type"] != "response.output_text.delta":
+            pass
+        gateway.command("keys", "revoke", made["id"])
+        told, code, _ = ended(socket)
+    assert [event["type"] for event in told if "delta" not in event["type"]][-2:] == ["response.completed", "error"]
+    assert code == 1008
 
 
 def test_realtime_goes_to_a_target_that_has_sockets(tmp_path):

@@ -48,7 +48,8 @@ class PlayedSockets:
         self.creates.append(create)
         self._made += 1
         how = create["input"]
-        stream = {"stream_id": create["stream_id"]} if "stream_id" in create else {}
+        # One that is "unnamed" is told of as by a server that knows no streams.
+        stream = {"stream_id": create["stream_id"]} if "stream_id" in create and how != "unnamed" else {}
         response = {"id": f"resp_{self._made}", "object": "response", "status": "in_progress", "model": "gpt-4.1"}
 
         def tell(kind: str, **more: Any) -> None:

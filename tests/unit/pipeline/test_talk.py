@@ -84,7 +84,7 @@ async def test_a_realtime_socket_upstream_is_closed_where_the_client_cannot_be_s
         ids=(), query=b"model=m", headers=[], request_id="r", path="/realtime", endpoint=endpoint, method="GET"
     )
     with pytest.raises(RuntimeError):
-        await passing.serve_socket(exchange, Anything(secret_id="s"), accept, lambda: False, lambda: True)
+        await passing.serve_socket(exchange, Anything(secret_id="s"), accept, lambda: False, lambda: None)
     assert upstream.calls == ["abort"]
 
 
