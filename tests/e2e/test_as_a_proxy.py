@@ -86,3 +86,41 @@ def test_a_redirect_does_not_pass(gateway, upstream, status):
     told, headers, _ = ask(gateway, "GET")
     assert told == 502
     assert not [line for line in headers if line.startswith("location:")]
+
+
+ONE_HOP = (
+    "connection: keep-alive, X-Hop\r\nconnection: x-later",
+    "x-hop: 1",
+    "x-later: 1",
+    "keep-alive: timeout=5",
+    "te: x",
+)
+OF_THE_ORIGIN = (
+    "strict-transport-security: max-age=31536000; includeSubDomains; preload",
+    'clear-site-data: "*"',
+    'nel: {"report_to":"x"}',
+    "report-to: {}",
+    'reporting-endpoints: x="https://x"',
+    'alt-svc: h3=":443"',
+    "set-cookie: a=1",
+    "set-cookie: b=2",
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("GET", CONTENT, b""), ("POST", "/v1/responses", b'{"model":"gpt-4o","input":"hi"}')],
+)
+def test_what_is_for_one_hop_or_for_the_origin_stays_here(gateway, upstream, method, path, body):
+    """The origin that the client sees is the gateway's, and its console's."""
+    kind = "content-type: application/json"
+    lines = [kind, *ONE_HOP, *OF_THE_ORIGIN, "x-twice: 1", "x-twice: 2", 'etag: "a"']
+    upstream.play = lambda _: whole(b'{"id":"resp_1"}', "\r\n".join(["HTTP/1.1 200 OK", *lines, ""]))
+    status, headers, _ = ask(gateway, method, kind, f"content-length: {len(body)}", path=path, body=body)
+    assert status == 200
+    assert [line for line in headers if line.startswith("x-twice:")] == ["x-twice: 1", "x-twice: 2"]
+    assert 'etag: "a"' in headers
+    names = {line.partition(":")[0] for line in headers}
+    stays = {line.partition(":")[0] for line in [*ONE_HOP, *OF_THE_ORIGIN]} - {"connection"}
+    assert not names & stays
+    assert [line for line in headers if line.startswith("connection:")] == ["connection: close"]
