@@ -61,7 +61,7 @@ READ_FIELDS = frozenset(
 """What is read at the top of a body or a frame."""
 DEPTH_MAX = 128
 REFERENCES_MAX = 2000
-_QUERY_REFERENCE = re.compile(rb"_id|after=|before=")
+_QUERY_REFERENCE = re.compile(rb"(?i)_id|after=|before=")
 
 
 class Reference(msgspec.Struct, frozen=True):
@@ -102,12 +102,15 @@ def refuse_other_spellings(names: Iterable[str], read: Collection[str] = READ_FI
 
 
 def references_of_fields(fields: Iterable[tuple[str, str]]) -> list[Reference]:
-    """What the fields of a form, or of a query, name."""
+    """What the fields of a form, or of a query, name. Raises AmbiguousJSON where a name is spelled as some servers
+    alone would read it: those written in .NET take fields whatever the case of their names.
+    """
     found = []
     for field, value in fields:
         outermost, *inner = field.replace("]", "").split("[")
         if outermost in OPAQUE_FIELDS or not value:
             continue
+        refuse_other_spellings((outermost, *inner))
         # ``video[id]`` is a reference, and so is ``images[0][file_id]``.
         if is_reference(outermost) or any(part == "id" or is_reference(part) for part in inner):
             found.append(Reference(value, field))
@@ -118,7 +121,11 @@ def references_of_query(query: bytes) -> list[Reference]:
     """What a query names, cursors apart."""
     if _QUERY_REFERENCE.search(query) is None and b"%" not in query:
         return []
-    return references_of_fields(fields_of_query(query))
+    fields = fields_of_query(query)
+    if b";" in query:
+        # Old servers take it for the sign between two fields.
+        fields += fields_of_query(query.replace(b";", b"&"))
+    return references_of_fields(fields)
 
 
 def fields_of_query(query: bytes) -> list[tuple[str, str]]:

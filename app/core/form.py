@@ -52,8 +52,10 @@ class Form:
         return f"Form(bytes={len(self.body)}, fields={len(self.fields)})"
 
     def find(self, name: str) -> Field | None:
-        """The one field of this name that is no file. Raises AmbiguousJSON where there are two."""
-        found = [field for field in self.fields if field.name == name]
+        """The one field of this name that is no file. Raises AmbiguousJSON where there are two: ``name[]`` is another,
+        since some servers read a list by the name before its brackets.
+        """
+        found = [field for field in self.fields if field.name.partition("[")[0] == name]
         if len(found) > 1:
             raise AmbiguousJSON(f"The form has {name} twice.", param=name)
         if found and found[0].is_file:

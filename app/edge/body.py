@@ -13,6 +13,7 @@ from app.edge.decoding import BodyDecoder, encodings_of
 Media: TypeAlias = Literal["", "json", "form", "upload"]
 
 _LENGTHS = (b"content-length", b"transfer-encoding")
+_UTF_8 = (b"utf-8", b"utf8", b"")
 _WORDS = {"form": "multipart/form-data", "json form": "application/json or multipart/form-data"}
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -221,9 +222,10 @@ def check_media(headers: Headers, accepts: str) -> tuple[Media, tuple[str, ...]]
         raise UnsupportedMediaType(
             None if accepts == "json" else f"The content type must be {_WORDS[accepts]}.",
         )
-    charset = parameters.strip().lower().partition(b"charset=")[2].strip(b'" ')
-    if charset and charset not in {b"utf-8", b"utf8"}:
-        raise UnsupportedMediaType("The body must be UTF-8.")
+    for parameter in parameters.lower().split(b";") if parameters else ():
+        name, _, value = parameter.partition(b"=")
+        if name.strip() == b"charset" and value.strip(b'" \t') not in _UTF_8:
+            raise UnsupportedMediaType("The body must be UTF-8.")
     return "json", encodings
 
 

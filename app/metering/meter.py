@@ -31,6 +31,11 @@ IMAGE_TOKENS_LIKELY = 2500
 CALL_TOKENS_LIKELY = 8000
 """What a tool's call puts before the model; OpenAI bills a search with its small models as a block of so many."""
 
+OPAQUE = frozenset(("audio", "images", "videos", "threads"))
+"""Families whose streams may bring nothing that is counted as text: of pictures and sound it is not known how many
+tokens they are.
+"""
+
 REASONING_PREFIXES = (
     *("o1", "o3", "o4", "gpt-5", "gpt-6", "codex", "computer-use"),
     *("claude", "gemini", "grok", "sim-reasoning"),
@@ -258,7 +263,7 @@ class Meter:
             output_tokens=max(min(reading.text_bytes // LOWER_BYTES_PER_TOKEN, bound_output), told.output_tokens),
         )
         seen = -(-reading.output_bytes // COLD_BYTES_PER_TOKEN)
-        if not self.body_seen:
+        if not self.body_seen or (self.opening.endpoint in OPAQUE and not seen):
             output = bound_output
         elif not self._may_reason():
             output = seen if self._is_whole() else seen + UNSEEN_TOKENS

@@ -26,6 +26,7 @@ TERMINAL_EVENTS: dict[str, Terminal] = {
     "response.incomplete": "incomplete",
     "response.cancelled": "cancelled",
 }
+MEDIA_ENDS = ("image_generation.completed", "image_edit.completed", "transcript.text.done", "speech.audio.done")
 
 
 class _Body(msgspec.Struct):
@@ -59,6 +60,7 @@ class _Event(msgspec.Struct):
     model: Any = None
     service_tier: Any = None
     usage: Any = None
+    status: Any = None
     error: Any = None
     code: Any = None
 
@@ -252,6 +254,9 @@ class Reading:
     def _see_untyped(self, event: _Event) -> None:
         if event.choices or event.usage is not None:
             self._see_chunk(event)
+            if event.object == "thread.run":
+                self.terminal = TERMINAL_EVENTS.get(f"response.{event.status}")
+                self.usage_at_end = self.terminal is not None
         elif event.error is not None:
             self._see_error(event)
         elif event.object == "thread":
@@ -277,7 +282,11 @@ class Reading:
             self.calls = self._counted.usage()
 
     def _see_part(self, kind: str, event: _Event) -> None:
-        if event.item:
+        if kind in MEDIA_ENDS:
+            self.finished = True
+            if event.usage is not None:
+                self._take_usage(event.usage, self.usage)
+        elif event.item:
             self._see_item(kind, event.item)
         elif event.annotation:
             with contextlib.suppress(*UNREADABLE):
@@ -423,8 +432,12 @@ class Reading:
             if self._told is not None:
                 self.usage = self._told.plus(self.calls)
 
-    def _take_usage(self, raw: Any) -> None:
-        self._told, self.suspect = usage_of(raw, outputless=self.outputless)
+    def _take_usage(self, raw: Any, before: Usage | None = None) -> None:
+        """``before`` is what the other images of the stream have used."""
+        self._told, suspect = usage_of(raw, outputless=self.outputless)
+        self.suspect = suspect or (self.suspect and before is not None)
+        if before is not None:
+            self._told = before if self._told is None else before.plus(self._told)
         self.usage = self._told
         self.usage_raw = numbers_text(raw)
 

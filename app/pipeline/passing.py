@@ -52,7 +52,7 @@ OF_ITEMS = frozenset(("responses", "conversations"))
 """Families whose bodies hold items, whose ids are in known places."""
 OF_GRADERS = frozenset(("evals", "fine_tuning"))
 """Families whose bodies may name models below their top."""
-NO_BODY = (204, 205, 304)
+NO_BODY = (204, 304)
 
 
 class Brought(msgspec.Struct, frozen=True):
@@ -288,12 +288,16 @@ class Passing:
         if status in {401, 403}:
             self._desk.log.error("upstream_auth_failed", upstream=pool.name, status=status)
             raise UpstreamAuthFailed
-        if answer.content_encoding not in {"", "identity"} or not (200 <= status < 300 or status >= 400):
+        # A redirect would take the key along; that nothing has changed is an answer.
+        passes = 200 <= status < 300 or status >= 400 or status == 304
+        if answer.content_encoding not in {"", "identity"} or not passes:
             raise UpstreamInvalidResponse
         headers = _headers(exchange, answer, pool)
         connection = exchange.connection
         if exchange.method == "HEAD" or status in NO_BODY:
-            connection.respond(status, headers, b"")
+            # Not as an empty body: its length would be told as that of what a GET brings.
+            connection.start(status, headers)
+            connection.finish()
         elif status >= 400:
             body, cut, more = await relay.read(answer, ERROR_BODY_BYTES_MAX)
             if cut is not None or more:

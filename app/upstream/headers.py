@@ -36,11 +36,26 @@ HOP_BY_HOP = frozenset(
         "upgrade",
     )
 )
-# Never shown to a client: the provider's account, and what is the gateway's own to say.
-WITHHELD = HOP_BY_HOP | frozenset(
+# What a browser would keep for the whole origin, which is the gateway's and its console's.
+OF_THE_ORIGIN = frozenset(
     name.encode()
-    for name in ("set-cookie", "alt-svc", "openai-organization", "openai-project", "content-length", "date")
+    for name in (
+        "alt-svc",
+        "clear-site-data",
+        "nel",
+        "report-to",
+        "reporting-endpoints",
+        "set-cookie",
+        "strict-transport-security",
+    )
 )
+# Never shown to a client: that, the provider's account, and what is the gateway's own to say.
+WITHHELD = (
+    HOP_BY_HOP
+    | OF_THE_ORIGIN
+    | frozenset(name.encode() for name in ("openai-organization", "openai-project", "content-length", "date"))
+)
+USUAL_CONNECTIONS = (b"keep-alive", b"close")
 OURS_PREFIX = b"x-headgate-"
 RATE_LIMIT_PREFIX = b"x-ratelimit-"
 KEY_PREFIX = "openai-insecure-api-key."
@@ -70,13 +85,15 @@ def toward_client(headers: Headers, *, rename_limits: bool) -> Headers:
     """The upstream's headers (names in lower case) that the client may see.
 
     ``rename_limits``: the key has limits of its own, so the upstream's go under ``x-upstream-``.
-    Values with control characters are dropped.
+    Values with control characters are dropped, and so is what ``connection`` names (RFC 9110, 7.6.1).
     """
     passed: Headers = []
     # One look at all of them: hardly ever is there anything to drop.
     suspicious = CONTROL.search(b"".join([value for _, value in headers])) is not None
     for name, value in headers:
         if name in WITHHELD or name.startswith(OURS_PREFIX):
+            if name == b"connection" and value.lower() not in USUAL_CONNECTIONS:
+                return toward_client(_without_one_hop(headers), rename_limits=rename_limits)
             continue
         if suspicious and CONTROL.search(value) is not None:
             continue
@@ -85,6 +102,12 @@ def toward_client(headers: Headers, *, rename_limits: bool) -> Headers:
         else:
             passed.append((name, value))
     return passed
+
+
+def _without_one_hop(headers: Headers) -> Headers:
+    told = b",".join([value for name, value in headers if name == b"connection"])
+    named = {b"connection", *(token.strip().lower() for token in told.split(b","))}
+    return [header for header in headers if header[0] not in named]
 
 
 def find(headers: Headers, name: bytes) -> bytes | None:

@@ -179,6 +179,8 @@ def test_parser_differentials(gateway, name):
     [
         ({"content-type": "text/plain"}, "unsupported_media_type"),
         ({"content-type": "multipart/form-data; boundary=x"}, "unsupported_media_type"),
+        ({"content-type": "application/json; charset = latin-1"}, "unsupported_media_type"),
+        ({"content-type": "application/json; charset=utf-8; charset=utf-16"}, "unsupported_media_type"),
         ({"content-encoding": "compress"}, "unsupported_content_encoding"),
         ({"content-encoding": "gzip, br, zstd"}, "unsupported_content_encoding"),
         ({"content-encoding": "gzip, gzip"}, "unsupported_content_encoding"),
@@ -187,6 +189,15 @@ def test_parser_differentials(gateway, name):
 def test_bodies_of_another_kind_are_415(gateway, headers, code):
     answer = post(gateway, OK + b"}", **headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (415, code)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["; charset=utf-8; x=y", "; charset=utf-8 ;", ";", '; x=y; Charset="UTF-8"', "; charset = utf-8", "; x"],
+)
+def test_parameters_beside_the_charset_are_nobodys_concern(gateway, parameters):
+    answer = post(gateway, OK + b',"max_output_tokens":2}', **{"content-type": f"application/json{parameters}"})
+    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.parametrize("kind", ["gzip", "deflate", "br", "zstd"])

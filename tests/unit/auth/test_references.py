@@ -153,6 +153,25 @@ def test_fields_of_forms_and_queries():
     assert [each.object_id for each in references_of_query(b"response%5Fid=r&include%5B%5D=x&after=y")] == ["r"]
 
 
+def test_a_query_is_read_as_old_servers_read_it_too():
+    assert [each.object_id for each in references_of_query(b"a=b;file_id=f")] == ["f"]
+    assert {each.object_id for each in references_of_query(b"file_id=f;g")} == {"f;g", "f"}
+
+
+@pytest.mark.parametrize("name", ["Model", "File_ID", "images[0][FILE_ID]", "STREAM", "file_Ids[]"])
+def test_a_field_that_some_servers_would_take_for_another_is_refused(name):
+    """A server written in .NET reads fields in any case."""
+    with pytest.raises(AmbiguousJSON):
+        references_of_fields([(name, "x")])
+    if "_" in name:
+        with pytest.raises(AmbiguousJSON):
+            references_of_query(f"{name}=x".encode())
+
+
+def test_fields_of_a_clients_own_may_have_any_letters():
+    assert references_of_fields([("metadata[Model]", "x"), ("Prompt_Style", "y"), ("language", "de")]) == []
+
+
 def test_what_an_answer_names():
     answer = {
         "id": "batch_1",

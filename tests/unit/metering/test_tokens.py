@@ -341,3 +341,32 @@ def test_sound_is_named_by_a_whole_chat_and_by_its_chunks():
     assert read(whole).take_objects() == [("", "c"), ("audio", "audio_1")]
     chunk = {"id": "c", "choices": [{"delta": {"audio": {"id": "audio_1", "data": "x"}}}]}
     assert streamed(chunk).take_objects() == [("", "c"), ("audio", "audio_1")]
+
+
+@pytest.mark.parametrize(
+    "kind", ["image_generation.completed", "image_edit.completed", "transcript.text.done", "speech.audio.done"]
+)
+def test_a_picture_a_transcript_and_a_sound_tell_their_usage_in_their_last_event(kind):
+    partial = {"type": "image_generation.partial_image", "b64_json": "AAAA"}
+    reading = streamed(partial, {"type": kind, "usage": FULL})
+    assert (reading.usage, reading.finished, reading.suspect) == (USAGE, True, False)
+    reading = streamed({"type": kind, "usage": None})
+    assert (reading.usage, reading.finished) == (None, True)
+
+
+def test_each_of_several_pictures_tells_what_it_used():
+    done = {"type": "image_generation.completed", "usage": FULL}
+    assert streamed(done, done).usage == USAGE.plus(USAGE)
+    reading = streamed(done, {"type": "image_generation.completed", "usage": {**FULL, "input_tokens": -1}})
+    assert (reading.usage, reading.suspect) == (USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("status", "terminal"), [("completed", "completed"), ("failed", "failed"), ("expired", None), ([], None)]
+)
+def test_a_streamed_run_tells_how_it_ended_and_what_it_used(status, terminal):
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    step = {"object": "thread.run.step", "id": "step_1", "status": "completed", "usage": usage}
+    run = {"object": "thread.run", "id": "run_1", "thread_id": "thread_1", "status": status, "usage": usage}
+    reading = streamed(step, run)
+    assert (reading.usage, reading.terminal) == (Usage(input_tokens=11, output_tokens=7), terminal)
