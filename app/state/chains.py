@@ -164,14 +164,16 @@ class Chains:
     ) -> JSONObject:
         """The body with all that came before, for ``upstreams``. Raises InvalidRequest, Overloaded."""
         room.resize(len(body.body) + sum(turn.replay_bytes for turn in chain))
-        grown = await asyncio.to_thread(_grown, body, chain, upstreams)
+        grown = await asyncio.to_thread(_grown, body, chain, upstreams, self.upstreams)
         if len(grown.body) > self._body_bytes_max:
             raise self._too_large()
         return grown
 
 
-def _grown(body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]) -> JSONObject:
-    parts = (replay_of(turn, upstreams) for turn in chain)
+def _grown(
+    body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str], stateless: Collection[str]
+) -> JSONObject:
+    parts = (replay_of(turn, upstreams, stateless) for turn in chain)
     grown = expanded(body, b",".join(part for part in parts if part))
     try:
         return parse_object(grown)

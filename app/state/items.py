@@ -50,21 +50,38 @@ def own_items(body: JSONObject) -> bytes:
     raise InvalidRequest("input must be a string or an array.", param="input")
 
 
-def replay_of(turn: Turn, upstreams: Collection[str]) -> bytes:
-    """What of a turn is sent again, to ``upstreams``: its input, and the response's output.
+def replay_of(turn: Turn, upstreams: Collection[str], stateless: Collection[str]) -> bytes:
+    """What of a turn is sent again, to ``upstreams``: its input, and the response's output. ``stateless`` are those
+    that keep nothing.
 
-    Reasoning goes to no other upstream than the one that made it, and only where it can be read there: encrypted, or
-    in full. What an upstream knows by its id alone it would not find, and a summary is for people.
+    Reasoning goes to no other upstream than the one that made it or was told it, and only where it can be read there:
+    encrypted, or in full. What an upstream knows by its id alone it would not find, and a summary is for people. One
+    that keeps its own could find by its id what is another team's: nobody has looked for it when it was told.
     """
-    with_reasoning = set(upstreams) <= {turn.upstream}
+    with_reasoning = turn.upstream in stateless and set(upstreams) <= {turn.upstream}
     content = turn.content
-    parts = [content.input] if content.input else []
+    own = content.input if with_reasoning else _without_reasoning(content.input)
+    parts = [own] if own else []
     for item in output_of(content.response):
         data = bytes(item)
         if b"reasoning" in data and not _is_replayed(item, with_reasoning=with_reasoning):
             continue
         parts.append(data)
     return b",".join(parts)
+
+
+def _without_reasoning(items: bytes) -> bytes:
+    """The items of an input, lists of them within it included: an escaped letter may spell any word."""
+    if b"reasoning" not in items and b"\\u00" not in items:
+        return items
+    kept: list[bytes] = []
+    for item in _array_decoder.decode(b"[" + items + b"]"):
+        data = bytes(item)
+        if data[0] == _LIST:
+            kept.append(b"[" + _without_reasoning(data[1:-1]) + b"]")
+        elif _is_replayed(item, with_reasoning=False):
+            kept.append(data)
+    return b",".join(kept)
 
 
 def _is_replayed(item: msgspec.Raw, *, with_reasoning: bool) -> bool:

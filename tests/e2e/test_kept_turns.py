@@ -246,6 +246,24 @@ def test_a_history_that_is_echoed_whole(client, upstream):
     assert refusal(client.responses.create, model="m3", input=echoed)[0] == 404
 
 
+def test_reasoning_that_was_told_reaches_no_upstream_that_would_find_it(tmp_path, upstream):
+    """Nobody has looked up whose it is: one that keeps its own could put another team's in its place."""
+    with Stateless() as keeps:
+        keeps.number = 1_000_000
+        config = config_of(f"base_url: '{upstream.base_url}', state: gateway", f"base_url: '{keeps.base_url}'")
+        gateway = RunningGateway(tmp_path, config)
+        with gateway, openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key, max_retries=0) as client:
+            told = {"type": "reasoning", "id": "rs_theirs", "summary": []}
+            told["content"] = [{"type": "reasoning_text", "text": "so"}]
+            one = client.responses.create(model="m0", input=[told, {"role": "user", "content": "first"}])
+            assert upstream.last["input"][0] == told
+            client.responses.create(model="m0", input="on", previous_response_id=one.id)
+            assert upstream.last["input"][0] == told
+            client.responses.create(model="m1", input="on", previous_response_id=one.id)
+        assert b"rs_theirs" not in keeps.bodies[-1]
+        assert [item["role"] for item in keeps.last["input"]] == ["user", "assistant", "user"]
+
+
 def test_what_looks_like_a_previous_response_and_is_none(client, upstream):
     one = client.responses.create(model="m0", input="first")
     calls = len(upstream.bodies)
