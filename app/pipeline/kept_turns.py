@@ -201,7 +201,7 @@ class KeptTurns:
         if exchange.method == "DELETE":
             await self._chains.delete(turn)
             return msgspec.json.encode({"id": turn.response_id, "object": "response", "deleted": True})
-        if exchange.method != "GET":
+        if exchange.method not in {"GET", "HEAD"}:
             raise InvalidRequest("This response has come to its end.")
         if ("stream", "true") in fields_of_query(exchange.query):
             raise InvalidRequest("A response that the gateway keeps is not streamed again.", param="stream")

@@ -195,6 +195,9 @@ def test_retrieve_list_and_delete(client, gateway, upstream):
     raw = httpx.get(f"{gateway.base_url}/responses/{one.id}", headers=gateway.headers)
     # As it came, number by number.
     assert b'"created_at": 1764500000.25' in raw.content
+    head = httpx.head(f"{gateway.base_url}/responses/{one.id}", headers=gateway.headers)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == raw.headers["content-length"]
     items = client.responses.input_items.list(one.id, limit=2)
     assert [item.content[0].text for item in items.data] == ["c", "b"]
     assert items.has_more
