@@ -145,8 +145,10 @@ class KeptTurns:
 
     async def expanded(
         self, room: Room, body: JSONObject, chain: Sequence[Turn], routes: Sequence[Route]
-    ) -> JSONObject:
-        """The body that brings along what came before. Raises InvalidRequest, Overloaded."""
+    ) -> tuple[JSONObject, dict[str, JSONObject]]:
+        """The body that brings along what came before, and those of upstreams that are sent another one. Raises
+        InvalidRequest, Overloaded.
+        """
         return await self._chains.expanded(room, body, chain, {route.upstream for route in routes})
 
     def last_route(self, chain: Sequence[Turn]) -> Route:

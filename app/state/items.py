@@ -70,9 +70,19 @@ def replay_of(turn: Turn, upstreams: Collection[str], stateless: Collection[str]
     return b",".join(parts)
 
 
+def tells_reasoning(turn: Turn) -> bool:
+    """Whether reasoning may be in a turn: an escaped letter may spell any word in what a client has written."""
+    content = turn.content
+    return b"reasoning" in content.response or _may_reason(content.input)
+
+
+def _may_reason(items: bytes) -> bool:
+    return b"reasoning" in items or b"\\u00" in items
+
+
 def _without_reasoning(items: bytes) -> bytes:
-    """The items of an input, lists of them within it included: an escaped letter may spell any word."""
-    if b"reasoning" not in items and b"\\u00" not in items:
+    """The items of an input, lists of them within it included."""
+    if not _may_reason(items):
         return items
     kept: list[bytes] = []
     for item in _array_decoder.decode(b"[" + items + b"]"):
