@@ -13,7 +13,7 @@ from app.core.errors import AmbiguousJSON, InvalidJSON, InvalidRequest, Previous
 from app.core.exchange import Exchange
 from app.core.ids import OBJECT_ID
 from app.state.expansion import PREVIOUS, expanded
-from app.state.items import replay_of, tells_reasoning
+from app.state.items import has_some_for_maker, replay_of
 from app.state.room import Room
 from app.state.turn import TURNS_MAX, Turn
 from app.state.turns import Stored, Turns
@@ -170,7 +170,7 @@ class Chains:
         grown = await self._grown(body, chain, upstreams)
         own: dict[str, JSONObject] = {}
         for name in sorted(self.upstreams.intersection(upstreams)) if len(upstreams) > 1 else ():
-            if any(turn.upstream == name and tells_reasoning(turn) for turn in chain):
+            if any(turn.upstream == name and has_some_for_maker(turn) for turn in chain):
                 room.resize(size * (len(own) + 2))
                 own[name] = await self._grown(body, chain, {name})
         return grown, own

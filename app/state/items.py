@@ -56,27 +56,33 @@ def replay_of(turn: Turn, upstreams: Collection[str], stateless: Collection[str]
 
     Reasoning goes to no other upstream than the one that made it or was told it, and only where it can be read there:
     encrypted, or in full. What an upstream knows by its id alone it would not find, and a summary is for people. One
-    that keeps its own could find by its id what is another team's: nobody has looked for it when it was told.
+    that keeps its own could find by its id what is another team's: nobody has looked for it when it was told. A
+    compaction is its maker's likewise; what it stands for is sent anyway.
     """
-    with_reasoning = turn.upstream in stateless and set(upstreams) <= {turn.upstream}
+    to_maker = turn.upstream in stateless and set(upstreams) <= {turn.upstream}
     content = turn.content
-    own = content.input if with_reasoning else _without_reasoning(content.input)
+    own = content.input if to_maker else _without_reasoning(content.input)
     parts = [own] if own else []
     for item in output_of(content.response):
         data = bytes(item)
-        if b"reasoning" in data and not _is_replayed(item, with_reasoning=with_reasoning):
+        if _is_of_maker(data) and not _is_replayed(item, to_maker=to_maker):
             continue
         parts.append(data)
     return b",".join(parts)
 
 
-def tells_reasoning(turn: Turn) -> bool:
-    """Whether reasoning may be in a turn: an escaped letter may spell any word in what a client has written."""
+def has_some_for_maker(turn: Turn) -> bool:
+    """Whether there may be something in a turn that only its upstream is sent again."""
     content = turn.content
-    return b"reasoning" in content.response or _may_reason(content.input)
+    return _is_of_maker(content.response) or _may_reason(content.input)
+
+
+def _is_of_maker(answered: bytes) -> bool:
+    return b"reasoning" in answered or b"compaction" in answered
 
 
 def _may_reason(items: bytes) -> bool:
+    # An escaped letter may spell any word in what a client has written.
     return b"reasoning" in items or b"\\u00" in items
 
 
@@ -89,17 +95,24 @@ def _without_reasoning(items: bytes) -> bytes:
         data = bytes(item)
         if data[0] == _LIST:
             kept.append(b"[" + _without_reasoning(data[1:-1]) + b"]")
-        elif _is_replayed(item, with_reasoning=False):
+        elif _read(item).type != "reasoning":
             kept.append(data)
     return b",".join(kept)
 
 
-def _is_replayed(item: msgspec.Raw, *, with_reasoning: bool) -> bool:
+def _is_replayed(item: msgspec.Raw, *, to_maker: bool) -> bool:
+    found = _read(item)
+    if found.type == "reasoning":
+        return bool(to_maker and (found.encrypted_content or found.content))
+    return to_maker or found.type != "compaction"
+
+
+def _read(item: msgspec.Raw) -> _Item:
+    """Without a type where it is no object."""
     try:
-        found = _item_decoder.decode(item)
+        return _item_decoder.decode(item)
     except msgspec.DecodeError:
-        return True
-    return found.type != "reasoning" or bool(with_reasoning and (found.encrypted_content or found.content))
+        return _Item()
 
 
 def output_of(response: bytes) -> list[msgspec.Raw]:

@@ -76,7 +76,8 @@ REASONING = [
     ({"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}, True),
     ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "in short"}]}, False),
     ({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None, "content": []}, False),
-    ({"type": "message", "role": "assistant", "content": "on reasoning"}, True),
+    ({"type": "compaction", "id": "cmp_1", "encrypted_content": "gA"}, True),
+    ({"type": "message", "role": "assistant", "content": "on reasoning and compaction"}, True),
 ]
 
 
@@ -103,6 +104,8 @@ MESSAGE = b'{"role":"user","content":"on reasoning \\u00e9"}'
         (b"[" + TOLD + b", " + MESSAGE + b"]", b"[" + MESSAGE + b"]"),
         (TOLD, b""),
         (MESSAGE + b" ,1", MESSAGE + b",1"),
+        # What it stands for is not there: its upstream is to say that it cannot read it.
+        (TOLD + b',{"type":"compaction","encrypted_content":"gA"}', b'{"type":"compaction","encrypted_content":"gA"}'),
         (b'{"role": "user", "content": "x"}, 2', b'{"role": "user", "content": "x"}, 2'),
     ],
 )
