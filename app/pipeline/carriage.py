@@ -33,6 +33,7 @@ from app.core.records import Attempt, Bound, attempt_id_of
 from app.core.splices import Splice, spliced
 from app.pipeline.admission import Admission
 from app.pipeline.flight import Flight
+from app.pipeline.plan import Variant
 from app.pipeline.routing import Failure, Passed, Routing
 from app.telemetry.logs import LogWriter
 from app.upstream.client import Answer
@@ -67,7 +68,8 @@ class Cargo(msgspec.Struct):
 
     ``bounds`` has the bound of an attempt by route, since routes differ in price. ``cache_headers`` say what the
     cache had to do with it. ``passed`` are targets that were passed over for the first. ``usage_splice`` has a chat
-    stream tell its usage. ``revocable`` is who is cut off with the key, where that is not the call itself.
+    stream tell its usage. ``revocable`` is who is cut off with the key, where that is not the call itself. ``variants``
+    are the bodies of upstreams that are sent another one.
     """
 
     body: bytes
@@ -82,27 +84,29 @@ class Cargo(msgspec.Struct):
     usage_splice: Splice | None = None
     revocable: Revocable | None = None
     is_form: bool = False
+    variants: dict[str, Variant] = {}
 
     def forget_body(self, exchange: Exchange) -> None:
         """It was sent, or never will be."""
         self.body = b""
+        self.variants = {}
         exchange.forget_body()
 
-    def body_for(self, name: str, *, asks_usage: bool) -> bytes:
+    def body_for(self, upstream: str, name: str, *, asks_usage: bool) -> bytes:
         """The original bytes; a model that the upstream knows by another ``name`` is replaced at its place, a wish for
         usage put in, and nothing else touched.
         """
-        start, end = self.model_span
+        body, (start, end) = self.variants.get(upstream) or (self.body, self.model_span)
         is_alias = name != self.model and start != end
         if not is_alias and not asks_usage:
-            return self.body
+            return body
         splices = []
         if is_alias:
             written = name.encode() if self.is_form else msgspec.json.encode(name)
             splices.append(Splice(start, end, written))
         if asks_usage and self.usage_splice is not None:
             splices.append(self.usage_splice)
-        return spliced(self.body, splices)
+        return spliced(body, splices)
 
 
 class Carrier:
@@ -219,7 +223,9 @@ class Carrier:
                 pool,
                 exchange,
                 headers=headers,
-                body=cargo.body_for(pool.model_in_body(exchange.path, route.model), asks_usage=asks_usage),
+                body=cargo.body_for(
+                    route.upstream, pool.model_in_body(exchange.path, route.model), asks_usage=asks_usage
+                ),
                 wants_stream=cargo.stream,
                 model=route.model,
             )

@@ -145,8 +145,10 @@ class KeptTurns:
 
     async def expanded(
         self, room: Room, body: JSONObject, chain: Sequence[Turn], routes: Sequence[Route]
-    ) -> JSONObject:
-        """The body that brings along what came before. Raises InvalidRequest, Overloaded."""
+    ) -> tuple[JSONObject, dict[str, JSONObject]]:
+        """The body that brings along what came before, and those of upstreams that are sent another one. Raises
+        InvalidRequest, Overloaded.
+        """
         return await self._chains.expanded(room, body, chain, {route.upstream for route in routes})
 
     def last_route(self, chain: Sequence[Turn]) -> Route:
@@ -201,7 +203,7 @@ class KeptTurns:
         if exchange.method == "DELETE":
             await self._chains.delete(turn)
             return msgspec.json.encode({"id": turn.response_id, "object": "response", "deleted": True})
-        if exchange.method != "GET":
+        if exchange.method not in {"GET", "HEAD"}:
             raise InvalidRequest("This response has come to its end.")
         if ("stream", "true") in fields_of_query(exchange.query):
             raise InvalidRequest("A response that the gateway keeps is not streamed again.", param="stream")

@@ -265,6 +265,7 @@ class Pipeline:
         boarded = await self._boarding.board(exchange, principal, plan, "bypass" if shared is None else "miss")
         flight, admitted = boarded.flight, boarded.admitted
         ask = plan.ask
+        variants = plan.take_variants()
         cargo = Cargo(
             plan.take_body(),
             ask.model,
@@ -277,6 +278,7 @@ class Pipeline:
             boarded.passed,
             plan.usage_splice,
             is_form=plan.is_form,
+            variants=variants,
         )
         relay = Relay(
             exchange.connection if shared is None else shared.answer,

@@ -28,7 +28,7 @@ from app.core.splices import usage_splice
 from app.pipeline.fine_tuned import FineTuned
 from app.pipeline.inquiring import Inquirer
 from app.pipeline.kept_turns import KeptTurns, names_in_input
-from app.pipeline.plan import Plan
+from app.pipeline.plan import Plan, Variant
 from app.pipeline.recall import Key, Recall
 from app.pipeline.routing import Routing
 from app.state.expansion import PREVIOUS
@@ -121,11 +121,14 @@ class Planner:
         inquiry = await asyncio.to_thread(inquire) if len(body.body) > SLOW_IN_THREAD_BYTES else inquire()
         pinned = names_in_input(body, others)
         keeping = kept.keeping(exchange, principal, ask, body, chain, routes, pinned=pinned)
+        variants: dict[str, Variant] = {}
         if chain:
-            body = await kept.expanded(room, body, chain, routes)
+            body, own = await kept.expanded(room, body, chain, routes)
+            variants = {name: (each.body, each.span_of("model")) for name, each in own.items()}
             look = partial(peek, exchange.endpoint.dialect, body)
             ask = await asyncio.to_thread(look) if len(body.body) > SLOW_IN_THREAD_BYTES else look()
-        plan = Plan(ask, body.body, routes, inquiry, len(body.body), keeping=keeping)
+        size = max(len(sent) for sent in (body.body, *(each for each, _ in variants.values())))
+        plan = Plan(ask, body.body, routes, inquiry, size, keeping=keeping, variants=variants)
         if not references:
             self._recall.keep(key, plan)
         return plan
@@ -153,8 +156,9 @@ class Planner:
         others = kept.to_be_found(routes, others)
         own_model = [] if model is None else self.fine_tuned.references(principal, model)
         routes = await self._at_holder(routes, principal, [*others, *own_model])
-        grown = await kept.expanded(room, document, chain, routes)
-        return grown, [], self._routing.only(routes)
+        route = self._routing.only(routes)
+        grown, _ = await kept.expanded(room, document, chain, (route,))
+        return grown, [], route
 
     def pool_of(self, route: Route) -> UpstreamPool:
         """The upstream that a route leads to."""

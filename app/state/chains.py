@@ -13,7 +13,7 @@ from app.core.errors import AmbiguousJSON, InvalidJSON, InvalidRequest, Previous
 from app.core.exchange import Exchange
 from app.core.ids import OBJECT_ID
 from app.state.expansion import PREVIOUS, expanded
-from app.state.items import replay_of
+from app.state.items import has_some_for_maker, replay_of
 from app.state.room import Room
 from app.state.turn import TURNS_MAX, Turn
 from app.state.turns import Stored, Turns
@@ -161,17 +161,31 @@ class Chains:
 
     async def expanded(
         self, room: Room, body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]
-    ) -> JSONObject:
-        """The body with all that came before, for ``upstreams``. Raises InvalidRequest, Overloaded."""
-        room.resize(len(body.body) + sum(turn.replay_bytes for turn in chain))
-        grown = await asyncio.to_thread(_grown, body, chain, upstreams)
+    ) -> tuple[JSONObject, dict[str, JSONObject]]:
+        """The body with all that came before, for whichever of ``upstreams``, and by their names those for the ones
+        that are sent their reasoning besides. Raises InvalidRequest, Overloaded.
+        """
+        size = len(body.body) + sum(turn.replay_bytes for turn in chain)
+        room.resize(size)
+        grown = await self._grown(body, chain, upstreams)
+        own: dict[str, JSONObject] = {}
+        for name in sorted(self.upstreams.intersection(upstreams)) if len(upstreams) > 1 else ():
+            if any(turn.upstream == name and has_some_for_maker(turn) for turn in chain):
+                room.resize(size * (len(own) + 2))
+                own[name] = await self._grown(body, chain, {name})
+        return grown, own
+
+    async def _grown(self, body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]) -> JSONObject:
+        grown = await asyncio.to_thread(_grown, body, chain, upstreams, self.upstreams)
         if len(grown.body) > self._body_bytes_max:
             raise self._too_large()
         return grown
 
 
-def _grown(body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str]) -> JSONObject:
-    parts = (replay_of(turn, upstreams) for turn in chain)
+def _grown(
+    body: JSONObject, chain: Sequence[Turn], upstreams: Collection[str], stateless: Collection[str]
+) -> JSONObject:
+    parts = (replay_of(turn, upstreams, stateless) for turn in chain)
     grown = expanded(body, b",".join(part for part in parts if part))
     try:
         return parse_object(grown)

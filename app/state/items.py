@@ -50,29 +50,69 @@ def own_items(body: JSONObject) -> bytes:
     raise InvalidRequest("input must be a string or an array.", param="input")
 
 
-def replay_of(turn: Turn, upstreams: Collection[str]) -> bytes:
-    """What of a turn is sent again, to ``upstreams``: its input, and the response's output.
+def replay_of(turn: Turn, upstreams: Collection[str], stateless: Collection[str]) -> bytes:
+    """What of a turn is sent again, to ``upstreams``: its input, and the response's output. ``stateless`` are those
+    that keep nothing.
 
-    Reasoning goes to no other upstream than the one that made it, and only where it can be read there: encrypted, or
-    in full. What an upstream knows by its id alone it would not find, and a summary is for people.
+    Reasoning goes to no other upstream than the one that made it or was told it, and only where it can be read there:
+    encrypted, or in full. What an upstream knows by its id alone it would not find, and a summary is for people. One
+    that keeps its own could find by its id what is another team's: nobody has looked for it when it was told. A
+    compaction is its maker's likewise; what it stands for is sent anyway.
     """
-    with_reasoning = set(upstreams) <= {turn.upstream}
+    to_maker = turn.upstream in stateless and set(upstreams) <= {turn.upstream}
     content = turn.content
-    parts = [content.input] if content.input else []
+    own = content.input if to_maker else _without_reasoning(content.input)
+    parts = [own] if own else []
     for item in output_of(content.response):
         data = bytes(item)
-        if b"reasoning" in data and not _is_replayed(item, with_reasoning=with_reasoning):
+        if _is_of_maker(data) and not _is_replayed(item, to_maker=to_maker):
             continue
         parts.append(data)
     return b",".join(parts)
 
 
-def _is_replayed(item: msgspec.Raw, *, with_reasoning: bool) -> bool:
+def has_some_for_maker(turn: Turn) -> bool:
+    """Whether there may be something in a turn that only its upstream is sent again."""
+    content = turn.content
+    return _is_of_maker(content.response) or _may_reason(content.input)
+
+
+def _is_of_maker(answered: bytes) -> bool:
+    return b"reasoning" in answered or b"compaction" in answered
+
+
+def _may_reason(items: bytes) -> bool:
+    # An escaped letter may spell any word in what a client has written.
+    return b"reasoning" in items or b"\\u00" in items
+
+
+def _without_reasoning(items: bytes) -> bytes:
+    """The items of an input, lists of them within it included."""
+    if not _may_reason(items):
+        return items
+    kept: list[bytes] = []
+    for item in _array_decoder.decode(b"[" + items + b"]"):
+        data = bytes(item)
+        if data[0] == _LIST:
+            kept.append(b"[" + _without_reasoning(data[1:-1]) + b"]")
+        elif _read(item).type != "reasoning":
+            kept.append(data)
+    return b",".join(kept)
+
+
+def _is_replayed(item: msgspec.Raw, *, to_maker: bool) -> bool:
+    found = _read(item)
+    if found.type == "reasoning":
+        return bool(to_maker and (found.encrypted_content or found.content))
+    return to_maker or found.type != "compaction"
+
+
+def _read(item: msgspec.Raw) -> _Item:
+    """Without a type where it is no object."""
     try:
-        found = _item_decoder.decode(item)
+        return _item_decoder.decode(item)
     except msgspec.DecodeError:
-        return True
-    return found.type != "reasoning" or bool(with_reasoning and (found.encrypted_content or found.content))
+        return _Item()
 
 
 def output_of(response: bytes) -> list[msgspec.Raw]:

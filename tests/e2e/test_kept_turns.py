@@ -195,6 +195,9 @@ def test_retrieve_list_and_delete(client, gateway, upstream):
     raw = httpx.get(f"{gateway.base_url}/responses/{one.id}", headers=gateway.headers)
     # As it came, number by number.
     assert b'"created_at": 1764500000.25' in raw.content
+    head = httpx.head(f"{gateway.base_url}/responses/{one.id}", headers=gateway.headers)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == raw.headers["content-length"]
     items = client.responses.input_items.list(one.id, limit=2)
     assert [item.content[0].text for item in items.data] == ["c", "b"]
     assert items.has_more
@@ -244,6 +247,57 @@ def test_a_history_that_is_echoed_whole(client, upstream):
     client.responses.input_tokens.count(model="m0", input=echoed)
     # One that keeps its own would look for it.
     assert refusal(client.responses.create, model="m3", input=echoed)[0] == 404
+
+
+def test_reasoning_that_was_told_reaches_no_upstream_that_would_find_it(tmp_path, upstream):
+    """Nobody has looked up whose it is: one that keeps its own could put another team's in its place."""
+    with Stateless() as keeps:
+        keeps.number = 1_000_000
+        config = config_of(f"base_url: '{upstream.base_url}', state: gateway", f"base_url: '{keeps.base_url}'")
+        gateway = RunningGateway(tmp_path, config)
+        with gateway, openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key, max_retries=0) as client:
+            told = {"type": "reasoning", "id": "rs_theirs", "summary": []}
+            told["content"] = [{"type": "reasoning_text", "text": "so"}]
+            one = client.responses.create(model="m0", input=[told, {"role": "user", "content": "first"}])
+            assert upstream.last["input"][0] == told
+            client.responses.create(model="m0", input="on", previous_response_id=one.id)
+            assert upstream.last["input"][0] == told
+            client.responses.create(model="m1", input="on", previous_response_id=one.id)
+        assert b"rs_theirs" not in keeps.bodies[-1]
+        assert [item["role"] for item in keeps.last["input"]] == ["user", "assistant", "user"]
+
+
+def test_of_several_targets_the_one_that_reasoned_is_told_of_it(tmp_path, upstream, other):
+    config = config_of(
+        f"base_url: '{upstream.base_url}', state: gateway",
+        f"base_url: '{other.base_url}', state: gateway",
+    ).replace(
+        "server:",
+        "  - {name: two, targets: [{upstream: u0, model: first}, {upstream: u1, model: second, priority: 1}]}\nserver:",
+    )
+    gateway = RunningGateway(tmp_path, config)
+    with gateway, openai.OpenAI(base_url=gateway.base_url, api_key=gateway.key, max_retries=0) as client:
+        upstream.more_output = [
+            {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "for-the-first-alone"},
+            {"id": "fc_1", "type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
+        ]
+        try:
+            one = client.responses.create(model="two", input="first")
+        finally:
+            upstream.more_output = []
+        called = {"type": "function_call_output", "call_id": "c1", "output": "42"}
+        ask = {"model": "two", "input": [called], "previous_response_id": one.id}
+        client.responses.create(**ask)
+        assert upstream.last["model"] == "first"
+        assert [item["type"] for item in upstream.last["input"]][:3] == ["message", "reasoning", "function_call"]
+        upstream.is_busy = True
+        try:
+            client.responses.create(**ask)
+        finally:
+            upstream.is_busy = False
+        assert b"for-the-first-alone" in upstream.bodies[-1]
+        assert other.last["model"] == "second"
+        assert [item["type"] for item in other.last["input"]][:2] == ["message", "function_call"]
 
 
 def test_what_looks_like_a_previous_response_and_is_none(client, upstream):

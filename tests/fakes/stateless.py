@@ -25,6 +25,7 @@ class Stateless:
         self.status = "completed"
         self.bare_end = False
         """Whether the end of a stream tells no items."""
+        self.is_busy = False
         self.number = 0
 
     def __enter__(self) -> Self:
@@ -51,7 +52,9 @@ class Stateless:
                 raw = self.rfile.read(int(self.headers["content-length"]))
                 upstream.bodies.append(raw)
                 body = json.loads(raw)
-                if "previous_response_id" in body:
+                if upstream.is_busy:
+                    self.tell(503, b'{"error":{"message":"Loading model","type":"unavailable_error"}}')
+                elif "previous_response_id" in body:
                     self.tell(400, json.dumps(REFUSED).encode())
                 elif body.get("stream"):
                     self.tell(200, b"".join(upstream.events(body)), "text/event-stream")

@@ -251,6 +251,43 @@ async def test_reasoning_that_is_told_in_full_is_looked_up_only_where_it_could_b
         await world.plan({**echoed, "input": [{**REASONED, "content": []}]})
 
 
+async def test_each_of_several_upstreams_is_sent_the_reasoning_that_it_made():
+    world = World()
+    told = json.dumps([REASONED, {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}]).encode()
+    first = world.keep("resp_1", output=told)
+    world.keep("resp_2", output=b'[{"type":"message","role":"assistant","content":"hm"}]', after=first)
+    plan = await world.plan(asked(model="pair", previous_response_id="resp_2"))
+    assert [item.get("type") for item in json.loads(plan.body)["input"]] == [
+        None,
+        "function_call",
+        None,
+        "message",
+        "message",
+    ]
+    (body, span) = plan.variants["here"]
+    assert set(plan.variants) == {"here"}
+    assert [item.get("type") for item in json.loads(body)["input"]][:3] == [None, "reasoning", "function_call"]
+    assert body[slice(*span)] == b'"pair"'
+    assert plan.size_bytes == len(body) > len(plan.body)
+    # One that keeps its own might find what it names.
+    assert set((await world.plan(asked(model="both", previous_response_id="resp_2"))).variants) == {"here"}
+    assert not (await world.plan(asked(model="m", previous_response_id="resp_2"))).variants
+    plan.take_body()
+    assert not plan.variants
+    load = await world.count(asked(model="pair", previous_response_id="resp_2"))
+    assert b'"reasoning"' in load.body
+
+
+async def test_there_is_room_for_all_that_may_be_sent():
+    world = World(held_bytes_max=6000)
+    world.keep("resp_1", text="x" * 2000, output=json.dumps([REASONED]).encode())
+    one = exchange(CREATE, asked(model="pair"))
+    await world.planner.plan(one, PRINCIPAL)
+    assert world.turns._expanded_bytes > 4000
+    one.forget_body()
+    assert world.turns._expanded_bytes == 0
+
+
 async def test_what_tools_and_models_name_pins_no_turn():
     world = World()
     for object_id in ("vs_1", "f_1"):

@@ -76,7 +76,8 @@ REASONING = [
     ({"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]}, True),
     ({"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "in short"}]}, False),
     ({"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": None, "content": []}, False),
-    ({"type": "message", "role": "assistant", "content": "on reasoning"}, True),
+    ({"type": "compaction", "id": "cmp_1", "encrypted_content": "gA"}, True),
+    ({"type": "message", "role": "assistant", "content": "on reasoning and compaction"}, True),
 ]
 
 
@@ -84,15 +85,41 @@ REASONING = [
 def test_reasoning_goes_where_it_can_be_read(item, goes):
     one = turn(b'{"q":1}', json.dumps({"id": "r", "output": [item, {"type": "message"}]}).encode())
     again = [b'{"q":1}', *([json.dumps(item).encode()] if goes else []), b'{"type": "message"}']
-    assert replay_of(one, {"u"}) == b",".join(again)
+    assert replay_of(one, {"u"}, {"u", "v"}) == b",".join(again)
     # Another upstream can read none of it.
     elsewhere = again if item["type"] == "message" else [again[0], again[-1]]
-    assert replay_of(one, {"u", "v"}) == replay_of(one, {"v"}) == b",".join(elsewhere)
+    assert replay_of(one, {"u", "v"}, {"u", "v"}) == replay_of(one, {"v"}, {"u"}) == b",".join(elsewhere)
+
+
+TOLD = b'{"type":"reasoning","id":"rs_1","summary":[],"content":[{"type":"reasoning_text","text":"hm"}]}'
+MESSAGE = b'{"role":"user","content":"on reasoning \\u00e9"}'
+
+
+@pytest.mark.parametrize(
+    ("given", "elsewhere"),
+    [
+        (TOLD + b" , " + MESSAGE, MESSAGE),
+        (TOLD.replace(b'g","id', b'\\u0067","id') + b"," + MESSAGE, MESSAGE),
+        (TOLD.replace(b'"type"', b'"typ\\u0065"', 1) + b"," + MESSAGE, MESSAGE),
+        (b"[" + TOLD + b", " + MESSAGE + b"]", b"[" + MESSAGE + b"]"),
+        (TOLD, b""),
+        (MESSAGE + b" ,1", MESSAGE + b",1"),
+        # What it stands for is not there: its upstream is to say that it cannot read it.
+        (TOLD + b',{"type":"compaction","encrypted_content":"gA"}', b'{"type":"compaction","encrypted_content":"gA"}'),
+        (b'{"role": "user", "content": "x"}, 2', b'{"role": "user", "content": "x"}, 2'),
+    ],
+)
+def test_reasoning_that_was_told_stays_where_nothing_is_found_by_its_id(given, elsewhere):
+    one = turn(given)
+    assert replay_of(one, {"u"}, {"u", "v"}) == given
+    assert replay_of(one, {"v"}, {"u", "v"}) == replay_of(one, {"u", "v"}, {"u", "v"}) == elsewhere
+    # It keeps its own by now, and what it would find may be another team's.
+    assert replay_of(one, {"u"}, {"v"}) == elsewhere
 
 
 def test_a_turn_without_anything_to_say():
     for response in (b"{}", b'{"output":null}', b'{"output":[]}', b'{"output":"x"}'):
-        assert replay_of(turn(response=response), {"u"}) == b""
+        assert replay_of(turn(response=response), {"u"}, {"u"}) == b""
 
 
 def test_items_of_a_stream_take_the_place_of_an_empty_output():
